@@ -1,0 +1,371 @@
+"""The `fastconv` command: ``fastconv train | info | warmup | explain``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba import config
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from fastconv import __version__, dispatch, functional, plots, threads
+from fastconv.cpu import simd, update
+from fastconv.keras import Sequential, callbacks, datasets, layers, losses, optimizers, utils
+
+EXIT_OK, EXIT_MISSED, EXIT_USAGE = 0, 1, 2
+DEFAULT_EPOCHS = 12
+DEFAULT_BATCH_SIZE = 32
+#: Adam's rate in the first epoch; it falls along a cosine to almost 0 in the last one, which ends on a steadier accuracy.
+LEARNING_RATE = 1e-3
+DEMO_PACKAGES = ("matplotlib", "safetensors")
+DATASETS = {"fashion-mnist": datasets.fashion_mnist, "mnist": datasets.mnist, "cifar10": datasets.cifar10}
+FEATURE_MAP_IMAGE = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the result is the exit status."""
+    arguments = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        status: int = arguments.command(arguments, console)
+    except (OSError, ValueError, ImportError) as error:
+        Console(stderr=True, highlight=False).print(f"[red]fastconv: {escape(str(error))}[/red]")
+        return EXIT_USAGE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastconv", description="Fast convolutions in readable Python.")
+    parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a small network on images and save it with pictures")
+    train.set_defaults(command=_train)
+    train.add_argument(
+        "--data",
+        default="sample",
+        metavar="sample|fashion-mnist|mnist|cifar10|DIR",
+        help="images to learn: the shipped sample of Fashion-MNIST, a whole data set, or a folder of class folders",
+    )
+    train.add_argument("--epochs", type=_at_least_one, default=DEFAULT_EPOCHS, help="default: %(default)s")
+    train.add_argument("--batch-size", type=_at_least_one, default=DEFAULT_BATCH_SIZE, help="default: %(default)s")
+    train.add_argument("--seed", type=int, default=0, help="same seed, same weights; default: %(default)s")
+    train.add_argument("--out", type=Path, default=Path("fastconv-out"), help="folder to write; default: %(default)s")
+    train.add_argument(
+        "--target-accuracy", type=_share, metavar="X", help="exit with status 1 if the test accuracy is below X (0 to 1)"
+    )
+
+    info = commands.add_parser("info", help="show versions, CPU, vector width, threads and cache folders")
+    info.set_defaults(command=_info)
+
+    warmup = commands.add_parser("warmup", help="compile all kernels now instead of on their first use")
+    warmup.set_defaults(command=_warmup)
+
+    explain = commands.add_parser("explain", help="tell which algorithm computes a convolution, and why")
+    explain.set_defaults(command=_explain)
+    explain.add_argument("x", type=_shape, help="shape of x: N,IH,IW,IC")
+    explain.add_argument("weight", type=_shape, help="shape of weight: KH,KW,IC/groups,OC")
+    explain.add_argument("--stride", type=int, default=1)
+    explain.add_argument("--padding", type=_padding, default=0, help="a number, same, same_lower or valid")
+    explain.add_argument("--dilation", type=int, default=1)
+    explain.add_argument("--groups", type=int, default=1)
+    explain.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {number}")
+    return number
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(int(extent) for extent in text.split(","))
+
+
+def _padding(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+# ---- train --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set ready for training: float32 images from 0 to 1 with a channel axis, class numbers, class names."""
+
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+def load_images(name: str) -> Images:
+    """The images that ``--data`` names."""
+    if name == "sample":
+        arrays, class_names = datasets.load_sample(), datasets.fashion_mnist.class_names
+    elif name in DATASETS:
+        arrays, class_names = DATASETS[name].load_data(), DATASETS[name].class_names
+    elif Path(name).is_dir():
+        arrays, class_names = datasets.load_directory(name)
+    else:
+        raise ValueError(f"--data must be sample, {', '.join(DATASETS)} or an existing folder. Received: {name}")
+    (x_train, y_train), (x_test, y_test) = arrays
+
+    def pixels(x: datasets.Images) -> NDArray[np.float32]:
+        return (x if x.ndim == 4 else x[..., np.newaxis]).astype(np.float32) / np.float32(255)
+
+    def numbers(y: datasets.Images) -> NDArray[np.int64]:
+        return y.reshape(-1).astype(np.int64)
+
+    return Images(pixels(x_train), numbers(y_train), pixels(x_test), numbers(y_test), class_names)
+
+
+def tutorial_network(input_shape: tuple[int, ...], classes: int) -> Sequential:
+    """The network of the Keras tutorial on convolutional networks; its outputs are logits."""
+    return Sequential(
+        [
+            layers.Input(input_shape),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(classes),
+        ]
+    )
+
+
+def _train(arguments: argparse.Namespace, console: Console) -> int:
+    _require_demo_packages()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    data = load_images(arguments.data)
+    utils.set_random_seed(arguments.seed)
+    model = tutorial_network(data.x_train.shape[1:], len(data.class_names))
+    model.compile(
+        optimizers.Adam(LEARNING_RATE), losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
+    model.summary()
+    console.print(
+        f"{len(data.x_train):,} training and {len(data.x_test):,} test images, {len(data.class_names)} classes. "
+        f"Ctrl-C ends the training and saves."
+    )
+    started = time.perf_counter()
+    with ctrl_c_ends_training(model):
+        history = model.fit(
+            data.x_train,
+            data.y_train,
+            batch_size=arguments.batch_size,
+            epochs=arguments.epochs,
+            validation_data=(data.x_test, data.y_test),
+            callbacks=[callbacks.LearningRateScheduler(cosine_schedule(arguments.epochs))],
+        ).history
+    if model.stop_training:
+        console.print("[yellow]Stopped by Ctrl-C: saving what was learnt so far.[/yellow]")
+    console.print(f"{len(history['loss'])} epochs in {time.perf_counter() - started:.1f} s")
+
+    matrix = confusion(data.y_test, model.predict(data.x_test).argmax(axis=1), len(data.class_names))
+    accuracy = np.trace(matrix) / max(matrix.sum(), 1)
+    console.print(_class_table(matrix, data.class_names))
+    _write(arguments.out, model, history, matrix, data)
+    console.print(f"Model and pictures are in {escape(str(arguments.out))}")
+    if arguments.target_accuracy is not None and accuracy < arguments.target_accuracy:
+        console.print(f"[red]Test accuracy {accuracy:.4f} is below the target {arguments.target_accuracy}.[/red]")
+        return EXIT_MISSED
+    return EXIT_OK
+
+
+def cosine_schedule(epochs: int) -> Callable[[int, float], float]:
+    """From the full learning rate in epoch 0 down half a wave that would reach 0 in epoch *epochs*."""
+    return lambda epoch, _: LEARNING_RATE * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+@contextmanager
+def ctrl_c_ends_training(model: Sequential) -> Iterator[None]:
+    """The first Ctrl-C ends the epoch after the current batch; a second one interrupts as usual."""
+
+    def stop(number: int, frame: Any) -> None:
+        model.stop_training = True
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def confusion(true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """``matrix[t, p]``: how many samples of class t were taken for class p."""
+    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _class_table(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Table:
+    table = Table(title=f"Test accuracy {np.trace(matrix) / max(matrix.sum(), 1):.2%}", title_style="bold")
+    table.add_column("Class")
+    table.add_column("Images", justify="right")
+    table.add_column("Accuracy", justify="right")
+    table.add_column("Most often taken for")
+    for label, row in enumerate(matrix):
+        others = row.copy()
+        others[label] = 0
+        worst = int(others.argmax())
+        mistake = f"{class_names[worst]} ({others[worst]:,})" if others[worst] else ""
+        table.add_row(escape(class_names[label]), f"{row.sum():,}", f"{row[label] / max(row.sum(), 1):.1%}", escape(mistake))
+    return table
+
+
+def _write(folder: Path, model: Sequential, history: Any, matrix: NDArray[np.int64], data: Images) -> None:
+    model.save(folder / "model.safetensors")
+    plots.training_curves(history).savefig(folder / "curves.png")
+    plots.confusion_matrix(matrix, data.class_names).savefig(folder / "confusion.png")
+    image = data.x_test[FEATURE_MAP_IMAGE]
+    maps, batch = [], image[np.newaxis]
+    for layer in model.layers:
+        batch = layer(batch)
+        if batch.ndim == image.ndim + 1:
+            maps.append((layer.name, batch[0]))
+    plots.feature_maps(image, maps).savefig(folder / "feature_maps.png")
+
+
+def _require_demo_packages() -> None:
+    """Find out before the training, not after it."""
+    for package in DEMO_PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise ImportError(f'fastconv train needs {package}: pip install "fastconv[demo]"') from None
+
+
+# ---- info ---------------------------------------------------------------------------------------------------------
+
+
+def _info(arguments: argparse.Namespace, console: Console) -> int:
+    bits = 8 * simd.VECTOR_BYTES
+    facts = {
+        "fastconv": __version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "NumPy": np.__version__,
+        "Numba": f"{numba.__version__} (llvmlite {llvmlite.__version__})",
+        "CPU": config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
+        "Vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
+        "Register tile": f"{simd.TILE_ROWS} x {simd.TILE_VECTORS} vectors",
+        "Threads": f"{numba.get_num_threads()} (threading layer: {config.THREADING_LAYER})",
+        "Compiled kernels": update.adam_serial.stats.cache_path or "not kept: no folder to write to",
+        "Data sets": datasets.cache_directory(),
+    }
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, escape(str(value)))
+    console.print(table)
+    return EXIT_OK
+
+
+# ---- warmup -------------------------------------------------------------------------------------------------------
+
+
+def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
+    """One tiny call of every operation that has kernels of its own, by title."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(dtype)
+
+    x, weight, bias, grad = array(1, 6, 6, 4), array(3, 3, 4, 4), array(4), array(1, 4, 4, 4)
+    depthwise, matrix, labels = array(3, 3, 1, 4), array(6, 4), np.arange(6) % 4
+    optimizer_arrays = [array(8) ** 2 for _ in range(4)]
+
+    def pooling() -> None:
+        _, indices = functional.max_pool2d(x, 2, return_indices=True)
+        functional.max_pool2d(x, 2)
+        functional.min_pool2d(x, 2, return_indices=True)
+        functional.max_pool2d_backward(array(1, 3, 3, 4), indices, x.shape)
+        functional.max_unpool2d_backward(x, indices)
+        functional.avg_pool2d(x, 2)
+        functional.avg_pool2d_backward(array(1, 3, 3, 4), x.shape, 2)
+
+    def batch_normalization() -> None:
+        _, mean, variance = functional.batch_norm_training(matrix, bias, bias)
+        functional.batch_norm(matrix, bias, bias, mean, variance)
+        functional.batch_norm_backward(matrix, matrix, bias, mean, variance)
+
+    def activations() -> None:
+        functional.activation_backward(matrix, functional.relu(matrix), "relu")
+        functional.softmax_backward(matrix, functional.softmax(matrix))
+        functional.softmax_cross_entropy_backward(1.0, matrix, labels)
+        functional.dropout(matrix, 0.5, seed=0)
+
+    def updates() -> None:
+        parameter, gradient, mean, square = optimizer_arrays
+        update.sgd_update(parameter, gradient, mean, learning_rate=0.1, momentum=0.9)
+        update.adam_update(parameter, gradient, mean, square, iteration=1, learning_rate=0.1)
+
+    return {
+        "convolution": lambda: functional.conv2d(x, weight, bias, activation="relu"),
+        "gradients of the convolution": lambda: functional.conv2d_backward(grad, x, weight),
+        "transposed convolution": lambda: functional.conv_transpose2d(x, weight, bias),
+        "depthwise convolution": lambda: functional.conv2d(x, depthwise, bias, groups=4),
+        "gradients of the depthwise convolution": lambda: functional.conv2d_backward(grad, x, depthwise, groups=4),
+        "pooling": pooling,
+        "dense": lambda: functional.dense_backward(functional.dense(matrix, array(4, 4), bias), matrix, array(4, 4)),
+        "activations, loss and dropout": activations,
+        "batch normalization": batch_normalization,
+        "optimizers": updates,
+    }
+
+
+def compile_everything(dtypes: Sequence[str], console: Console) -> None:
+    """Make every call of `warmup_calls` once with one thread and once with all."""
+    threshold, all_threads = threads.PARALLEL_THRESHOLD, numba.get_num_threads()
+    calls = [(call, number) for dtype in dtypes for call in warmup_calls(dtype).values() for number in (1, all_threads)]
+    try:
+        threads.PARALLEL_THRESHOLD = 0  # small problems too may use the parallel kernels
+        for call, number in track(calls, "Compiling kernels", console=console):
+            numba.set_num_threads(number)
+            call()
+    finally:
+        threads.PARALLEL_THRESHOLD = threshold
+        numba.set_num_threads(all_threads)
+
+
+def _warmup(arguments: argparse.Namespace, console: Console) -> int:
+    started = time.perf_counter()
+    compile_everything(("float32", "float64"), console)
+    console.print(f"All kernels are compiled and cached ({time.perf_counter() - started:.1f} s).")
+    return EXIT_OK
+
+
+# ---- explain ------------------------------------------------------------------------------------------------------
+
+
+def _explain(arguments: argparse.Namespace, console: Console) -> int:
+    options = {name: getattr(arguments, name) for name in ("stride", "padding", "dilation", "groups", "dtype")}
+    console.print(escape(dispatch.explain(arguments.x, arguments.weight, **options)), soft_wrap=True)
+    return EXIT_OK

@@ -1,0 +1,162 @@
+"""Blocks of a matrix product: gather the left factor, pack the right one, multiply register tile by register tile.
+
+A convolution is the product of a (pixels x KH*KW*IC) matrix that nobody wants to store, each row the patch of x under the
+kernel, with the (KH*KW*IC x OC) matrix that a HWIO weight already is.  The kernels in `conv_direct` take it block by
+block: a few hundred KB of workspace per thread, resident in the L2 cache, whatever the size of the images.
+
+    patches  (pixels of a block x DEPTH), rows PATCH_STRIDE apart      `gather_patches`
+    panel    (DEPTH x one or two vectors of columns)                   `pack_columns`
+    sums     (pixels of a block x columns of a block)                  `multiply_*`, `accumulate_*`
+
+Padding takes part as zeros, as in ``np.pad`` followed by a convolution without padding.
+"""
+
+from __future__ import annotations
+
+from fastconv import _jit
+from fastconv.cpu import simd
+
+TILE_ROWS = simd.TILE_ROWS
+TILE_VECTORS = simd.TILE_VECTORS
+
+# Rows of the panel: 192 x 32 float32 are 24 KB, the better part of a 32 KB L1 cache, and 192 = 3 x 64 cuts the usual
+# channel counts without a remainder.
+DEPTH = 192
+# The last vector written to a row, and the last tile of rows read from it, may reach beyond DEPTH by one of these.
+_SLACK = max(simd.VECTOR_BYTES // 4, TILE_ROWS)
+# One more cache line keeps the rows from starting in the same L1 set.
+PATCH_STRIDE = DEPTH + _SLACK + 16
+
+
+@_jit.inline
+def copy_run(source, source_offset, target, target_offset, count):
+    """Copy *count* numbers; the target may be overwritten up to the end of the last vector."""
+    lanes = simd.lane_count(target)
+    done = 0
+    while done + lanes <= count:
+        simd.store(target, target_offset + done, simd.load(source, source_offset + done))
+        done += lanes
+    if done < count:
+        simd.store(target, target_offset + done, simd.load_first(source, source_offset + done, count - done))
+
+
+@_jit.inline
+def fill_zeros(target, target_offset, count):
+    """Set *count* numbers to zero; the target may be overwritten up to the end of the last vector."""
+    lanes = simd.lane_count(target)
+    zeros = simd.zeros(target)
+    for done in range(0, count, lanes):
+        simd.store(target, target_offset + done, zeros)
+
+
+@_jit.inline
+def gather_patches(x, patches, shape, group, n, oh, ow, pixels, first_depth, depth):
+    """``patches[pixel, k - first_depth] = x[n, ih, iw, ic]`` for pixels from (n, oh, ow) on and depths k = (kh, kw, ic).
+
+    Numbers that are neighbours in x are copied in one run: the KW * IC of a kernel row, or the IC / G of one tap where
+    dilation or groups separate the taps.  Runs outside, pixels inside, so that the index arithmetic of a run is done
+    once; runs are written in rising order, because each may spill up to a vector over the place of the next.
+    """
+    s = shape
+    ic_of_group = s.IC // s.G
+    taps = s.KW if s.G == 1 and s.dilation_w == 1 else 1
+    run = taps * ic_of_group
+    runs_of_row = s.KW // taps
+    for number in range(first_depth // run, (first_depth + depth + run - 1) // run):
+        # the part [start, stop) of this run that lies in the block of depths
+        start = max(first_depth - number * run, 0)
+        stop = min(first_depth + depth - number * run, run)
+        target = number * run + start - first_depth
+        kh = number // runs_of_row
+        kw = number % runs_of_row * taps
+        run_n, run_oh, run_ow = n, oh, ow
+        ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
+        iw = ow * s.stride_w - s.pad_left + kw * s.dilation_w
+        source = ((n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
+        for _ in range(pixels):
+            if 0 <= ih < s.IH and iw >= 0 and iw + taps <= s.IW:
+                copy_run(x, source + start, patches, target, stop - start)
+            elif 0 <= ih < s.IH:
+                gather_clipped(x, source, patches, target, start, stop, -iw * ic_of_group, (s.IW - iw) * ic_of_group)
+            else:
+                fill_zeros(patches, target, stop - start)
+            target += PATCH_STRIDE
+            iw += s.stride_w
+            source += s.stride_w * s.IC
+            run_ow += 1
+            if run_ow == s.OW:
+                run_n, run_oh, run_ow = next_row(run_n, run_oh, s.OH)
+                ih = run_oh * s.stride_h - s.pad_top + kh * s.dilation_h
+                iw = kw * s.dilation_w - s.pad_left
+                source = ((run_n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
+
+
+@_jit.inline
+def gather_clipped(x, source, patches, target, start, stop, inside_from, inside_to):
+    """Elements [start, stop) of a run, of which only [inside_from, inside_to) lie inside the image."""
+    inside_from = min(max(start, inside_from), stop)
+    inside_to = max(min(stop, inside_to), inside_from)
+    fill_zeros(patches, target, inside_from - start)
+    copy_run(x, source + inside_from, patches, target + inside_from - start, inside_to - inside_from)
+    fill_zeros(patches, target + inside_to - start, stop - inside_to)
+
+
+@_jit.inline
+def next_row(n, oh, OH):
+    """First pixel of the output row behind row *oh* of image *n*."""
+    if oh + 1 == OH:
+        return n + 1, 0, 0
+    return n, oh + 1, 0
+
+
+@_jit.inline
+def pixel_at(position, OH, OW):
+    """(n, oh, ow) of a position in the sequence of all output pixels."""
+    return position // (OH * OW), position // OW % OH, position % OW
+
+
+@_jit.inline
+def pack_columns(matrix, offset, stride, rows, columns, panel, panel_at, width):
+    """``panel[row, :columns] = matrix[offset + row * stride :][:columns]``, the rest of its *width* zero."""
+    lanes = simd.lane_count(panel)
+    if columns >= width:
+        for row in range(rows):
+            for column in range(0, width, lanes):
+                value = simd.load(matrix, offset + row * stride + column)
+                simd.store(panel, panel_at + row * width + column, value)
+    else:
+        for row in range(rows):
+            for column in range(0, width, lanes):
+                count = min(max(columns - column, 0), lanes)
+                value = simd.load_first(matrix, offset + row * stride + column, count)
+                simd.store(panel, panel_at + row * width + column, value)
+
+
+def _tile_product(vectors, row_stride, step):
+    """A product with a panel *vectors* registers wide; element (m, k) of the left factor lies at m * row_stride + k * step."""
+
+    @_jit.inline
+    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first):
+        """``sums[m, :] (+)= sum over k of left[m, k] * panel[k, :]`` for one register tile; *first* starts from zero.
+
+        The sums stay in registers while k rises, so a step costs TILE_ROWS scalar loads and *vectors* vector loads for
+        TILE_ROWS * *vectors* fused multiply-adds.
+        """
+        width = vectors * simd.lane_count(sums)
+        if first:
+            tile = simd.tile_zeros(sums, TILE_ROWS, vectors)
+        else:
+            tile = simd.tile_load(sums, sums_at, sums_stride, TILE_ROWS, vectors)
+        for k in range(length):
+            tile = simd.tile_rank1(tile, left, left_at + k * step, row_stride, panel, panel_at + k * width)
+        simd.tile_store(tile, sums, sums_at, sums_stride)
+
+    return product
+
+
+# Rows are pixels, k runs over (kh, kw, ic): the forward pass and grad_x.
+multiply_wide = _tile_product(TILE_VECTORS, PATCH_STRIDE, 1)
+multiply_narrow = _tile_product(1, PATCH_STRIDE, 1)
+# Rows are (kh, kw, ic), k runs over pixels: grad_weight.
+accumulate_wide = _tile_product(TILE_VECTORS, 1, PATCH_STRIDE)
+accumulate_narrow = _tile_product(1, 1, PATCH_STRIDE)

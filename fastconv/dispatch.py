@@ -1,0 +1,202 @@
+"""Which implementation computes a convolution, and why.
+
+Every operation has an ordered list of implementations, the fastest first, the reference last.  Each accepts a problem or
+refuses it with a sentence.  Under ``algorithm="auto"`` the first that accepts is taken; the choice looks at the geometry
+but neither at the batch size nor at the number of threads, so that it cannot change the bits of a result.
+
+``FASTCONV_VERBOSE=dispatch`` in the environment prints every new choice; `explain` tells more about one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastconv.reference import conv as reference
+from fastconv.cpu import conv_depthwise, conv_direct
+from fastconv.cpu.activation import activation_forward
+from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
+
+OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One algorithm for the three passes of a convolution; arguments as in `cpu.conv_direct`."""
+
+    name: str
+    idea: str
+    refuses: Callable[[Conv2dGeometry], str | None]
+    conv2d_forward: Callable[..., None]
+    conv2d_grad_x: Callable[..., None]
+    conv2d_grad_weight: Callable[..., None]
+    workspace: Callable[[Conv2dGeometry, int], int]
+
+
+def _never(geometry: Conv2dGeometry) -> None:
+    return None
+
+
+def _depthwise_refuses(geometry: Conv2dGeometry) -> str | None:
+    if geometry.is_depthwise:
+        return None
+    return f"needs one input channel in each group, here {geometry.IC // geometry.G} (groups={geometry.G})"
+
+
+def _reference_forward(
+    geometry: Conv2dGeometry,
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    residual: NDArray[Any] | None,
+    out: NDArray[Any],
+    activation: int,
+) -> None:
+    out[...] = reference.conv2d(geometry, x, weight)
+    if bias is not None:
+        out += bias
+    if residual is not None:
+        out += residual
+    activation_forward(out, None, out, activation)
+
+
+def _reference_grad_x(
+    geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]
+) -> None:
+    out[...] = reference.conv2d_grad_x(geometry, grad_out, weight)
+
+
+def _reference_grad_weight(
+    geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]
+) -> None:
+    out[...] = reference.conv2d_grad_weight(geometry, x, grad_out)
+
+
+def _padded_copy(geometry: Conv2dGeometry, itemsize: int) -> int:
+    g = geometry
+    return g.N * (g.IH + sum(g.padding[0])) * (g.IW + sum(g.padding[1])) * g.IC * itemsize
+
+
+CONV2D = (
+    Implementation(
+        "depthwise",
+        "vectors of channels, one kernel each",
+        _depthwise_refuses,
+        conv_depthwise.forward,
+        conv_depthwise.grad_x,
+        conv_depthwise.grad_weight,
+        conv_depthwise.workspace,
+    ),
+    Implementation(
+        "direct",
+        "patches of x times the weight, register tile by register tile",
+        _never,
+        conv_direct.forward,
+        conv_direct.grad_x,
+        conv_direct.grad_weight,
+        conv_direct.workspace,
+    ),
+    Implementation(
+        "reference",
+        "NumPy, one tap of the kernel at a time",
+        _never,
+        _reference_forward,
+        _reference_grad_x,
+        _reference_grad_weight,
+        _padded_copy,
+    ),
+)
+
+
+@lru_cache(maxsize=4096)
+def choose(operation: str, geometry: Conv2dGeometry, algorithm: str) -> Callable[..., None]:
+    """The function that computes *operation* on this geometry with *algorithm* (a name, or "auto")."""
+    if algorithm == "auto":
+        chosen = next(candidate for candidate in CONV2D if candidate.refuses(geometry) is None)
+    else:
+        by_name = {candidate.name: candidate for candidate in CONV2D}
+        if algorithm not in by_name:
+            names = ", ".join(f'"{name}"' for name in ("auto", *by_name))
+            raise ValueError(f"algorithm must be one of {names}. Received: algorithm={algorithm!r}")
+        chosen = by_name[algorithm]
+        if reason := chosen.refuses(geometry):
+            raise ValueError(f'algorithm="{algorithm}" {reason}. Received: {geometry}')
+    if os.environ.get("FASTCONV_VERBOSE") == "dispatch":
+        sys.stderr.write(f"fastconv: {operation} {geometry} -> {chosen.name}\n")
+    function: Callable[..., None] = getattr(chosen, operation)
+    return function
+
+
+def explain(
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    dtype: DTypeLike = np.float32,
+) -> str:
+    """Tell which algorithm computes a convolution, why not the others, and what it costs.
+
+    Parameters
+    ----------
+    x_shape : tuple of int
+        (N, IH, IW, IC)
+    weight_shape : tuple of int
+        (KH, KW, IC / groups, OC)
+    stride, padding, dilation, groups
+        As in `conv2d`.
+    dtype : dtype, default float32
+        float32 or float64.
+
+    Returns
+    -------
+    str
+        A few lines of text.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> print(explain((1, 32, 32, 16), (3, 3, 16, 32), padding="same"))  # doctest: +ELLIPSIS
+    x=(1, 32, 32, 16) weight=(3, 3, 16, 32) out=(1, 32, 32, 32) stride=(1, 1) padding=((1, 1), (1, 1)) dilation=(1, 1) groups=1
+      depthwise  refuses: needs one input channel in each group, here 16 (groups=1)
+      direct     chosen: patches of x times the weight, register tile by register tile
+      reference  not needed: NumPy, one tap of the kernel at a time
+      arithmetic 9.4 MFLOP, memory at least 0.2 MB, 44 FLOP per byte
+      workspace  ... MB per thread
+      error      about 1e-06 of a typical output (eps * sqrt(KH * KW * IC / groups))
+    """
+    g = conv2d_geometry(x_shape, weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    itemsize = np.dtype(dtype).itemsize
+    lines = [str(g)]
+    chosen = None
+    for candidate in CONV2D:
+        reason = candidate.refuses(g)
+        if reason is not None:
+            lines.append(f"  {candidate.name:10} refuses: {reason}")
+        elif chosen is None:
+            chosen = candidate
+            lines.append(f"  {candidate.name:10} chosen: {candidate.idea}")
+        else:
+            lines.append(f"  {candidate.name:10} not needed: {candidate.idea}")
+    assert chosen is not None
+    moved = g.bytes(itemsize)
+    error = np.finfo(dtype).eps * (g.KH * g.KW * (g.IC // g.G)) ** 0.5
+    lines += [
+        f"  arithmetic {g.flops / 1e6:.1f} MFLOP, memory at least {moved / 1e6:.1f} MB, {g.flops / moved:.0f} FLOP per byte",
+        f"  workspace  {chosen.workspace(g, itemsize) / 1e6:.1f} MB per thread",
+        f"  error      about {error:.0e} of a typical output (eps * sqrt(KH * KW * IC / groups))",
+    ]
+    return "\n".join(lines)

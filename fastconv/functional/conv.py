@@ -1,0 +1,384 @@
+"""Two-dimensional convolution and its gradients.
+
+"Convolution" means cross-correlation, as in every deep-learning library: the kernel is not flipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastconv.arrays import FloatArray, float_array, image_format, weight_in, weight_out, weight_shape_in
+from fastconv.cpu.activation import activation_code
+from fastconv.cpu.reduction import column_sums
+from fastconv.dispatch import choose
+from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
+
+_LAYOUTS = ("NHWC", "NCHW")
+
+
+def conv2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    residual: ArrayLike | None = None,
+    layout: str = "NHWC",
+    algorithm: str = "auto",
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Convolve a batch of images with a set of kernels.
+
+    ``out[n, oh, ow, oc] = activation(bias[oc] + residual[n, oh, ow, oc] + sum over kh, kw, ic of
+    padded[n, oh * stride + kh * dilation, ow * stride + kw * dilation, ic] * weight[kh, kw, ic, oc])``,
+    where ``padded`` is x with zeros around it.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, IH, IW, IC) or (IH, IW, IC), float32 or float64
+        The images, with or without a batch axis.
+    weight : ndarray of shape (KH, KW, IC / groups, OC), dtype of x
+        The kernels.
+    bias : ndarray of shape (OC,), dtype of x, optional
+        Added to every pixel.
+    stride : int or pair, default 1
+        Input pixels from one output pixel to the next.
+    padding : int, (h, w), ((top, bottom), (left, right)), "valid", "same" or "same_lower", default 0
+        Zeros around the image.  "same" gives ``ceil(IH / stride)`` rows, the odd one of zeros at the end (TensorFlow's
+        rule); "same_lower" puts it at the beginning.
+    dilation : int or pair, default 1
+        Input pixels from one tap of the kernel to the next.
+    groups : int, default 1
+        Independent convolutions side by side: output channels [g * OC / groups, (g + 1) * OC / groups) see only input
+        channels [g * IC / groups, (g + 1) * IC / groups).  ``groups=IC`` is a depthwise convolution.
+    activation : {None, "linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "gelu"}
+        Applied to the result while it is in the cache.
+    residual : ndarray of the shape of the result, optional
+        Added before the activation.
+    layout : {"NHWC", "NCHW"}
+        With "NCHW", x, residual and the result have shape (N, C, H, W) and weight is (OC, IC / groups, KH, KW), as in
+        PyTorch; they are converted at the door.
+    algorithm : {"auto", "depthwise", "direct", "reference"}
+        See Notes.
+    out : ndarray, optional
+        Array to write the result into.
+
+    Returns
+    -------
+    ndarray of shape (N, OH, OW, OC)
+        ``OH = (IH + top + bottom - (KH - 1) * dilation - 1) // stride + 1``, and the same for ``OW``.
+
+    Raises
+    ------
+    TypeError
+        If an array is neither float32 nor float64, or the dtypes differ.
+    ValueError
+        If the shapes do not fit together, an argument is out of range, or the algorithm refuses the problem.
+
+    Notes
+    -----
+    "auto" takes "depthwise" where each group has one input channel and "direct" elsewhere; the choice depends on the
+    shapes of one image and the kernel alone.  Each output element is one chain of fused multiply-adds in the order kh,
+    kw, ic, so the result has the same bits for any number of threads, any batch and any vector width.  The error is at
+    most ``eps * KH * KW * IC / groups`` times the sum of the absolute products, typically ``eps`` times the square root
+    of that count.  Zeros of the padding take part in the direct sum: a weight that is not finite makes NaN there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
+    >>> vertical_edges = np.array([[-1, 0, 1]] * 3, np.float32).reshape(3, 3, 1, 1)
+    >>> conv2d(image, vertical_edges)[..., 0]
+    array([[6., 6.]], dtype=float32)
+
+    References
+    ----------
+    V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+    """
+    images = image_format("x", x, layout, _LAYOUTS)
+    x = images.enter("x", x)
+    weight = weight_in("weight", weight, layout, x)
+    g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    result = images.result(g.out_shape, x.dtype, out)
+    if residual is not None:
+        residual = images.enter("residual", residual, x)
+    convolve(g, x, weight, bias, residual, activation, algorithm, result)
+    return images.leave(result, out)
+
+
+def convolve(
+    geometry: Conv2dGeometry,
+    x: FloatArray,
+    weight: FloatArray,
+    bias: ArrayLike | None,
+    residual: FloatArray | None,
+    activation: str | None,
+    algorithm: str,
+    out: FloatArray,
+) -> None:
+    """`conv2d` behind the door: all arrays are contiguous, channels last and outputs last, but may lack axes of extent 1."""
+    if bias is not None:
+        bias = bias_in(bias, geometry.OC, x)
+    if residual is not None and residual.shape != out.shape:
+        raise ValueError(
+            f"residual must have the shape of the result, {out.shape}. Received: residual.shape={residual.shape}"
+        )
+    code = activation_code(activation)
+    compute = choose("conv2d_forward", geometry, algorithm)
+    if geometry.N:
+        x, weight, result = (
+            x.reshape(geometry.x_shape),
+            weight.reshape(geometry.weight_shape),
+            out.reshape(geometry.out_shape),
+        )
+        compute(geometry, x, weight, bias, residual, result, code)
+
+
+def conv2d_backward(
+    grad_out: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    algorithm: str = "auto",
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Gradients of `conv2d` with respect to x, weight and bias.
+
+    Parameters
+    ----------
+    grad_out : ndarray of shape (N, OH, OW, OC)
+        Gradient with respect to the result before its activation.
+    x, weight, stride, padding, dilation, groups, layout, algorithm
+        As given to `conv2d`.
+
+    Returns
+    -------
+    grad_x : ndarray of the shape of x
+    grad_weight : ndarray of the shape of weight
+    grad_bias : ndarray of shape (OC,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`, and if *grad_out* does not have the shape of the result.
+
+    Notes
+    -----
+    The three are `conv2d_grad_x`, `conv2d_grad_weight` and `conv2d_grad_bias`, which can be called on their own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, weight = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 3, 2, 5), np.float32)
+    >>> grad_x, grad_weight, grad_bias = conv2d_backward(np.ones((1, 2, 2, 5), np.float32), x, weight)
+    >>> grad_x[0, :, :, 0]
+    array([[ 5., 10., 10.,  5.],
+           [10., 20., 20., 10.],
+           [10., 20., 20., 10.],
+           [ 5., 10., 10.,  5.]], dtype=float32)
+    >>> grad_weight.shape, float(grad_weight[0, 0, 0, 0]), grad_bias
+    ((3, 3, 2, 5), 4.0, array([4., 4., 4., 4., 4.], dtype=float32))
+    """
+    problem: dict[str, Any] = {
+        **{"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
+        **{"layout": layout, "algorithm": algorithm},
+    }
+    return (
+        conv2d_grad_x(grad_out, weight, np.shape(x), **problem),
+        conv2d_grad_weight(grad_out, x, np.shape(weight), **problem),
+        conv2d_grad_bias(grad_out, layout=layout),
+    )
+
+
+def conv2d_grad_x(
+    grad_out: ArrayLike,
+    weight: ArrayLike,
+    x_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    algorithm: str = "auto",
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Gradient of `conv2d` with respect to x.
+
+    ``grad_x[n, ih, iw, ic] = sum over kh, kw, oc of grad_out[n, oh, ow, oc] * weight[kh, kw, ic, oc]`` over the taps that
+    saw the pixel: ``oh * stride = ih + top - kh * dilation``, and the same for ``ow``.
+
+    Parameters
+    ----------
+    grad_out : ndarray of shape (N, OH, OW, OC) or (OH, OW, OC), float32 or float64
+    weight : ndarray of shape (KH, KW, IC / groups, OC), dtype of grad_out
+    x_shape : tuple of int
+        Shape of x in the caller's layout.
+    stride, padding, dilation, groups, layout, algorithm, out
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray of shape *x_shape*
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`, and if *grad_out* does not have the shape of the result for an x of *x_shape*.
+
+    Notes
+    -----
+    Pixels of x at one offset modulo the stride form a convolution of grad_out without stride, with the kernel's taps for
+    that offset in reverse order; there are stride * stride of them, and none multiplies with an inserted zero.  The same
+    bits for any number of threads, any batch and any vector width.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_grad_x(np.ones((1, 2, 1), np.float32), np.ones((1, 3, 1, 1), np.float32), (1, 4, 1)).ravel()
+    array([1., 2., 2., 1.], dtype=float32)
+    """
+    images = image_format("grad_out", grad_out, layout, _LAYOUTS)
+    grad_out = images.enter("grad_out", grad_out)
+    weight = weight_in("weight", weight, layout, grad_out)
+    g = conv2d_geometry(
+        images.nhwc("x_shape", x_shape), weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    result = images.result(g.x_shape, grad_out.dtype, out)
+    input_gradient(g, grad_out, weight, algorithm, result)
+    return images.leave(result, out)
+
+
+def input_gradient(
+    geometry: Conv2dGeometry, grad_out: FloatArray, weight: FloatArray, algorithm: str, out: FloatArray
+) -> None:
+    """`conv2d_grad_x` behind the door."""
+    check_grad_out(geometry, grad_out)
+    compute = choose("conv2d_grad_x", geometry, algorithm)
+    if geometry.N:
+        compute(geometry, grad_out, weight, out)
+
+
+def conv2d_grad_weight(
+    grad_out: ArrayLike,
+    x: ArrayLike,
+    weight_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    algorithm: str = "auto",
+) -> FloatArray:
+    """Gradient of `conv2d` with respect to weight.
+
+    ``grad_weight[kh, kw, ic, oc] = sum over n, oh, ow of
+    padded[n, oh * stride + kh * dilation, ow * stride + kw * dilation, ic] * grad_out[n, oh, ow, oc]``.
+
+    Parameters
+    ----------
+    grad_out : ndarray of shape (N, OH, OW, OC) or (OH, OW, OC), float32 or float64
+    x : ndarray of shape (N, IH, IW, IC) or (IH, IW, IC), dtype of grad_out
+    weight_shape : tuple of int
+        Shape of weight in the caller's layout.
+    stride, padding, dilation, groups, layout, algorithm
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray of shape *weight_shape*
+        Zeros for an empty batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`, and if *grad_out* does not have the shape of the result.
+
+    Notes
+    -----
+    Pixels are added in the order n, oh, ow.  Where the weight is small, the pixels are split into at most 16 parts, whose
+    sums are added in order; the split follows from the shapes alone, so the number of threads does not change a bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
+    >>> conv2d_grad_weight(np.ones((1, 2, 1), np.float32), x, (1, 3, 1, 1)).ravel()
+    array([1., 3., 5.], dtype=float32)
+    """
+    images = image_format("grad_out", grad_out, layout, _LAYOUTS)
+    grad_out = images.enter("grad_out", grad_out)
+    x = images.enter("x", x, grad_out)
+    shape = weight_shape_in("weight_shape", weight_shape, layout)
+    g = conv2d_geometry(x.shape, shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return weight_out(weight_gradient(g, x, grad_out, algorithm), layout)
+
+
+def weight_gradient(geometry: Conv2dGeometry, x: FloatArray, grad_out: FloatArray, algorithm: str) -> FloatArray:
+    """`conv2d_grad_weight` behind the door."""
+    check_grad_out(geometry, grad_out)
+    compute = choose("conv2d_grad_weight", geometry, algorithm)
+    if geometry.N == 0:
+        return np.zeros(geometry.weight_shape, x.dtype)
+    result = np.empty(geometry.weight_shape, x.dtype)
+    compute(geometry, x, grad_out, result)
+    return result
+
+
+def conv2d_grad_bias(grad_out: ArrayLike, *, layout: str = "NHWC") -> FloatArray:
+    """Gradient of `conv2d` with respect to bias: ``grad_bias[oc] = sum over n, oh, ow of grad_out[n, oh, ow, oc]``.
+
+    Parameters
+    ----------
+    grad_out : ndarray of shape (N, OH, OW, OC) or (OH, OW, OC), float32 or float64
+    layout : {"NHWC", "NCHW"}
+
+    Returns
+    -------
+    ndarray of shape (OC,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If *grad_out* is neither float32 nor float64, or has another number of dimensions.
+
+    Notes
+    -----
+    Summed in float64, over fixed blocks of pixels in a fixed order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_grad_bias(np.ones((2, 3, 5, 2), np.float32))
+    array([30., 30.], dtype=float32)
+    """
+    rows = image_format("grad_out", grad_out, layout, _LAYOUTS).enter("grad_out", grad_out)
+    return column_sums(rows.reshape(-1, rows.shape[-1]))
+
+
+def bias_in(bias: ArrayLike, channels: int, like: FloatArray) -> FloatArray:
+    """The bias as a contiguous array of one number per output channel."""
+    array = float_array("bias", bias, like)
+    if array.shape != (channels,):
+        raise ValueError(f"bias must have shape ({channels},). Received: bias.shape={array.shape}")
+    return array
+
+
+def check_grad_out(geometry: Conv2dGeometry, grad_out: FloatArray) -> None:
+    """A gradient with respect to the result has the result's shape."""
+    if grad_out.shape != geometry.out_shape:
+        raise ValueError(
+            f"grad_out must have the shape of the result, {geometry.out_shape}. Received: grad_out.shape={grad_out.shape}"
+        )

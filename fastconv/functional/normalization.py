@@ -1,0 +1,197 @@
+"""Batch normalisation over all axes but the last, forward and backward."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastconv.arrays import FloatArray, float_array
+from fastconv.cpu.normalization import normalize, normalize_backward
+from fastconv.cpu.reduction import column_products, column_sums
+
+#: Added to the variance: Keras's default.
+EPSILON = 1e-3
+
+
+def batch_norm(
+    x: ArrayLike,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    *,
+    epsilon: float = EPSILON,
+) -> FloatArray:
+    """Normalise each channel with given statistics: ``gamma * (x - mean) / sqrt(variance + epsilon) + beta``.
+
+    This is inference, where *mean* and *variance* are the moving averages of training.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., C), float32 or float64
+    gamma, beta, mean, variance : ndarray of shape (C,), the dtype of *x*
+    epsilon : float, at least 0
+
+    Returns
+    -------
+    out : ndarray of the shape and dtype of *x*
+
+    Raises
+    ------
+    TypeError
+        If *x* is neither float32 nor float64, or the dtypes differ.
+    ValueError
+        If the shapes do not fit, or *epsilon* is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batch_norm(np.array([[3.0], [7.0]]), [2.0], [1.0], [5.0], [4.0], epsilon=0).ravel()
+    array([-1.,  3.])
+    """
+    rows = _rows(x, epsilon)
+    scale, offset, center, spread = _channels(
+        rows, ("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)
+    )
+    return normalize(rows, center, scale * _inverse_deviation(spread, epsilon), offset).reshape(np.shape(x))
+
+
+def batch_norm_training(
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, *, epsilon: float = EPSILON
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Normalise each channel with the mean and variance that it has in the batch.
+
+    ``out = gamma * (x - mean) / sqrt(variance + epsilon) + beta``, statistics over all axes but the last.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., C), float32 or float64
+    gamma, beta : ndarray of shape (C,), the dtype of *x*
+    epsilon : float, at least 0
+
+    Returns
+    -------
+    out : ndarray of the shape and dtype of *x*
+    mean, variance : ndarray of shape (C,)
+        Statistics of the batch; the variance is divided by the number of rows (not by one less).  Both are 0 for an
+        empty batch.
+
+    Raises
+    ------
+    TypeError
+        If *x* is neither float32 nor float64, or the dtypes differ.
+    ValueError
+        If the shapes do not fit, or *epsilon* is negative.
+
+    Notes
+    -----
+    Two passes: the mean, then the squared distances from it, both summed in float64 over fixed blocks of rows.  So a
+    large mean costs no accuracy, and the bits do not depend on the number of threads.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out, mean, variance = batch_norm_training(np.array([[3.0], [7.0]]), [1.0], [0.0], epsilon=0)
+    >>> out.ravel(), mean, variance
+    (array([-1.,  1.]), array([5.]), array([4.]))
+    """
+    rows = _rows(x, epsilon)
+    scale, offset = _channels(rows, ("gamma", gamma), ("beta", beta))
+    count = rows.dtype.type(max(1, len(rows)))
+    mean = column_sums(rows) / count
+    variance = column_products(rows, rows, mean, mean) / count
+    out = normalize(rows, mean, scale * _inverse_deviation(variance, epsilon), offset)
+    return out.reshape(np.shape(x)), mean, variance
+
+
+def batch_norm_backward(
+    grad_out: ArrayLike,
+    x: ArrayLike,
+    gamma: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    *,
+    epsilon: float = EPSILON,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Gradients of `batch_norm_training`.
+
+    With ``normal = (x - mean) / sqrt(variance + epsilon)`` and sums and means over all axes but the last:
+    ``grad_beta = sum(grad_out)``, ``grad_gamma = sum(grad_out * normal)`` and
+    ``grad_x = gamma / sqrt(variance + epsilon) * (grad_out - mean(grad_out) - normal * mean(grad_out * normal))``.
+
+    Parameters
+    ----------
+    grad_out : ndarray of the shape and dtype of *x*
+    x : ndarray of shape (..., C), float32 or float64
+    gamma : ndarray of shape (C,), the dtype of *x*
+    mean, variance : ndarray of shape (C,), the dtype of *x*
+        The statistics that `batch_norm_training` returned.
+    epsilon : float
+        As in the forward call.
+
+    Returns
+    -------
+    grad_x : ndarray of the shape and dtype of *x*
+    grad_gamma, grad_beta : ndarray of shape (C,)
+
+    Raises
+    ------
+    TypeError
+        If *x* is neither float32 nor float64, or the dtypes differ.
+    ValueError
+        If the shapes do not fit, or *epsilon* is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[3.0], [7.0]])
+    >>> grad_x, grad_gamma, grad_beta = batch_norm_backward(x, x, [1.0], [5.0], [4.0], epsilon=0)
+    >>> grad_gamma, grad_beta
+    (array([4.]), array([10.]))
+    """
+    rows = _rows(x, epsilon)
+    if np.shape(grad_out) != np.shape(x):
+        raise ValueError(
+            f"grad_out must have the shape of x. Received: grad_out.shape={np.shape(grad_out)}, x.shape={np.shape(x)}"
+        )
+    cotangent = float_array("grad_out", grad_out, rows).reshape(rows.shape)
+    scale, center, spread = _channels(rows, ("gamma", gamma), ("mean", mean), ("variance", variance))
+    inverse = _inverse_deviation(spread, epsilon)
+    grad_beta = column_sums(cotangent)
+    grad_gamma = column_products(cotangent, rows, np.zeros_like(center), center) * inverse
+    scale = scale * inverse
+    count = rows.dtype.type(max(1, len(rows)))
+    grad_x = normalize_backward(
+        cotangent, rows, center, scale, -scale * inverse * grad_gamma / count, -scale * grad_beta / count
+    )
+    return grad_x.reshape(np.shape(x)), grad_gamma, grad_beta
+
+
+def _rows(x: ArrayLike, epsilon: float) -> FloatArray:
+    """x as a contiguous (rows, C) matrix."""
+    shape = np.shape(x)
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"x must have a last axis of at least one channel. Received: x.shape={shape}")
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be at least 0. Received: epsilon={epsilon!r}")
+    return float_array("x", x).reshape(-1, shape[-1])
+
+
+def _channels(rows: FloatArray, *named: tuple[str, ArrayLike]) -> list[FloatArray]:
+    """The per-channel arguments, checked."""
+    C = rows.shape[1]
+    for name, value in named:
+        if np.shape(value) != (C,):
+            raise ValueError(
+                f"{name} must have one number for each of the {C} channels. Received: {name}.shape={np.shape(value)}"
+            )
+    return [float_array(name, value, rows) for name, value in named]
+
+
+def _inverse_deviation(variance: FloatArray, epsilon: float) -> FloatArray:
+    return 1 / np.sqrt(variance + variance.dtype.type(epsilon))

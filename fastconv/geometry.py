@@ -1,0 +1,411 @@
+"""The shape of a problem: normalised, validated, and with its output sizes, once and for all.
+
+Everything that a caller may write in several ways (``2``, ``(2, 2)``, ``"same"``) becomes one form here, and every
+shape error is raised here.  Reference, kernels, tests and benches take the geometry and never look at the arguments
+again.
+
+Extents are upper case: ``N`` images, ``IC x IH x IW`` in, ``OC x OH x OW`` out, kernel ``KH x KW``, ``G`` groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import index
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pair = tuple[int, int]
+Sides = tuple[tuple[int, int], tuple[int, int]]
+#: What a caller may pass for a stride, a dilation or a window.
+IntOrPair = int | Sequence[int]
+#: What a caller may pass for a padding.
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+
+def pair(name: str, value: Any, minimum: int = 1) -> Pair:
+    """``3 -> (3, 3)``, ``(2, 3) -> (2, 3)``; every number at least *minimum*."""
+    try:
+        numbers = (index(value),) * 2 if not isinstance(value, Sequence) else tuple(index(item) for item in value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int or a pair of ints. Received: {name}={value!r}") from None
+    if len(numbers) != 2 or min(numbers) < minimum:
+        raise ValueError(f"{name} must be an int or a pair of ints, each >= {minimum}. Received: {name}={value!r}")
+    return numbers
+
+
+def sides(padding: Any, extent: Pair, window: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Padding as ``((top, bottom), (left, right))``.
+
+    ``"same"`` is TensorFlow's rule: ``ceil(extent / stride)`` outputs, the odd pixel at the end; ``"same_lower"`` puts
+    it at the beginning; ``"valid"`` is no padding.
+    """
+    if isinstance(padding, str):
+        rule = padding.lower()
+        if rule == "valid":
+            return (0, 0), (0, 0)
+        if rule not in ("same", "same_lower"):
+            raise ValueError(
+                f'padding must be "valid", "same", "same_lower", an int, (h, w) or ((top, bottom), (left, right)). '
+                f"Received: padding={padding!r}"
+            )
+        both = []
+        for size, k, s, d in zip(extent, window, stride, dilation, strict=True):
+            total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+            smaller, larger = total // 2, total - total // 2
+            both.append((smaller, larger) if rule == "same" else (larger, smaller))
+        return both[0], both[1]
+    if isinstance(padding, Sequence) and len(padding) == 2 and all(isinstance(side, Sequence) for side in padding):
+        return pair("padding[0]", padding[0], 0), pair("padding[1]", padding[1], 0)
+    vertical, horizontal = pair("padding", padding, 0)
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+def hashable(value: Any) -> Any:
+    """Lists become tuples, so that a geometry can be looked up by its arguments."""
+    return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The four extents of a batch of images."""
+    if len(shape) != 4:
+        raise ValueError(f"{name} must have 4 dimensions, or 3 without the batch axis. Received: {name}.shape={shape}")
+    return shape
+
+
+@dataclass(frozen=True)
+class Conv2dGeometry:
+    """One two-dimensional convolution: ``x`` (N, IH, IW, IC), ``weight`` (KH, KW, IC / G, OC), ``out`` (N, OH, OW, OC).
+
+    ``OH = (IH + top + bottom - (KH - 1) * dilation - 1) // stride + 1``, and the same for ``OW``.
+    """
+
+    N: int
+    IH: int
+    IW: int
+    IC: int
+    OH: int
+    OW: int
+    OC: int
+    KH: int
+    KW: int
+    G: int
+    stride: Pair
+    dilation: Pair
+    padding: Sides
+
+    @property
+    def x_shape(self) -> tuple[int, int, int, int]:
+        return self.N, self.IH, self.IW, self.IC
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        return self.KH, self.KW, self.IC // self.G, self.OC
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return self.N, self.OH, self.OW, self.OC
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the plain sum, the products with padding included."""
+        return 2 * self.N * self.OH * self.OW * self.OC * self.KH * self.KW * (self.IC // self.G)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Every group has one input channel."""
+        return self.G == self.IC and self.G > 1
+
+    def bytes(self, itemsize: int) -> int:
+        """Input, weight and output, each moved once."""
+        numbers = self.N * self.IH * self.IW * self.IC + self.N * self.OH * self.OW * self.OC
+        return itemsize * (numbers + self.KH * self.KW * (self.IC // self.G) * self.OC)
+
+    def __str__(self) -> str:
+        """One line that names the problem and can be typed back in."""
+        return (
+            f"x={self.x_shape} weight={self.weight_shape} out={self.out_shape} "
+            f"stride={self.stride} padding={self.padding} dilation={self.dilation} groups={self.G}"
+        )
+
+
+def conv2d_geometry(
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+) -> Conv2dGeometry:
+    """Geometry of the convolution of ``x`` (N, IH, IW, IC) with ``weight`` (KH, KW, IC / groups, OC)."""
+    return _conv2d_geometry(x_shape, weight_shape, hashable(stride), hashable(padding), hashable(dilation), groups)
+
+
+@lru_cache(maxsize=4096)
+def _conv2d_geometry(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
+) -> Conv2dGeometry:
+    N, IH, IW, IC = image_shape("x", x_shape)
+    KH, KW, IC_of_group, OC = _weight_extents(weight_shape, groups)
+    if IC != IC_of_group * groups:
+        raise ValueError(
+            f"x must have weight.shape[2] * groups = {IC_of_group * groups} channels. "
+            f"Received: x.shape={x_shape}, weight.shape={weight_shape}, groups={groups}"
+        )
+    stride, dilation = pair("stride", stride), pair("dilation", dilation)
+    padding = sides(padding, (IH, IW), (KH, KW), stride, dilation)
+    OH = (IH + sum(padding[0]) - (KH - 1) * dilation[0] - 1) // stride[0] + 1
+    OW = (IW + sum(padding[1]) - (KW - 1) * dilation[1] - 1) // stride[1] + 1
+    if OH < 1 or OW < 1:
+        raise ValueError(
+            f"the padded image must be at least as large as the dilated kernel. Received: x.shape={x_shape}, "
+            f"weight.shape={weight_shape}, padding={padding}, dilation={dilation}"
+        )
+    return Conv2dGeometry(N, IH, IW, IC, OH, OW, OC, KH, KW, groups, stride, dilation, padding)
+
+
+def conv_transpose2d_geometry(
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+) -> Conv2dGeometry:
+    """Geometry of the convolution whose ``grad_x`` is the transposed convolution of ``x`` with ``weight``.
+
+    Its ``out`` is our ``x`` and its ``x`` is our output, of height
+    ``(IH - 1) * stride - top - bottom + (KH - 1) * dilation + 1 + output_padding``, or ``IH * stride`` under
+    ``"same"``.
+    """
+    return _conv_transpose2d_geometry(
+        x_shape, weight_shape, hashable(stride), hashable(padding), hashable(output_padding), hashable(dilation), groups
+    )
+
+
+@lru_cache(maxsize=4096)
+def _conv_transpose2d_geometry(
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Conv2dGeometry:
+    N, IH, IW, IC = image_shape("x", x_shape)
+    KH, KW, OC_of_group, weight_inputs = _weight_extents(weight_shape, groups)
+    if IC != weight_inputs:
+        raise ValueError(
+            f"x must have weight.shape[3] = {weight_inputs} channels. "
+            f"Received: x.shape={x_shape}, weight.shape={weight_shape}"
+        )
+    stride, dilation = pair("stride", stride), pair("dilation", dilation)
+    extra = pair("output_padding", output_padding, 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"output_padding must be smaller than stride or dilation. "
+            f"Received: output_padding={output_padding!r}, stride={stride}, dilation={dilation}"
+        )
+    if isinstance(padding, str) and padding.lower() != "valid":
+        if any(extra):
+            raise ValueError(
+                f'output_padding must be 0 with padding="same", which fixes the output size. '
+                f"Received: output_padding={output_padding!r}, padding={padding!r}"
+            )
+        OH, OW = IH * stride[0], IW * stride[1]
+        padding = sides(padding, (OH, OW), (KH, KW), stride, dilation)
+    else:
+        padding = sides(padding, (IH, IW), (KH, KW), stride, dilation)
+        OH = (IH - 1) * stride[0] - sum(padding[0]) + (KH - 1) * dilation[0] + 1 + extra[0]
+        OW = (IW - 1) * stride[1] - sum(padding[1]) + (KW - 1) * dilation[1] + 1 + extra[1]
+    if OH < 1 or OW < 1:
+        raise ValueError(
+            f"padding must leave at least one output pixel. "
+            f"Received: x.shape={x_shape}, weight.shape={weight_shape}, padding={padding}"
+        )
+    return Conv2dGeometry(N, OH, OW, OC_of_group * groups, IH, IW, IC, KH, KW, groups, stride, dilation, padding)
+
+
+def _weight_extents(weight_shape: tuple[int, ...], groups: int) -> tuple[int, int, int, int]:
+    if len(weight_shape) != 4 or min(weight_shape) < 1:
+        raise ValueError(
+            f"weight must have 4 dimensions (KH, KW, IC / groups, OC), none of them 0. "
+            f"Received: weight.shape={weight_shape}"
+        )
+    if not isinstance(groups, int) or groups < 1 or weight_shape[3] % groups:
+        raise ValueError(
+            f"groups must be a positive int that divides weight.shape[3]. "
+            f"Received: groups={groups!r}, weight.shape={weight_shape}"
+        )
+    return weight_shape
+
+
+class AxisWindows(NamedTuple):
+    """All windows along one axis, inside the image: output ``o`` sees ``range(start[o], stop[o], step)``.
+
+    ``counts[o]`` is what an average divides by; it may include padding, which the range never does.
+    """
+
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    step: int
+    #: Pixels in the largest window, and in all windows together.
+    largest: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pool2dGeometry:
+    """One two-dimensional pooling: ``x`` (N, IH, IW, C), ``out`` (N, OH, OW, C).
+
+    A window is a range of rows times a range of columns, so two tables describe every kind of pooling: with padding,
+    dilation and ceil_mode, adaptive, and global.
+    """
+
+    N: int
+    IH: int
+    IW: int
+    C: int
+    OH: int
+    OW: int
+    rows: AxisWindows
+    columns: AxisWindows
+    arguments: str
+
+    @property
+    def x_shape(self) -> tuple[int, int, int, int]:
+        return self.N, self.IH, self.IW, self.C
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return self.N, self.OH, self.OW, self.C
+
+    def bytes(self, itemsize: int) -> int:
+        """Input and output, each moved once."""
+        return itemsize * self.N * self.C * (self.IH * self.IW + self.OH * self.OW)
+
+    def __str__(self) -> str:
+        """One line that names the problem and can be typed back in."""
+        return f"x={self.x_shape} out={self.out_shape} {self.arguments}"
+
+
+def pool2d_geometry(
+    x_shape: tuple[int, ...],
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Pool2dGeometry:
+    """Geometry of pooling ``x`` (N, IH, IW, C) with windows of *kernel_size*; *stride* is *kernel_size* by default.
+
+    ``OH = (IH + top + bottom - (KH - 1) * dilation - 1) // stride + 1``, and the same for ``OW``.  With *ceil_mode* the
+    division rounds up, but a window that would start in the bottom or right padding is dropped.
+    """
+    return _pool2d_geometry(
+        x_shape,
+        hashable(kernel_size),
+        hashable(kernel_size if stride is None else stride),
+        hashable(padding),
+        hashable(dilation),
+        bool(ceil_mode),
+        bool(count_include_pad),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _pool2d_geometry(
+    x_shape: tuple[int, ...],
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Pool2dGeometry:
+    N, IH, IW, C = image_shape("x", x_shape)
+    kernel_size, stride, dilation = pair("kernel_size", kernel_size), pair("stride", stride), pair("dilation", dilation)
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel_size, dilation, strict=True))
+    both = sides(padding, (IH, IW), kernel_size, stride, dilation)
+    if not isinstance(padding, str) and any(max(side) > r // 2 for side, r in zip(both, reach, strict=True)):
+        raise ValueError(
+            f"padding must be at most half of the dilated kernel on each side. "
+            f"Received: padding={padding!r}, kernel_size={kernel_size}, dilation={dilation}"
+        )
+    received = f"x.shape={x_shape}, kernel_size={kernel_size}, stride={stride}, padding={both}, dilation={dilation}"
+    tables = []
+    for extent, r, s, d, (before, after) in zip((IH, IW), reach, stride, dilation, both, strict=True):
+        outputs = (extent + before + after - r + (s - 1 if ceil_mode else 0)) // s + 1
+        if ceil_mode and (outputs - 1) * s >= extent + before:
+            outputs -= 1
+        if extent < 1 or outputs < 1:
+            raise ValueError(f"the padded image must be at least as large as the dilated kernel. Received: {received}")
+        first = np.arange(outputs) * s - before
+        end = first + r
+        # a window that begins in the padding has its first pixel a multiple of the dilation further on
+        start = first + -(np.minimum(first, 0) // d) * d
+        stop = np.minimum(end, extent)
+        if np.any(start >= stop):
+            raise ValueError(f"every window must hold a pixel of the image. Received: {received}")
+        counted = np.minimum(end, extent + after) - first if count_include_pad else stop - start
+        tables.append(_axis_windows(start, stop, -(-counted // d), d))
+    rows, columns = tables
+    arguments = (
+        f"kernel_size={kernel_size} stride={stride} padding={both} dilation={dilation} "
+        f"ceil_mode={ceil_mode} count_include_pad={count_include_pad}"
+    )
+    return Pool2dGeometry(N, IH, IW, C, rows.start.size, columns.start.size, rows, columns, arguments)
+
+
+@lru_cache(maxsize=4096)
+def adaptive_pool2d_geometry(x_shape: tuple[int, ...], output_size: Pair) -> Pool2dGeometry:
+    """Geometry of pooling ``x`` (N, IH, IW, C) to *output_size*.
+
+    Window ``oh`` holds the rows from ``floor(oh * IH / OH)`` up to, not with, ``ceil((oh + 1) * IH / OH)``.
+    """
+    N, IH, IW, C = image_shape("x", x_shape)
+    if IH < 1 or IW < 1:
+        raise ValueError(f"x must have at least one pixel. Received: x.shape={x_shape}")
+    OH, OW = output_size
+    tables = []
+    for extent, outputs in ((IH, OH), (IW, OW)):
+        o = np.arange(outputs)
+        start, stop = o * extent // outputs, -(-(o + 1) * extent // outputs)
+        tables.append(_axis_windows(start, stop, stop - start, 1))
+    return Pool2dGeometry(N, IH, IW, C, OH, OW, tables[0], tables[1], f"output_size={output_size}")
+
+
+@lru_cache(maxsize=256)
+def single_pixels(extent: int) -> AxisWindows:
+    """Windows of one pixel each: the table of an axis that is not pooled."""
+    pixels = np.arange(extent)
+    return _axis_windows(pixels, pixels + 1, np.ones_like(pixels), 1)
+
+
+def covering_windows(windows: AxisWindows, extent: int) -> AxisWindows:
+    """The table read the other way: for each pixel of an axis, the range of windows that hold it.
+
+    The windows must have no gaps (``step == 1``); then both their ends never decrease, so the range has no gaps either.
+    """
+    pixels = np.arange(extent)
+    start = np.searchsorted(windows.stop, pixels, side="right")
+    stop = np.searchsorted(windows.start, pixels, side="right")
+    return _axis_windows(start, stop, np.ones_like(pixels), 1)
+
+
+def _axis_windows(start: Any, stop: Any, counts: Any, step: int) -> AxisWindows:
+    """Tables are shared between calls, so they are made read-only; kernels compile for that one type."""
+    tables = np.array((start, stop, counts), np.int64)
+    tables.setflags(write=False)
+    pixels = -((start - stop) // step)
+    return AxisWindows(tables[0], tables[1], tables[2], step, int(pixels.max()), int(pixels.sum()))

@@ -1,0 +1,225 @@
+"""Convolution layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv import functional
+from fastconv.arrays import FloatArray
+from fastconv.geometry import Conv2dGeometry, IntOrPair, conv2d_geometry, pair
+from fastconv.keras import initializers
+from fastconv.keras.layers.activation import ActivatedLayer
+from fastconv.keras.layers.base import Shape, positive
+from fastconv.keras.layers.images import ImageLayer, padding_of
+
+
+class _Convolution(ActivatedLayer, ImageLayer):
+    """What `Conv2D` and `DepthwiseConv2D` share: all but the shape of the kernel."""
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        strides: IntOrPair = (1, 1),
+        padding: str = "valid",
+        dilation_rate: IntOrPair = (1, 1),
+        use_bias: bool = True,
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = pair("kernel_size", kernel_size)
+        self.strides = pair("strides", strides)
+        self.padding = padding_of(padding)
+        self.dilation_rate = pair("dilation_rate", dilation_rate)
+        self.use_bias = use_bias
+        self.bias_initializer = initializers.get(bias_initializer)
+
+    def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
+        """Shape (KH, KW, IC / groups, OC) of the weight for so many input channels."""
+        raise NotImplementedError
+
+    def groups_of(self, channels: int) -> int:
+        """Number of groups for so many input channels."""
+        raise NotImplementedError
+
+    def geometry(self, input_shape: Shape) -> Conv2dGeometry:
+        """The convolution for inputs of this shape."""
+        x_shape = self.nhwc(input_shape)
+        channels = x_shape[3]
+        return conv2d_geometry(x_shape, self.weight_shape(channels), **self._options(channels))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        geometry = self.geometry(input_shape)
+        return self.from_nhwc(input_shape, geometry.OH, geometry.OW, geometry.OC)
+
+    def add_kernel(self, shape: tuple[int, ...], initializer: initializers.Initializer, outputs: int) -> None:
+        """Create the kernel and, where one is used, the bias."""
+        self.kernel = self.add_weight("kernel", shape, initializer)
+        self.bias = self.add_weight("bias", (outputs,), self.bias_initializer) if self.use_bias else None
+
+    def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:
+        x = self.enter(x)
+        if training:
+            self._x = x
+        weight = self.kernel.value.reshape(self.weight_shape(x.shape[3]))
+        bias = self.bias.value if self.bias else None
+        out: FloatArray = functional.conv2d(x, weight, bias, activation=activation, **self._options(x.shape[3]))
+        return self.leave(out)
+
+    def linear_backward(self, grad_out: FloatArray, need_grad_x: bool) -> FloatArray | None:
+        grad_out = self.enter(grad_out)
+        x = self._x
+        weight_shape, options = self.weight_shape(x.shape[3]), self._options(x.shape[3])
+        grad_weight = functional.conv2d_grad_weight(grad_out, x, weight_shape, **options)
+        self.kernel.gradient = grad_weight.reshape(self.kernel.shape)
+        if self.bias:
+            self.bias.gradient = functional.conv2d_grad_bias(grad_out)
+        if not need_grad_x:
+            return None
+        weight = self.kernel.value.reshape(weight_shape)
+        return self.leave(functional.conv2d_grad_x(grad_out, weight, x.shape, **options))
+
+    def _options(self, channels: int) -> dict[str, Any]:
+        return {
+            "stride": self.strides,
+            "padding": self.padding,
+            "dilation": self.dilation_rate,
+            "groups": self.groups_of(channels),
+        }
+
+
+class Conv2D(_Convolution):
+    """Convolution of images with learned filters, a bias and an activation.
+
+    ``out[n, oh, ow, oc] = activation(bias[oc] + sum of x[n, oh * stride + kh, ow * stride + kw, ic] * kernel[kh, kw, ic,
+    oc])``: cross-correlation, the kernel is not flipped.
+
+    Parameters
+    ----------
+    filters : int
+        Number of output channels.
+    kernel_size, strides, dilation_rate : int or (int, int)
+        Height and width of the window, its step, and the distance between its taps.
+    padding : {"valid", "same"}
+        No padding, or as much as gives ``ceil(extent / stride)`` outputs, the odd pixel at the end.
+    data_format : {"channels_last", "channels_first"}, optional
+        Order of the axes of input and output.
+    groups : int
+        Both kinds of channels are split into so many groups that do not see each other.
+    activation : str, optional
+        ``"relu"``, ``"relu6"``, ``"leaky_relu"``, ``"sigmoid"``, ``"tanh"``, ``"silu"``, ``"gelu"`` or ``"softmax"``.
+    use_bias : bool
+        Whether to add a bias.
+    kernel_initializer, bias_initializer : str or Initializer
+        How the weights are drawn.
+    **kwargs
+        ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Examples
+    --------
+    >>> Conv2D(32, 3, activation="relu").compute_output_shape((None, 28, 28, 1))
+    (None, 26, 26, 32)
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: IntOrPair,
+        strides: IntOrPair = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: IntOrPair = (1, 1),
+        groups: int = 1,
+        activation: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            kernel_size,
+            strides,
+            padding,
+            dilation_rate,
+            use_bias,
+            bias_initializer,
+            data_format=data_format,
+            activation=activation,
+            **kwargs,
+        )
+        self.filters = positive("filters", filters)
+        self.groups = positive("groups", groups)
+        if filters % groups:
+            raise ValueError(f"groups must divide filters. Received: groups={groups}, filters={filters}")
+        self.kernel_initializer = initializers.get(kernel_initializer)
+
+    def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
+        if channels % self.groups:
+            raise ValueError(f"groups must divide the channels. Received: groups={self.groups}, channels={channels}")
+        return (*self.kernel_size, channels // self.groups, self.filters)
+
+    def groups_of(self, channels: int) -> int:
+        return self.groups
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        channels = self.nhwc(input_shape)[3]
+        self.add_kernel(self.weight_shape(channels), self.kernel_initializer, self.filters)
+
+
+class DepthwiseConv2D(_Convolution):
+    """Convolution of each channel by itself with *depth_multiplier* filters.
+
+    Output channel ``c * depth_multiplier + m`` is input channel ``c`` filtered with ``kernel[:, :, c, m]``.
+
+    Parameters
+    ----------
+    kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias_initializer
+        As in `Conv2D`.
+    depth_multiplier : int
+        Filters per channel.
+    depthwise_initializer : str or Initializer
+        How the kernel is drawn.
+    **kwargs
+        ``name``, ``trainable``, ``dtype``, ``input_shape``.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        strides: IntOrPair = (1, 1),
+        padding: str = "valid",
+        depth_multiplier: int = 1,
+        data_format: str | None = None,
+        dilation_rate: IntOrPair = (1, 1),
+        activation: str | None = None,
+        use_bias: bool = True,
+        depthwise_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            kernel_size,
+            strides,
+            padding,
+            dilation_rate,
+            use_bias,
+            bias_initializer,
+            data_format=data_format,
+            activation=activation,
+            **kwargs,
+        )
+        self.depth_multiplier = positive("depth_multiplier", depth_multiplier)
+        self.depthwise_initializer = initializers.get(depthwise_initializer)
+
+    def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
+        return (*self.kernel_size, 1, channels * self.depth_multiplier)
+
+    def groups_of(self, channels: int) -> int:
+        return channels
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        channels = self.nhwc(input_shape)[3]
+        kernel_shape = (*self.kernel_size, channels, self.depth_multiplier)
+        self.add_kernel(kernel_shape, self.depthwise_initializer, channels * self.depth_multiplier)

@@ -1,0 +1,74 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv import functional
+from fastconv.arrays import FloatArray
+from fastconv.keras import initializers
+from fastconv.keras.layers.activation import ActivatedLayer
+from fastconv.keras.layers.base import Shape, positive
+
+
+class Dense(ActivatedLayer):
+    """``out = activation(x @ kernel + bias)`` over the last axis.
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    activation : str, optional
+        As in `Conv2D`.
+    use_bias : bool
+        Whether to add a bias.
+    kernel_initializer, bias_initializer : str or Initializer
+        How the weights are drawn.
+    **kwargs
+        ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Examples
+    --------
+    >>> Dense(10).compute_output_shape((None, 64))
+    (None, 10)
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activation=activation, **kwargs)
+        self.units = positive("units", units)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        self.kernel = self.add_weight("kernel", (input_shape[-1] or 0, self.units), self.kernel_initializer)
+        self.bias = self.add_weight("bias", (self.units,), self.bias_initializer) if self.use_bias else None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) < 2 or not input_shape[-1]:
+            raise ValueError(
+                f"layer {self.name} needs an input whose last extent is known. Received: input_shape={input_shape}"
+            )
+        return *input_shape[:-1], self.units
+
+    def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:
+        if training:
+            self._x = x
+        bias = self.bias.value if self.bias else None
+        out: FloatArray = functional.dense(x, self.kernel.value, bias, activation=activation)
+        return out
+
+    def linear_backward(self, grad_out: FloatArray, need_grad_x: bool) -> FloatArray | None:
+        grad_x, self.kernel.gradient, grad_bias = functional.dense_backward(grad_out, self._x, self.kernel.value)
+        if self.bias:
+            self.bias.gradient = grad_bias
+        return grad_x if need_grad_x else None

@@ -1,0 +1,69 @@
+"""Layers of images: which axis holds the channels, and the way to the kernels' order and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.arrays import FloatArray
+from fastconv.keras.layers.base import Layer, Shape
+
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
+def data_format_of(value: str | None) -> str:
+    """A valid data format; None is channels last."""
+    if value is None:
+        return "channels_last"
+    if value not in DATA_FORMATS:
+        raise ValueError(f"data_format must be one of {', '.join(DATA_FORMATS)}. Received: data_format={value!r}")
+    return value
+
+
+def padding_of(value: str) -> str:
+    """``"valid"`` or ``"same"``, in any case."""
+    padding = str(value).lower()
+    if padding not in ("valid", "same"):
+        raise ValueError(f'padding must be "valid" or "same". Received: padding={value!r}')
+    return padding
+
+
+def channels_last(x: FloatArray) -> FloatArray:
+    """Images with the channels behind the batch axis as contiguous images with the channels at the end."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+class ImageLayer(Layer):
+    """A layer of images (N, H, W, C), or (N, C, H, W) with ``data_format="channels_first"``."""
+
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format_of(data_format)
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.data_format == "channels_first"
+
+    def enter(self, x: FloatArray) -> FloatArray:
+        """*x* in the kernels' order, NHWC."""
+        return channels_last(x) if self._channels_first else x
+
+    def leave(self, out: FloatArray) -> FloatArray:
+        """An NHWC array in the layer's data format."""
+        return np.ascontiguousarray(np.moveaxis(out, -1, 1)) if self._channels_first else out
+
+    def nhwc(self, input_shape: Shape) -> tuple[int, int, int, int]:
+        """Extents of the input in the kernels' order; an unknown number of images counts as one."""
+        if len(input_shape) != 4 or None in input_shape[1:]:
+            raise ValueError(
+                f"layer {self.name} takes images: a shape of four extents, known but for the first. "
+                f"Received: input_shape={input_shape}"
+            )
+        N, *rest = (extent or 0 for extent in input_shape)
+        C, H, W = rest if self._channels_first else (rest[2], *rest[:2])
+        return N or 1, H, W, C
+
+    def from_nhwc(self, input_shape: Shape, H: int, W: int, C: int) -> Shape:
+        """The shape of images of these extents in the layer's data format."""
+        return (input_shape[0], C, H, W) if self._channels_first else (input_shape[0], H, W, C)

@@ -1,0 +1,58 @@
+"""The file of a saved model: safetensors, with the model's configuration in the header.
+
+Nothing in such a file can run code, and any safetensors reader opens it.  A tensor is called ``layer/variable``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastconv import __version__
+from fastconv.arrays import FloatArray
+
+SUFFIX = ".safetensors"
+_CONFIG_KEY = "fastconv.model"
+_VERSION_KEY = "fastconv.version"
+
+
+def write(filepath: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, FloatArray]) -> None:
+    """Write *tensors*, with *config* in the header; the file appears whole or not at all."""
+    path = Path(filepath)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"filepath must end in {SUFFIX}. Received: filepath={str(filepath)!r}")
+    metadata = {_CONFIG_KEY: json.dumps(config), _VERSION_KEY: __version__}
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    content = _safetensors().numpy.save(arrays, metadata)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def read(filepath: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    """Configuration and tensors of a file that `write` wrote."""
+    with _safetensors().safe_open(os.fspath(filepath), framework="np") as archive:
+        metadata = archive.metadata() or {}
+        if _CONFIG_KEY not in metadata:
+            raise ValueError(f"filepath must be a model saved by fastconv. Received: filepath={str(filepath)!r}")
+        return json.loads(metadata[_CONFIG_KEY]), {name: archive.get_tensor(name) for name in archive.keys()}
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError('saving and loading models needs safetensors: pip install "fastconv[demo]"') from None
+    return safetensors

@@ -1,0 +1,184 @@
+"""Pictures of a training run: curves, confusion matrix, feature maps, images.
+
+Each function returns a ``matplotlib.figure.Figure`` that belongs to no window and no global state:
+``figure.savefig("curves.png")`` writes it, whatever backend the program uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 150
+_TRAINING_COLOUR, _VALIDATION_COLOUR = "#4269d0", "#ef7d29"
+_GREY = "#555555"
+_MAP_COLOURS = "magma"
+_COUNT_COLOURS = "Blues"
+# Above this share of the darkest cell a number is printed in white.
+_DARK_CELL = 0.5
+
+
+def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Loss and metrics over the epochs, training beside validation.
+
+    Parameters
+    ----------
+    history : mapping of str to sequence of float
+        What ``fit(...).history`` holds: one list per quantity, ``val_...`` for validation.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel per quantity.
+    """
+    names = [name for name in history if not name.startswith("val_")]
+    figure = _figure(4.6 * len(names), 3.6)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for label, key, colour in (("training", name, _TRAINING_COLOUR), ("test", f"val_{name}", _VALIDATION_COLOUR)):
+            if key in history:
+                epochs = range(1, len(history[key]) + 1)
+                axes.plot(epochs, history[key], marker="o", markersize=4, color=colour, label=label)
+        axes.set_title(name.capitalize(), loc="left", fontweight="bold")
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", color="#e5e5e5")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str]) -> Figure:
+    """How often each true class (row) was taken for each class (column).
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (C, C), integer
+        ``matrix[true, predicted]`` counts samples.
+    class_names : sequence of str
+        Names of the C classes.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Cells coloured by their share of the row, with the counts written in them.
+
+    Raises
+    ------
+    ValueError
+        Where the matrix is not square with one row per class name.
+    """
+    counts = np.asarray(matrix)
+    classes = len(class_names)
+    if counts.shape != (classes, classes):
+        raise ValueError(
+            f"matrix must have one row and one column per class name. "
+            f"Received: matrix.shape={counts.shape}, {classes} class names"
+        )
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(2.4 + 0.56 * classes, 2.0 + 0.56 * classes)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap=_COUNT_COLOURS, vmin=0, vmax=1)
+    for true, predicted in np.ndindex(counts.shape):
+        if counts[true, predicted]:
+            colour = "white" if shares[true, predicted] > _DARK_CELL else "#222222"
+            axes.text(predicted, true, f"{counts[true, predicted]:,}", ha="center", va="center", color=colour, size=8)
+    axes.set_xticks(range(classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(classes), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    right, total = int(np.trace(counts)), int(counts.sum())
+    axes.set_title(f"{right:,} of {total:,} right ({right / max(total, 1):.1%})", loc="left", fontweight="bold")
+    # white lines between the cells
+    axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def feature_maps(image: ArrayLike, maps: Sequence[tuple[str, ArrayLike]], channels: int = 8) -> Figure:
+    """One image and what each layer makes of it, a row per layer.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W) or (H, W, 1 or 3)
+        The input.
+    maps : sequence of (title, ndarray of shape (H, W, C))
+        Output of each layer for this image.
+    channels : int
+        How many channels of each layer to show: the most active ones.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The image at the left, the maps beside it, each scaled to its own range.
+    """
+    figure = _figure(1.1 * (channels + 3), 1.3 * len(maps))
+    left, right = figure.subfigures(1, 2, width_ratios=(3, channels))
+    axes = left.subplots()
+    _show(axes, np.asarray(image))
+    axes.set_title("input", loc="left", fontsize=9, color=_GREY)
+    for row, (title, value) in zip(np.ravel(right.subfigures(len(maps), 1)), maps, strict=True):
+        activations = np.asarray(value)
+        height, width, count = activations.shape
+        shown = min(channels, count)
+        label = f"{title}: {height} x {width}, {shown} of {count} channels"
+        row.suptitle(label, x=0.01, ha="left", fontsize=9, color=_GREY)
+        panels = row.subplots(1, channels, squeeze=False)[0]
+        strongest = np.argsort(-activations.mean(axis=(0, 1)), kind="stable")[:shown]
+        for axes, channel in zip(panels, np.sort(strongest), strict=False):
+            axes.imshow(activations[:, :, channel], cmap=_MAP_COLOURS)
+        for axes in panels:
+            axes.axis("off")
+    return figure
+
+
+def image_grid(images: Sequence[ArrayLike], titles: Sequence[str], columns: int = 4) -> Figure:
+    """Images side by side, a title above each.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of shape (H, W) or (H, W, 1 or 3)
+        uint8, or float from 0 to 1; a single channel is shown in grey from its smallest to its largest value.
+    titles : sequence of str
+        One per image.
+    columns : int
+        Images in a row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The images.
+    """
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(3.2 * columns, 3.6 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(images) :]:
+        axes.axis("off")
+    for axes, image, title in zip(panels, images, titles, strict=False):
+        _show(axes, np.asarray(image))
+        axes.set_title(title, loc="left", fontsize=10)
+    return figure
+
+
+def _show(axes: Axes, image: NDArray[Any]) -> None:
+    axes.imshow(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image, cmap="gray")
+    axes.axis("off")
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('plots need matplotlib: pip install "fastconv[demo]"') from None
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
