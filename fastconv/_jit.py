@@ -28,7 +28,7 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 def _source_fingerprint() -> str:
     """Hash of every file that can end up inside a compiled kernel."""
     digest = hashlib.sha256()
-    for path in [Path(__file__), *sorted((_PACKAGE / "cpu").glob("*.py")), _PACKAGE / "njit_support.py"]:
+    for path in [Path(__file__), *sorted((_PACKAGE / "cpu").glob("*.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

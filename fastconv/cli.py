@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.command(arguments, console)
     except (OSError, ValueError, ImportError) as error:
-        Console(stderr=True, highlight=False).print(f"[red]fastconv: {escape(str(error))}[/red]")
+        Console(stderr=True, highlight=False).print(f"[red]fastconv: {escape(str(error))}[/red]", soft_wrap=True)
         return EXIT_USAGE
     return status
 
@@ -175,7 +175,8 @@ def _train(arguments: argparse.Namespace, console: Console) -> int:
     model.summary()
     console.print(
         f"{len(data.x_train):,} training and {len(data.x_test):,} test images, {len(data.class_names)} classes. "
-        f"Ctrl-C ends the training and saves."
+        f"Ctrl-C ends the training and saves.",
+        soft_wrap=True,
     )
     started = time.perf_counter()
     with ctrl_c_ends_training(model):
@@ -282,6 +283,8 @@ def _info(arguments: argparse.Namespace, console: Console) -> int:
         "Data sets": datasets.cache_directory(),
     }
     table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, escape(str(value)))
     console.print(table)

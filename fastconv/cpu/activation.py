@@ -174,7 +174,7 @@ def activation_forward_parallel(workers, x, bias, out, code, tasks):
 
 
 def activation_forward(x: Any, bias: Any, out: Any, code: int) -> None:
-    """``out = activation(x + bias)`` for contiguous arrays of one dtype; *bias* belongs to the last axis, or is None."""
+    """``out = activation(x + bias)`` for contiguous arrays of one dtype; *bias*, or None, is along the last axis."""
     x, out = x.reshape(-1), out.reshape(-1)
     bias = np.empty(0, x.dtype) if bias is None else bias
     workers = threads.worker_count(x.size * _WORK_PER_ELEMENT)

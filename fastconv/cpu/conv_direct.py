@@ -55,6 +55,25 @@ def _depth_of_block(total):
 
 
 @_jit.inline
+def _out_row(shape, n, oh, ow):
+    """Where pixel (n, oh, ow) lies in the sequence of all pixels of out."""
+    s = shape
+    return (n * s.OUT_H + s.start_h + s.step_h * oh) * s.OUT_W + s.start_w + s.step_w * ow
+
+
+@_jit.inline
+def _prefetch_rows(out, at, stride, rows, columns):
+    """Fetch the cache lines that a tile will be written to while it is computed (rows behind a row end are missed).
+
+    The memory is idle then; without this, layers with few products for each output wait for it at the end of each tile
+    (64 -> 256 channels, 1x1: 1.25 times as fast).
+    """
+    for row in range(rows):
+        for column in range(0, columns, simd.lane_count(out)):
+            simd.prefetch_for_write(out, at + row * stride + column)
+
+
+@_jit.inline
 def _finish_vector(value, bias, bias_at, residual, out_at, count, activation):
     """``activation(value + bias + residual)`` of *count* lanes, as far as it can be done on a register."""
     if bias.size > 0:
@@ -76,8 +95,7 @@ def _finish_rows(
     lanes = simd.lane_count(out)
     whole = columns - columns % lanes
     for pixel in range(pixels):
-        row = (n * s.OUT_H + s.start_h + s.step_h * oh) * s.OUT_W + s.start_w + s.step_w * ow
-        out_at = row * s.OC + first_column
+        out_at = _out_row(s, n, oh, ow) * s.OC + first_column
         at = sums_at + pixel * sums_stride
         for column in range(0, whole, lanes):
             value = simd.load(sums, at + column)
@@ -148,8 +166,11 @@ def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, block
                 product.gather_patches(x, patches, s, group, n, oh, ow, rows, first_depth, depth)
                 # sums of a single depth are finished at once and never leave the L1 cache
                 row_at = 0 if depth == total_depth else row * blocks.columns
+                out_at = _out_row(s, n, oh, ow) * s.OC + first_column
                 for column in range(0, columns, width):
                     at = row_at + column
+                    if first_depth + depth == total_depth:
+                        _prefetch_rows(out, out_at + column, s.step_w * s.OC, rows, min(width, columns - column))
                     if columns - column > narrow:
                         product.multiply_wide(
                             patches, 0, panels, column * DEPTH, sums, at, blocks.columns, depth, first

@@ -78,10 +78,10 @@ class Phase(NamedTuple):
 
 
 class _PhaseOfAxis(NamedTuple):
-    """One axis of a phase: *count* pixels from *start* on, one stride apart, and the taps that reach them."""
+    """One axis of a phase: *pixels* from *start* on, one stride apart, and the taps that reach them."""
 
     start: int
-    count: int
+    pixels: int
     taps: NDArray[np.int64]
     dilation: int
     pad: int
@@ -94,10 +94,10 @@ def _phases_of_axis(extent: int, kernel: int, stride: int, dilation: int, pad: i
     taps in reverse order.
     """
     for start in range(min(stride, extent)):
-        count = -(-(extent - start) // stride)
+        pixels = -(-(extent - start) // stride)
         taps = np.array([k for k in reversed(range(kernel)) if (start + pad - k * dilation) % stride == 0], np.int64)
         first_read = (start + pad - int(taps[0]) * dilation) // stride if taps.size else 0
-        yield _PhaseOfAxis(start, count, taps, dilation // gcd(stride, dilation), -first_read)
+        yield _PhaseOfAxis(start, pixels, taps, dilation // gcd(stride, dilation), -first_read)
 
 
 @lru_cache(maxsize=1024)
@@ -108,7 +108,7 @@ def phases(geometry: Conv2dGeometry) -> tuple[Phase, ...]:
     for h in _phases_of_axis(g.IH, g.KH, g.stride[0], g.dilation[0], g.padding[0][0]):
         for w in _phases_of_axis(g.IW, g.KW, g.stride[1], g.dilation[1], g.padding[1][0]):
             shape = ConvShape(
-                *(g.N, g.OH, g.OW, g.OC, h.count, w.count, g.IC),
+                *(g.N, g.OH, g.OW, g.OC, h.pixels, w.pixels, g.IC),
                 *(h.taps.size, w.taps.size, g.G),
                 *(1, 1, h.dilation, w.dilation, h.pad, w.pad),
                 *(g.IH, g.IW, h.start, w.start, *g.stride),

@@ -198,7 +198,7 @@ def span(typingctx: Any, array: Any) -> Any:
 @intrinsic
 def _get(typingctx: Any, span: Any, offset: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *arguments, _index(1)))
+        return builder.load(_address(context, builder, signature.args[0], arguments[0], arguments[1], _index(1)))
 
     return span.dtype(span, types.intp), generate
 
@@ -247,7 +247,7 @@ def load(typingctx: Any, span: Any, offset: Any) -> Any:
     vector = Vector(span.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(context, builder, signature.args[0], *arguments, _index(vector.lanes))
+        pointer = _address(context, builder, signature.args[0], arguments[0], arguments[1], _index(vector.lanes))
         return _load(builder, pointer, vector)
 
     return vector(span, types.intp), generate
@@ -310,6 +310,23 @@ def _masked(builder: Any, name: str, vector: Vector, result: Any, arguments: lis
 
 
 @intrinsic
+def prefetch_for_write(typingctx: Any, span: Any, offset: Any) -> Any:
+    """Ask for the cache line of an element that will be written soon; the offset may lie outside the span."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        prefetch_type = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, prefetch_type, "llvm.prefetch.p0")
+        write, into_all_caches, of_data = (ir.Constant(number, value) for value in (1, 3, 1))
+        builder.call(function, [pointer, write, into_all_caches, of_data])
+        return context.get_dummy_value()
+
+    return types.void(span, types.intp), generate
+
+
+@intrinsic
 def zeros(typingctx: Any, span: Any) -> Any:
     """A vector of the span's dtype with zero in every lane."""
     vector = Vector(span.dtype)
@@ -346,7 +363,7 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` with one rounding, lane by lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _fma(builder, *arguments, signature.return_type)
+        return _fma(builder, arguments[0], arguments[1], arguments[2], signature.return_type)
 
     return a(a, a, a), generate
 

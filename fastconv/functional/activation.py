@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray, float_array
-from fastconv.cpu import softmax as softmax_kernels
-from fastconv.cpu.activation import activation_backward as run_backward
-from fastconv.cpu.activation import activation_code
-from fastconv.cpu.activation import activation_forward as run_forward
+from fastconv.cpu import activation as kernels, softmax as softmax_kernels
 
 
 def activation(x: ArrayLike, name: str | None) -> FloatArray:
@@ -39,8 +36,9 @@ def activation(x: ArrayLike, name: str | None) -> FloatArray:
 
     Notes
     -----
-    In float32 every function is correct to 5e-7 of its value, far in the tails too, and has the same bits for any number
-    of threads, any vector width and any place of the element in the array.  float64 uses the C library.  NaN stays NaN.
+    In float32 every function is correct to 5e-7 of its value, far in the tails too, and has the same bits for any
+    number of threads, any vector width and any place of the element in the array.  float64 uses the C library.  NaN
+    stays NaN.
 
     Examples
     --------
@@ -48,10 +46,10 @@ def activation(x: ArrayLike, name: str | None) -> FloatArray:
     >>> activation(np.array([-1.0, 2.0]), "relu")
     array([0., 2.])
     """
-    code = activation_code(name)
+    code = kernels.activation_code(name)
     values = float_array("x", x)
     out = np.empty_like(values)
-    run_forward(values, None, out, code)
+    kernels.activation_forward(values, None, out, code)
     return out.reshape(np.shape(x))
 
 
@@ -88,11 +86,11 @@ def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> 
     >>> activation_backward(np.array([3.0, 3.0]), np.array([-1.0, 2.0]), "relu")
     array([0., 3.])
     """
-    code = activation_code(name)
+    code = kernels.activation_code(name)
     values = float_array("x", x)
     cotangent = _like("grad_out", grad_out, "x", values, np.shape(x))
     grad_x = np.empty_like(values)
-    run_backward(cotangent, values, grad_x, code)
+    kernels.activation_backward(cotangent, values, grad_x, code)
     return grad_x.reshape(np.shape(x))
 
 

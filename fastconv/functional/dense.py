@@ -62,7 +62,7 @@ def dense(
 def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Gradients of `dense` without an activation.
 
-    ``grad_x = grad_out @ weight.T``, ``grad_weight = x.T @ grad_out``, ``grad_bias = sum of grad_out over the samples``.
+    ``grad_x = grad_out @ weight.T``, ``grad_weight = x.T @ grad_out``, ``grad_bias = sum of grad_out over the rows``.
     Where an activation follows, pass *grad_out* through `activation_backward` first.
 
     Parameters

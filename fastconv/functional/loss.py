@@ -36,8 +36,8 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, *, label_smoothi
     TypeError
         If *logits* is neither float32 nor float64, or *labels* of shape (N,) are no integers.
     ValueError
-        If the shapes do not fit, a label is no class, a probability is negative or NaN, or *label_smoothing* is not from
-        0 to 1.
+        If the shapes do not fit, a label is no class, a probability is negative or NaN, or *label_smoothing* is not
+        from 0 to 1.
 
     Notes
     -----

@@ -10,8 +10,6 @@ import gzip
 import hashlib
 import os
 import tarfile
-import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.keras.saving import replacing
+
 Images = NDArray[np.uint8]
 Split = tuple[Images, Images]
 
 SYSTEM_DIRECTORY = Path("/usr/share/datasets")
 SAMPLE = Path(__file__).parent / "data" / "fashion_mnist_sample.npz"
 DOWNLOAD_TIMEOUT = 30.0
+DOWNLOAD_BLOCK = 1 << 20
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 #: In an image folder every fifth image of a class, by file name, is a test image.
 TEST_EVERY = 5
@@ -74,24 +75,17 @@ class Dataset:
         target.parent.mkdir(parents=True, exist_ok=True)
         failures = []
         for mirror in self.mirrors:
-            handle, part = tempfile.mkstemp(dir=target.parent, prefix=file, suffix=".part")
+            digest = hashlib.sha256()
             try:
-                digest = hashlib.sha256()
-                with (
-                    os.fdopen(handle, "wb") as stream,
-                    urllib.request.urlopen(mirror + file, timeout=DOWNLOAD_TIMEOUT) as answer,
-                ):
-                    while block := answer.read(1 << 20):
+                with urllib.request.urlopen(mirror + file, timeout=DOWNLOAD_TIMEOUT) as answer, replacing(target) as part:
+                    while block := answer.read(DOWNLOAD_BLOCK):
                         digest.update(block)
-                        stream.write(block)
-                if digest.hexdigest() == self.files[file]:
-                    os.replace(part, target)
-                    return target
-                failures.append(f"{mirror}: SHA-256 is {digest.hexdigest()}, not {self.files[file]}")
+                        part.write(block)
+                    if digest.hexdigest() != self.files[file]:
+                        raise OSError(f"SHA-256 is {digest.hexdigest()}, not {self.files[file]}")
+                return target
             except OSError as error:  # urllib's errors are OSErrors too
                 failures.append(f"{mirror}: {error}")
-            finally:
-                Path(part).unlink(missing_ok=True)
         raise OSError(
             f"{file} of {self.name} could not be downloaded. Fetch it elsewhere and put it at {target}, or train on the "
             f"shipped sample (fastconv train --data sample). Tried:\n  " + "\n  ".join(failures)
@@ -129,8 +123,7 @@ def _read_cifar10(paths: dict[str, Path]) -> tuple[Split, Split]:
     with tarfile.open(*paths.values()) as archive:
         for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
             member = archive.extractfile(f"cifar-10-batches-bin/{name}.bin")
-            if member is None:
-                raise ValueError(f"{archive.name} must contain cifar-10-batches-bin/{name}.bin")
+            assert member is not None  # a file, not a folder
             batches.append(np.frombuffer(member.read(), np.uint8).reshape(-1, 1 + 3 * 32 * 32))
 
     def split(records: Images) -> Split:

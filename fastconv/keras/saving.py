@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,15 +32,22 @@ def write(filepath: str | os.PathLike[str], config: dict[str, Any], tensors: dic
     metadata = {_CONFIG_KEY: json.dumps(config), _VERSION_KEY: __version__}
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     content = _safetensors().numpy.save(arrays, metadata)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    with replacing(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which takes the place of *path* once it is complete and disappears where it is not."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+        with part.open("xb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def read(filepath: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:

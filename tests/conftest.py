@@ -1,0 +1,57 @@
+"""One kernel cache for the whole run, and Python processes of their own for what a running one cannot show."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Numba reads the directory when it is imported, so it is set before any test module is.  A cache of its own for each run,
+# shared with the processes that tests start: kernels are compiled once, and a cache filled earlier in another mode (with
+# other options, for another CPU) cannot hide what this run is meant to show.
+_OWN_CACHE = None if "NUMBA_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="fastconv-kernels-")
+if _OWN_CACHE is not None:
+    os.environ["NUMBA_CACHE_DIR"] = _OWN_CACHE
+
+# Where the package under test lies: in the checkout, or installed.  Looked up without importing it.
+_SPEC = find_spec("fastconv")
+assert _SPEC is not None
+assert _SPEC.origin is not None
+PACKAGE = Path(_SPEC.origin).parent
+
+
+def pytest_unconfigure() -> None:
+    if _OWN_CACHE is not None:
+        shutil.rmtree(_OWN_CACHE, ignore_errors=True)
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., str]:
+    """A function that runs Python source in a new process and returns what it printed.
+
+    Settings are environment variables; None removes one.  The process must end with 0.
+    """
+
+    def run(source: str, package: Path = PACKAGE, **settings: str | None) -> str:
+        script = tmp_path / "script.py"
+        script.write_text(source)
+        # Bytecode is not written: Python would take an edit within the same second for no edit.
+        environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1", **settings}
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env={name: value for name, value in environment.items() if value is not None},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout.strip()
+
+    return run

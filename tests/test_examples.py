@@ -1,0 +1,48 @@
+"""The examples run, and fail when they miss what they promise."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, *arguments, monkeypatch):
+    """Run an example as a program; the result is its exit status."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    try:
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    except SystemExit as exit_:
+        return exit_.code
+    return 0
+
+
+def test_train_cnn_reaches_what_one_epoch_can(monkeypatch, capsys):
+    assert run("train_cnn.py", 1, 0.65, monkeypatch=monkeypatch) == 0
+    assert "test accuracy 0." in capsys.readouterr().out
+
+
+def test_train_cnn_fails_below_its_target(monkeypatch):
+    assert run("train_cnn.py", 0, 0.9, monkeypatch=monkeypatch) == 1
+
+
+def test_edge_filter_writes_its_pictures(monkeypatch, tmp_path):
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    assert run("edge_filter.py", tmp_path / "edges.png", monkeypatch=monkeypatch) == 0
+    assert (tmp_path / "edges.png").stat().st_size > 10_000
+
+
+def test_edge_filter_fails_when_its_check_does(monkeypatch, tmp_path):
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    import fastconv
+
+    right = fastconv.conv2d
+    monkeypatch.setattr(fastconv, "conv2d", lambda *arguments, **options: right(*arguments, **options) + 1)
+    assert "differ from NumPy's" in run("edge_filter.py", tmp_path / "edges.png", monkeypatch=monkeypatch)
+    assert not (tmp_path / "edges.png").exists()

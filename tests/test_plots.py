@@ -1,0 +1,69 @@
+"""Each plot returns a figure with the right artists, and leaves matplotlib's global state alone."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from fastconv import plots
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+
+def drawn(figure):
+    """The figure, after it could be written."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=30)
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    return figure
+
+
+def test_training_curves_have_a_panel_per_quantity_and_a_line_per_series():
+    history = {"loss": [1.0, 0.5], "accuracy": [0.5, 0.75], "val_loss": [1.1, 0.6]}
+    loss, accuracy = drawn(plots.training_curves(history)).axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[1.0, 0.5], [1.1, 0.6]]
+    assert [line.get_xdata().tolist() for line in accuracy.lines] == [[1, 2]]
+    assert loss.get_title(loc="left") == "Loss"
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "test"]
+
+
+def test_confusion_matrix_is_coloured_by_share_and_labelled_with_counts():
+    matrix = np.array([[3, 1, 0], [0, 8, 0], [0, 0, 0]])
+    (axes,) = drawn(plots.confusion_matrix(matrix, ["a", "b", "c"])).axes
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "3", "8"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert axes.get_title(loc="left") == "11 of 12 right (91.7%)"
+    with pytest.raises(ValueError, match=r"matrix.shape=\(3, 3\), 2 class names"):
+        plots.confusion_matrix(matrix, ["a", "b"])
+
+
+def test_feature_maps_show_the_strongest_channels():
+    rng = np.random.default_rng(0)
+    first, second = rng.uniform(0, 1, (6, 5, 12)), rng.uniform(0, 1, (3, 2, 2))
+    first[:, :, 7] += 1
+    figure = drawn(plots.feature_maps(rng.uniform(0, 1, (8, 7, 1)), [("conv", first), ("pool", second)], channels=4))
+    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert [picture.shape for picture in pictures] == [(8, 7)] + [(6, 5)] * 4 + [(3, 2)] * 2
+    assert any(np.array_equal(picture, first[:, :, 7]) for picture in pictures)
+
+
+def test_one_layer_is_enough_for_feature_maps():
+    drawn(plots.feature_maps(np.zeros((4, 4)), [("conv", np.zeros((2, 2, 1)))]))
+
+
+def test_image_grid_takes_grey_and_coloured_images():
+    images = [np.zeros((4, 5)), np.zeros((4, 5, 1)), np.zeros((4, 5, 3))]
+    figure = drawn(plots.image_grid(images, ["a", "b", "c"], columns=2))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b", "c", ""]
+    assert [axes.images[0].get_array().shape for axes in figure.axes if axes.images] == [(4, 5), (4, 5), (4, 5, 3)]
+
+
+def test_no_backend_is_chosen_and_no_window_opened():
+    import matplotlib
+
+    before = matplotlib.rcParams._get("backend")
+    drawn(plots.image_grid([np.zeros((2, 2))], ["a"]))
+    assert matplotlib.rcParams._get("backend") == before
