@@ -1,7 +1,7 @@
 """Fast convolutions in readable Python: Numba kernels, forward and backward, and a small Keras-shaped layer API.
 
-The operations on arrays are here, ``fastconv.conv2d`` and its kin; layers and models are in ``fastconv.keras``, imported
-when it is first named.
+The operations on arrays are here, ``fastconv.conv2d`` and its kin; layers and models are in ``fastconv.keras``,
+imported when it is first named.
 """
 
 from importlib import import_module

@@ -48,7 +48,8 @@ class _Memory:
 def _writeable_alias(array: FloatArray) -> FloatArray:
     """The same memory as a writeable array.
 
-    Kernels never write to their inputs, and Numba would compile each of them again for every mix of read-only arguments.
+    Kernels never write to their inputs, and Numba would compile each of them again for every mix of read-only
+    arguments.
     """
     return np.asarray(_Memory(array))
 
@@ -108,7 +109,7 @@ class ImageFormat:
         return out.reshape(shape) if direct else np.empty(shape, dtype)
 
 
-#: Layout of the images -> axes that bring the weight of that layout to (kernel extents, inputs of a group, outputs), and back.
+#: Layout of the images -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
 _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "NHWC": ((0, 1, 2, 3), (0, 1, 2, 3)),
     "NCHW": ((2, 3, 1, 0), (3, 2, 0, 1)),

@@ -195,7 +195,8 @@ def _train(arguments: argparse.Namespace, console: Console) -> int:
     matrix = confusion(data.y_test, model.predict(data.x_test).argmax(axis=1), len(data.class_names))
     accuracy = np.trace(matrix) / max(matrix.sum(), 1)
     console.print(_class_table(matrix, data.class_names))
-    _write(arguments.out, model, history, matrix, data)
+    model.save(arguments.out / "model.safetensors")
+    write_pictures(arguments.out, model, history, matrix, data)
     console.print(f"Model and pictures are in {escape(str(arguments.out))}")
     if arguments.target_accuracy is not None and accuracy < arguments.target_accuracy:
         console.print(f"[red]Test accuracy {accuracy:.4f} is below the target {arguments.target_accuracy}.[/red]")
@@ -243,8 +244,8 @@ def _class_table(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Table
     return table
 
 
-def _write(folder: Path, model: Sequential, history: Any, matrix: NDArray[np.int64], data: Images) -> None:
-    model.save(folder / "model.safetensors")
+def write_pictures(folder: Path, model: Sequential, history: Any, matrix: NDArray[np.int64], data: Images) -> None:
+    """Training curves, confusion matrix, and what each layer makes of one test image."""
     plots.training_curves(history).savefig(folder / "curves.png")
     plots.confusion_matrix(matrix, data.class_names).savefig(folder / "confusion.png")
     image = data.x_test[FEATURE_MAP_IMAGE]

@@ -1,8 +1,8 @@
 """Which implementation computes a convolution, and why.
 
-Every operation has an ordered list of implementations, the fastest first, the reference last.  Each accepts a problem or
-refuses it with a sentence.  Under ``algorithm="auto"`` the first that accepts is taken; the choice looks at the geometry
-but neither at the batch size nor at the number of threads, so that it cannot change the bits of a result.
+Every operation has an ordered list of implementations, the fastest first, the reference last.  Each accepts a problem
+or refuses it with a sentence.  Under ``algorithm="auto"`` the first that accepts is taken; the choice looks at the
+geometry but neither at the batch size nor at the number of threads, so that it cannot change the bits of a result.
 
 ``FASTCONV_VERBOSE=dispatch`` in the environment prints every new choice; `explain` tells more about one.
 """
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.reference import conv as reference
 from fastconv.cpu import conv_depthwise, conv_direct
 from fastconv.cpu.activation import activation_forward
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
+from fastconv.reference import conv as reference
 
 OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
 
@@ -170,11 +170,11 @@ def explain(
     Examples
     --------
     >>> print(explain((1, 32, 32, 16), (3, 3, 16, 32), padding="same"))  # doctest: +ELLIPSIS
-    x=(1, 32, 32, 16) weight=(3, 3, 16, 32) out=(1, 32, 32, 32) stride=(1, 1) padding=((1, 1), (1, 1)) dilation=(1, 1) groups=1
+    x=(1, 32, 32, 16) weight=(3, 3, 16, 32) out=(1, 32, 32, 32) stride=(1, 1) ...
       depthwise  refuses: needs one input channel in each group, here 16 (groups=1)
       direct     chosen: patches of x times the weight, register tile by register tile
       reference  not needed: NumPy, one tap of the kernel at a time
-      arithmetic 9.4 MFLOP, memory at least 0.2 MB, 44 FLOP per byte
+      arithmetic 9.4 MFLOP, 44 FLOP per byte of x, weight and out
       workspace  ... MB per thread
       error      about 1e-06 of a typical output (eps * sqrt(KH * KW * IC / groups))
     """
@@ -195,7 +195,7 @@ def explain(
     moved = g.bytes(itemsize)
     error = np.finfo(dtype).eps * (g.KH * g.KW * (g.IC // g.G)) ** 0.5
     lines += [
-        f"  arithmetic {g.flops / 1e6:.1f} MFLOP, memory at least {moved / 1e6:.1f} MB, {g.flops / moved:.0f} FLOP per byte",
+        f"  arithmetic {g.flops / 1e6:.1f} MFLOP, {g.flops / moved:.0f} FLOP per byte of x, weight and out",
         f"  workspace  {chosen.workspace(g, itemsize) / 1e6:.1f} MB per thread",
         f"  error      about {error:.0e} of a typical output (eps * sqrt(KH * KW * IC / groups))",
     ]

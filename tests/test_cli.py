@@ -33,6 +33,12 @@ def few_images(monkeypatch):
     return few
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes longer than the training of these tests."""
+    monkeypatch.setattr(cli, "write_pictures", lambda *arguments: None)
+
+
 @needs_demo
 def test_train_shows_tables_and_writes_model_and_pictures(few_images, tmp_path, capsys):
     out = tmp_path / "run"
@@ -52,7 +58,7 @@ def test_train_shows_tables_and_writes_model_and_pictures(few_images, tmp_path, 
 
 
 @needs_demo
-def test_same_seed_writes_the_same_weights(few_images, tmp_path):
+def test_same_seed_writes_the_same_weights(few_images, no_pictures, tmp_path):
     files = []
     for number, seed in enumerate((3, 3, 4)):
         out = tmp_path / str(number)
@@ -63,7 +69,7 @@ def test_same_seed_writes_the_same_weights(few_images, tmp_path):
 
 
 @needs_demo
-def test_a_missed_target_is_exit_status_1_and_still_saves(few_images, tmp_path, capsys):
+def test_a_missed_target_is_exit_status_1_and_still_saves(few_images, no_pictures, tmp_path, capsys):
     arguments = ["train", "--epochs", "1", "--out", str(tmp_path), "--target-accuracy"]
     assert cli.main([*arguments, "1.0"]) == cli.EXIT_MISSED
     assert "is below the target 1.0" in capsys.readouterr().out
@@ -72,7 +78,7 @@ def test_a_missed_target_is_exit_status_1_and_still_saves(few_images, tmp_path, 
 
 
 @needs_demo
-def test_ctrl_c_ends_the_epoch_and_saves(few_images, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_ends_the_epoch_and_saves(few_images, no_pictures, tmp_path, capsys, monkeypatch):
     batches = []
 
     def press(self, batch, logs):
@@ -86,7 +92,7 @@ def test_ctrl_c_ends_the_epoch_and_saves(few_images, tmp_path, capsys, monkeypat
     text = capsys.readouterr().out
     assert "Stopped by Ctrl-C" in text
     assert "2 epochs in" in text
-    assert len(list(tmp_path.iterdir())) == 4
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_a_second_ctrl_c_interrupts_at_once():

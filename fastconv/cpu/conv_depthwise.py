@@ -3,9 +3,9 @@
 One product needs one number of x and one of the weight, so there is no matrix product to win from; what counts is that
 every number is loaded in full vectors of neighbouring channels and that x passes through the cache once.
 
-Every output element is one chain of fused multiply-adds over (kh, kw), or over pixels (n, oh, ow) for grad_weight.  Taps
-that fall on padding are left out, so a chain has at most KH * KW links: the error is below ``eps * KH * KW`` times the
-sum of the absolute products.
+Every output element is one chain of fused multiply-adds over (kh, kw), or over pixels (n, oh, ow) for grad_weight.
+Taps that fall on padding are left out, so a chain has at most KH * KW links: the error is below ``eps * KH * KW``
+times the sum of the absolute products.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def conv2d_forward_depthwise_parallel(workers, x, weight, bias, residual, out, s
 def _grad_weight_tasks(x, grad_out, partial, shape, splits, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the rows (n, oh) times a block of channels.
 
-    Row by row, so that a row of grad_out serves all taps from the L1 cache; the sums of a tap wait in ``partial`` between
-    rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
+    Row by row, so that a row of grad_out serves all taps from the L1 cache; the sums of a tap wait in ``partial``
+    between rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
     """
     s = shape
     x, grad_out, partial = simd.span(x), simd.span(grad_out), simd.span(partial)

@@ -8,8 +8,8 @@ Every output element is one chain of fused multiply-adds over (kh, kw, ic), or o
 starting from zero.  Blocks and tiles only cut the chain into pieces that are stored and taken up again, so neither
 they, nor the vector width, the batch or the number of threads change a bit of the result.
 
-Error bound: ``|out - exact| <= eps * L * sum of |x * weight|`` with L = KH * KW * IC / G; for random data the error grows
-like ``eps * sqrt(L)``.
+Error bound: ``|out - exact| <= eps * L * sum of |x * weight|`` with L = KH * KW * IC / G; for random data the error
+grows like ``eps * sqrt(L)``.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _finish_rows(
     sums, sums_at, sums_stride, bias, residual, out, out_array, shape, activation,
     n, oh, ow, pixels, first_column, columns,
 ):  # fmt: skip
-    """Write the sums of pixels from (n, oh, ow) on to their places in out, with bias, residual and activation applied."""
+    """Write the sums of pixels from (n, oh, ow) on to their places in out, with bias, residual and activation."""
     s = shape
     lanes = simd.lane_count(out)
     whole = columns - columns % lanes
@@ -299,7 +299,7 @@ def forward(
 
 
 def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
-    """``out = the gradient with respect to x``: one small forward convolution of grad_out for each phase of the stride."""
+    """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride."""
     parts = phases(geometry)
     if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
         # where the stride is larger than the kernel, some pixels have no tap
@@ -347,8 +347,8 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     return itemsize * max(of_forward, of_grad_weight)
 
 
-# grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into at most this many
-# parts, none smaller than a few strips.  The split follows from the geometry alone.
+# grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into at most this
+# many parts, none smaller than a few strips.  The split follows from the geometry alone.
 _TASKS_OF_GRAD_WEIGHT = 16
 _PIXELS_OF_SPLIT = 4 * _PIXELS_OF_BLOCK
 

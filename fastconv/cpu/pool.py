@@ -18,8 +18,7 @@ from numba import prange
 
 from fastconv import _jit, threads
 from fastconv.cpu import simd
-from fastconv.geometry import AxisWindows as Axis
-from fastconv.geometry import single_pixels
+from fastconv.geometry import AxisWindows as Axis, single_pixels
 
 # Pixels that one partial sum of an average takes: rounding errors grow with the longest chain of additions, so a
 # window of any size is summed in three short chains instead of one long one.

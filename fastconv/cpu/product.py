@@ -1,8 +1,8 @@
 """Blocks of a matrix product: gather the left factor, pack the right one, multiply register tile by register tile.
 
-A convolution is the product of a (pixels x KH*KW*IC) matrix that nobody wants to store, each row the patch of x under the
-kernel, with the (KH*KW*IC x OC) matrix that a HWIO weight already is.  The kernels in `conv_direct` take it block by
-block: a few hundred KB of workspace per thread, resident in the L2 cache, whatever the size of the images.
+A convolution is the product of a (pixels x KH*KW*IC) matrix that nobody wants to store, each row the patch of x under
+the kernel, with the (KH*KW*IC x OC) matrix that a HWIO weight already is.  The kernels in `conv_direct` take it block
+by block: a few hundred KB of workspace per thread, resident in the L2 cache, whatever the size of the images.
 
     patches  (pixels of a block x DEPTH), rows PATCH_STRIDE apart      `gather_patches`
     panel    (DEPTH x one or two vectors of columns)                   `pack_columns`
@@ -51,7 +51,7 @@ def fill_zeros(target, target_offset, count):
 
 @_jit.inline
 def gather_patches(x, patches, shape, group, n, oh, ow, pixels, first_depth, depth):
-    """``patches[pixel, k - first_depth] = x[n, ih, iw, ic]`` for pixels from (n, oh, ow) on and depths k = (kh, kw, ic).
+    """``patches[pixel, k - first_depth] = x[n, ih, iw, ic]`` for pixels from (n, oh, ow) on, depths k = (kh, kw, ic).
 
     Numbers that are neighbours in x are copied in one run: the KW * IC of a kernel row, or the IC / G of one tap where
     dilation or groups separate the taps.  Runs outside, pixels inside, so that the index arithmetic of a run is done
@@ -133,7 +133,7 @@ def pack_columns(matrix, offset, stride, rows, columns, panel, panel_at, width):
 
 
 def _tile_product(vectors, row_stride, step):
-    """A product with a panel *vectors* registers wide; element (m, k) of the left factor lies at m * row_stride + k * step."""
+    """A product with a panel *vectors* wide; element (m, k) of the left factor lies at m * row_stride + k * step."""
 
     @_jit.inline
     def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first):

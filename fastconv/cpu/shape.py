@@ -16,8 +16,8 @@ from fastconv.geometry import Conv2dGeometry
 class ConvShape(NamedTuple):
     """A convolution as the kernels see it: extents, strides, and where its outputs lie.
 
-    Output pixel (oh, ow) is written to row ``start_h + step_h * oh`` and column ``start_w + step_w * ow`` of an image of
-    ``OUT_H x OUT_W``: all of it in the forward pass, one phase of it in the gradient of a strided convolution.
+    Output pixel (oh, ow) is written to row ``start_h + step_h * oh`` and column ``start_w + step_w * ow`` of an image
+    of ``OUT_H x OUT_W``: all of it in the forward pass, one phase of it in the gradient of a strided convolution.
     """
 
     N: int
@@ -90,8 +90,8 @@ class _PhaseOfAxis(NamedTuple):
 def _phases_of_axis(extent: int, kernel: int, stride: int, dilation: int, pad: int) -> Iterator[_PhaseOfAxis]:
     """Input pixel i receives tap k from output pixel o = (i + pad - k * dilation) / stride, where that is whole.
 
-    All pixels of one phase, i = start + stride * j, have the same taps: a convolution of stride 1 over grad_out with the
-    taps in reverse order.
+    All pixels of one phase, i = start + stride * j, have the same taps: a convolution of stride 1 over grad_out with
+    the taps in reverse order.
     """
     for start in range(min(stride, extent)):
         pixels = -(-(extent - start) // stride)

@@ -1,15 +1,15 @@
 """Vectors and register tiles as values of a Numba program.
 
 LLVM's own vectoriser does well on loops with one or two streams and gives up on the rest.  Here a kernel says what it
-wants held in registers: a `vector` is one machine register of ``lanes`` numbers, a `tile` is ``rows x vectors`` of them.
-Both are plain values inside an ``@njit`` function, so the loops around them stay readable Python.
+wants held in registers: a `vector` is one machine register of ``lanes`` numbers, a `tile` is ``rows x vectors`` of
+them. Both are plain values inside an ``@njit`` function, so the loops around them stay readable Python.
 
 The width follows the CPU: 16 float32 lanes with AVX-512, 8 with AVX2, 4 with NEON.  A tile uses all but a few of the
 registers: 14 x 2 of 32, or 6 x 2 of 16.  Every lane sums its own output element, one fused multiply-add after the
 other, so neither the width nor the tile size changes a single bit of the result.
 
-Kernels address memory by element offsets into a `Span`, a flat array without its reference count: Numba counts references
-around every call that an array is passed to, which costs more than many of the loops in question.  With
+Kernels address memory by element offsets into a `Span`, a flat array without its reference count: Numba counts
+references around every call that an array is passed to, which costs more than many of the loops in question.  With
 ``NUMBA_BOUNDSCHECK=1`` every access is checked.
 """
 
@@ -18,8 +18,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from llvmlite import binding as llvm
-from llvmlite import ir
+from llvmlite import binding as llvm, ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, make_attribute_wrapper, models, overload, register_model

@@ -19,7 +19,7 @@ from fastconv.cpu import simd
 
 @_jit.inline
 def _swap_channels_tasks(weight, rows, columns, out, extents, first_task, last_task):
-    """``out[t, u, oc, g * I + ic] = weight[rows[t], columns[u], ic, g * O + oc]``; a task is a few ic of one tap and group.
+    """``out[t, u, oc, g * I + ic] = weight[rows[t], columns[u], ic, g * O + oc]``; a task: a few ic of a tap and group.
 
     Whole blocks of lanes x lanes go through registers, the rest one by one.  Each output element has one writer.
     """

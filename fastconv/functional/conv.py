@@ -123,7 +123,7 @@ def convolve(
     algorithm: str,
     out: FloatArray,
 ) -> None:
-    """`conv2d` behind the door: all arrays are contiguous, channels last and outputs last, but may lack axes of extent 1."""
+    """`conv2d` behind the door: all arrays are contiguous and channels last, but may lack axes of extent 1."""
     if bias is not None:
         bias = bias_in(bias, geometry.OC, x)
     if residual is not None and residual.shape != out.shape:
@@ -191,8 +191,12 @@ def conv2d_backward(
     ((3, 3, 2, 5), 4.0, array([4., 4., 4., 4., 4.], dtype=float32))
     """
     problem: dict[str, Any] = {
-        **{"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
-        **{"layout": layout, "algorithm": algorithm},
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "layout": layout,
+        "algorithm": algorithm,
     }
     return (
         conv2d_grad_x(grad_out, weight, np.shape(x), **problem),
@@ -216,8 +220,8 @@ def conv2d_grad_x(
 ) -> FloatArray:
     """Gradient of `conv2d` with respect to x.
 
-    ``grad_x[n, ih, iw, ic] = sum over kh, kw, oc of grad_out[n, oh, ow, oc] * weight[kh, kw, ic, oc]`` over the taps that
-    saw the pixel: ``oh * stride = ih + top - kh * dilation``, and the same for ``ow``.
+    ``grad_x[n, ih, iw, ic] = sum over kh, kw, oc of grad_out[n, oh, ow, oc] * weight[kh, kw, ic, oc]`` over the taps
+    that saw the pixel: ``oh * stride = ih + top - kh * dilation``, and the same for ``ow``.
 
     Parameters
     ----------
@@ -239,9 +243,9 @@ def conv2d_grad_x(
 
     Notes
     -----
-    Pixels of x at one offset modulo the stride form a convolution of grad_out without stride, with the kernel's taps for
-    that offset in reverse order; there are stride * stride of them, and none multiplies with an inserted zero.  The same
-    bits for any number of threads, any batch and any vector width.
+    Pixels of x at one offset modulo the stride form a convolution of grad_out without stride, with the kernel's taps
+    for that offset in reverse order; there are stride * stride of them, and none multiplies with an inserted zero.
+    The same bits for any number of threads, any batch and any vector width.
 
     Examples
     --------
@@ -308,8 +312,9 @@ def conv2d_grad_weight(
 
     Notes
     -----
-    Pixels are added in the order n, oh, ow.  Where the weight is small, the pixels are split into at most 16 parts, whose
-    sums are added in order; the split follows from the shapes alone, so the number of threads does not change a bit.
+    Pixels are added in the order n, oh, ow.  Where the weight is small, the pixels are split into at most 16 parts,
+    whose sums are added in order; the split follows from the shapes alone, so the number of threads does not change a
+    bit.
 
     Examples
     --------
@@ -380,5 +385,6 @@ def check_grad_out(geometry: Conv2dGeometry, grad_out: FloatArray) -> None:
     """A gradient with respect to the result has the result's shape."""
     if grad_out.shape != geometry.out_shape:
         raise ValueError(
-            f"grad_out must have the shape of the result, {geometry.out_shape}. Received: grad_out.shape={grad_out.shape}"
+            f"grad_out must have the shape of the result, {geometry.out_shape}. "
+            f"Received: grad_out.shape={grad_out.shape}"
         )

@@ -111,8 +111,8 @@ def conv_transpose2d_backward(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Gradients of `conv_transpose2d` with respect to x, weight and bias.
 
-    With the roles of x and grad_out exchanged these are the passes of `conv2d`: grad_x is a convolution of grad_out, and
-    grad_weight is `conv2d_grad_weight` with grad_out as the image and x as the gradient.
+    With the roles of x and grad_out exchanged these are the passes of `conv2d`: grad_x is a convolution of grad_out,
+    and grad_weight is `conv2d_grad_weight` with grad_out as the image and x as the gradient.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ from fastconv import __version__
 from fastconv.arrays import FloatArray
 
 SUFFIX = ".safetensors"
+# One key: safetensors keeps several in no particular order, and equal models are to give equal files.
 _CONFIG_KEY = "fastconv.model"
-_VERSION_KEY = "fastconv.version"
 
 
 def write(filepath: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, FloatArray]) -> None:
@@ -29,7 +29,7 @@ def write(filepath: str | os.PathLike[str], config: dict[str, Any], tensors: dic
     path = Path(filepath)
     if path.suffix != SUFFIX:
         raise ValueError(f"filepath must end in {SUFFIX}. Received: filepath={str(filepath)!r}")
-    metadata = {_CONFIG_KEY: json.dumps(config), _VERSION_KEY: __version__}
+    metadata = {_CONFIG_KEY: json.dumps({"fastconv_version": __version__, **config})}
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     content = _safetensors().numpy.save(arrays, metadata)
     with replacing(path) as stream:

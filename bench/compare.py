@@ -1,0 +1,207 @@
+"""Time fastconv against NumPy and PyTorch over the layers of well-known networks.
+
+    python bench/compare.py --against torch --json bench/results/torch.json
+    python bench/compare.py --net keras_mnist --pass forward --threads 1
+
+For each layer, pass, library and number of threads: the values are compared first; the first call, which may compile, is
+timed apart; then ours and theirs are timed in turns (`timing.paired`), every library with the same number of threads.
+The exit status is 1 where values differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import machine
+import numpy as np
+import record
+from competitors import COMPETITORS, LIBRARIES, OURS, PASSES, Contender
+from problems import Array, Layer, Problem, layers
+from record import Row
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from timing import paired, timed
+
+# Largest difference that rounding explains, relative to the largest value: a Winograd transform loses 2e-5, a sum over the
+# 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
+TOLERANCE = 1e-4
+# A first call longer than this is a fair time by itself: it needs no second one to choose the fastest variant.
+LONG_CALL_SECONDS = 0.1
+# Ratio below which a row is marked: a loss by a factor of two.
+LOUD_LOSS = 0.5
+LIVE_ROWS = 15
+COLUMNS = ("layer", "pass", "threads", "against", "error", "first call", "ours", "theirs", "GFLOP/s", "pairs", "speed-up")
+
+
+def difference(ours: Array, theirs: Array) -> float:
+    """Largest difference of two results, relative to the largest value; infinite where a NaN or a shape differs."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return error if np.isfinite(error) else float("inf")
+
+
+def measure(layer: Layer, problem: Problem, direction: str, library: str, threads: int, pairs: int) -> Row:
+    """One row: check the values of all variants of *library*, then time the fastest against ours.
+
+    A row whose values differ has no times.
+    """
+    ours, variants = prepared(problem, direction, library)
+    with machine.threads(threads):
+        our_first, our_result = timed(lambda: ours.compute(0))
+        firsts, errors, usual = {}, {}, {}
+        for name, theirs in variants.items():
+            firsts[name], result = timed(lambda theirs=theirs: theirs.compute(0))
+            errors[name] = difference(ours.as_ours(our_result), theirs.as_ours(result))
+            usual[name] = firsts[name]
+            if firsts[name] < LONG_CALL_SECONDS:
+                usual[name] = timed(lambda theirs=theirs: theirs.compute(problem.turn()))[0]
+        del our_result, result
+        fastest = min(usual, key=usual.__getitem__)
+        row = {
+            **{"network": layer.network, "layer": layer.name, "count": layer.count, "pass": direction},
+            **{"library": library, "variant": fastest, "threads": threads, "problem": str(layer.geometry)},
+            **{"flops": layer.geometry.flops, "error": max(errors.values()), "tolerance": TOLERANCE},
+            **{"first_ours": our_first, "first_theirs": firsts[fastest], "ours": [], "theirs": []},
+        }
+        if row["error"] > TOLERANCE:
+            return row
+        theirs = variants[fastest]
+        times = paired(
+            lambda: ours.compute(problem.turn()), lambda: theirs.compute(problem.turn()), pairs, settle=threads > 1
+        )
+    return {**row, "ours": record.seconds(times.ours), "theirs": record.seconds(times.theirs)}
+
+
+def prepared(problem: Problem, direction: str, library: str) -> tuple[Contender, dict[str, Contender]]:
+    """Ours, and all variants of *library*, ready to be called."""
+    (prepare_ours,) = COMPETITORS[direction][OURS].values()
+    variants = COMPETITORS[direction][library]
+    return prepare_ours(problem), {name: prepare(problem) for name, prepare in variants.items()}
+
+
+def cells(row: Row) -> list[str]:
+    """A row as the live table shows it; a loss by a factor of two and wrong values are loud."""
+    start = [f"{row['network']} {row['layer']}", row["pass"], str(row["threads"]), f"{row['library']} {row['variant']}"]
+    start += [f"{row['error']:.0e}", f"{1e3 * row['first_ours']:.0f} ms"]
+    if not row["ours"]:
+        return [*start, "", "", "", "0", "[bold white on red]VALUES DIFFER[/]"]
+    ratio, ours = record.ratio(row), min(row["ours"])
+    if ratio < LOUD_LOSS:
+        verdict = f"[bold red]{ratio:.2f} LOST BY {1 / ratio:.1f}[/]"
+    else:
+        verdict = f"[{'green' if ratio >= 1 else 'yellow'}]{ratio:.2f}[/]"
+    speed = f"{row['flops'] / ours / 1e9:.1f}"
+    return [*start, _milliseconds(row["ours"]), _milliseconds(row["theirs"]), speed, str(len(row["ours"])), verdict]
+
+
+def _milliseconds(values: Sequence[float]) -> str:
+    return f"{1e3 * min(values):.3f} / {1e3 * median(values):.3f}"
+
+
+def results_table(rows: Sequence[Row] | deque[Row], title: str) -> Table:
+    table = Table(*COLUMNS, title=title, caption="times: min / median in ms; speed-up: their time / ours, median of pairs")
+    for row in rows:
+        table.add_row(*cells(row))
+    return table
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Geometric means, with the worst layer of each by name."""
+    table = Table("network", "pass", "threads", "against", "mean speed-up", "worst layer", "lost", title="Summary")
+    for part in record.summarise(rows):
+        mean = f"[{'green' if part.mean >= 1 else 'bold red'}]{part.mean:.2f}[/]"
+        worst = f"{part.worst['layer']} {record.ratio(part.worst):.2f}"
+        lost = f"{part.lost} of {part.layers}" + (f", {part.wrong} WRONG" if part.wrong else "")
+        table.add_row(part.network, part.direction, str(part.threads), part.library, mean, worst, lost)
+    return table
+
+
+def run(arguments: argparse.Namespace, chosen: Sequence[Layer], libraries: Sequence[str], console: Console) -> list[Row]:
+    """Measure all rows, with a live table of the latest and a progress bar."""
+    rows: list[Row] = []
+    latest: deque[Row] = deque(maxlen=LIVE_ROWS)
+    bar = Progress(
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    )
+    total = len(chosen) * len(arguments.passes) * len(libraries) * len(arguments.threads)
+    task = bar.add_task("", total=total)
+    with Live(bar, console=console, transient=True) as live:
+        for layer in chosen:
+            bar.update(task, description=f"{layer.network} {layer.name}")
+            problem = Problem(layer.geometry)
+            for direction, library, threads in _combinations(arguments, libraries):
+                row = measure(layer, problem, direction, library, threads, arguments.pairs)
+                rows.append(row)
+                latest.append(row)
+                bar.advance(task)
+                live.update(Group(results_table(latest, "Latest rows"), bar))
+    return rows
+
+
+def _combinations(arguments: argparse.Namespace, libraries: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    for direction in arguments.passes:
+        for library in libraries:
+            for threads in arguments.threads:
+                yield direction, library, threads
+
+
+def _one_of(known: Sequence[str]) -> Any:
+    def names(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, not {name!r}")
+        return text.split(",")
+
+    return names
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Time fastconv against NumPy and PyTorch.")
+    parser.add_argument("--net", nargs="+", metavar="NAME", help="networks of networks.json; default: all")
+    parser.add_argument("--layer", metavar="NAME", help="only layers of this name")
+    parser.add_argument("--pass", dest="passes", type=_one_of(PASSES), default=list(PASSES), help=",".join(PASSES))
+    parser.add_argument("--batch", type=int, default=8, help="images at a time; default: %(default)s")
+    parser.add_argument("--threads", type=_numbers, default=[1, 2], metavar="N,M", help="default: 1,2")
+    parser.add_argument("--against", type=_one_of(LIBRARIES), default=list(LIBRARIES), help=",".join(LIBRARIES))
+    parser.add_argument("--pairs", type=int, default=15, help="at most; a slow row takes fewer; default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the times of every pair")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the comparison; the result is the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    console = Console()
+    try:
+        machine.check_threads(arguments.threads)
+        chosen = layers(arguments.net, arguments.layer, arguments.batch)
+    except ValueError as error:
+        parser.error(str(error))
+    if line := machine.warning():
+        console.print(f"[yellow]{line}[/]")
+    installed = [library for library in arguments.against if COMPETITORS[PASSES[0]][library]]
+    for library in set(arguments.against) - set(installed):
+        console.print(f"[yellow]{library} is not installed: skipped.[/]")
+    rows = run(arguments, chosen, installed, console)
+    console.print(results_table(rows, f"Batch {arguments.batch}"), summary_table(rows))
+    if arguments.json:
+        record.write(arguments.json, "compare", machine.describe(), rows)
+    return int(any(not row["ours"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Results on disk, and what they add up to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+from timing import Pairs
+
+RESULTS = Path(__file__).with_name("results")
+NANOSECOND_DIGITS = 9
+
+Row = dict[str, Any]
+
+
+def write(path: Path, kind: str, machine: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Write one result file: the machine, then one line of JSON for each row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    path.write_text(f'{{\n"kind": "{kind}",\n"machine": {json.dumps(machine, indent=1)},\n"rows": [\n{lines}\n]\n}}\n')
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result file as `write` wrote it."""
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
+
+
+def seconds(values: Sequence[float]) -> list[float]:
+    """Times as they are written, to the nanosecond."""
+    return [round(value, NANOSECOND_DIGITS) for value in values]
+
+
+def ratio(row: Row) -> float:
+    """Their time divided by ours, the median over the pairs of a row."""
+    return Pairs(row["ours"], row["theirs"]).ratio
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of one network, pass, library and number of threads."""
+
+    network: str
+    direction: str
+    library: str
+    threads: int
+    #: Geometric mean of the ratios; a layer counts as often as the network has it.
+    mean: float
+    best: Row
+    worst: Row
+    layers: int
+    lost: int
+    #: Layers without a ratio, because the values differed.
+    wrong: int
+
+
+def summarise(rows: Sequence[Row]) -> list[Summary]:
+    """One `Summary` for each network, pass, library and number of threads, in the order of the rows."""
+    parts: dict[tuple[str, str, str, int], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row["network"], row["pass"], row["library"], row["threads"]), []).append(row)
+    found = []
+    for (network, direction, library, threads), part in parts.items():
+        compared = [row for row in part if row["ours"]]
+        if compared:
+            weights = [row["count"] for row in compared]
+            logarithms = [log(ratio(row)) for row in compared]
+            mean = exp(sum(w * r for w, r in zip(weights, logarithms, strict=True)) / sum(weights))
+            best, worst = max(compared, key=ratio), min(compared, key=ratio)
+            lost = sum(ratio(row) < 1 for row in compared)
+            wrong = len(part) - len(compared)
+            found.append(Summary(network, direction, library, threads, mean, best, worst, len(part), lost, wrong))
+    return found
