@@ -3,8 +3,8 @@
     python bench/compare.py --against torch --json bench/results/torch.json
     python bench/compare.py --net keras_mnist --pass forward --threads 1
 
-For each layer, pass, library and number of threads: the values are compared first; the first call, which may compile, is
-timed apart; then ours and theirs are timed in turns (`timing.paired`), every library with the same number of threads.
+For each layer, pass, library and number of threads: the values are compared first; the first call, which may compile,
+is timed apart; then ours and theirs are timed in turns (`timing.paired`), both with the same number of threads.
 The exit status is 1 where values differ.
 """
 
@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,21 +26,23 @@ import record
 from competitors import COMPETITORS, LIBRARIES, OURS, PASSES, Contender
 from problems import Array, Layer, Problem, layers
 from record import Row
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
-from timing import paired, timed
+from timing import Pairs, paired, sample, timed
 
-# Largest difference that rounding explains, relative to the largest value: a Winograd transform loses 2e-5, a sum over the
-# 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
+# Largest difference that rounding explains, relative to the largest value: a Winograd transform loses 2e-5, a sum over
+# the 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
 TOLERANCE = 1e-4
 # A first call longer than this is a fair time by itself: it needs no second one to choose the fastest variant.
 LONG_CALL_SECONDS = 0.1
 # Ratio below which a row is marked: a loss by a factor of two.
 LOUD_LOSS = 0.5
 LIVE_ROWS = 15
-COLUMNS = ("layer", "pass", "threads", "against", "error", "first call", "ours", "theirs", "GFLOP/s", "pairs", "speed-up")
+# A file has no width of its own; the widest row fits in this.
+PIPE_WIDTH = 150
 
 
 def difference(ours: Array, theirs: Array) -> float:
@@ -49,36 +53,51 @@ def difference(ours: Array, theirs: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def measure(layer: Layer, problem: Problem, direction: str, library: str, threads: int, pairs: int) -> Row:
-    """One row: check the values of all variants of *library*, then time the fastest against ours.
+def measure(
+    layer: Layer, problem: Problem, direction: str, library: str, thread_counts: Sequence[int], pairs: int
+) -> Iterator[Row]:
+    """A row for each number of threads: check the values of all variants of *library*, then time ours and the fastest.
 
     A row whose values differ has no times.
     """
     ours, variants = prepared(problem, direction, library)
-    with machine.threads(threads):
-        our_first, our_result = timed(lambda: ours.compute(0))
-        firsts, errors, usual = {}, {}, {}
-        for name, theirs in variants.items():
-            firsts[name], result = timed(lambda theirs=theirs: theirs.compute(0))
-            errors[name] = difference(ours.as_ours(our_result), theirs.as_ours(result))
-            usual[name] = firsts[name]
-            if firsts[name] < LONG_CALL_SECONDS:
-                usual[name] = timed(lambda theirs=theirs: theirs.compute(problem.turn()))[0]
-        del our_result, result
-        fastest = min(usual, key=usual.__getitem__)
-        row = {
-            **{"network": layer.network, "layer": layer.name, "count": layer.count, "pass": direction},
-            **{"library": library, "variant": fastest, "threads": threads, "problem": str(layer.geometry)},
-            **{"flops": layer.geometry.flops, "error": max(errors.values()), "tolerance": TOLERANCE},
-            **{"first_ours": our_first, "first_theirs": firsts[fastest], "ours": [], "theirs": []},
+    for threads in thread_counts:
+        with machine.threads(threads):
+            our_first, our_result = timed(lambda: ours.compute(0))
+            firsts, errors, usual = {}, {}, {}
+            for name, theirs in variants.items():
+                firsts[name], result = timed(partial(theirs.compute, 0))
+                errors[name] = difference(ours.as_ours(our_result), theirs.as_ours(result))
+                usual[name] = firsts[name]
+                if firsts[name] < LONG_CALL_SECONDS:
+                    usual[name] = sample(rotating(theirs, problem))[0]
+            fastest = min(usual, key=usual.__getitem__)
+            error = max(errors.values())
+            times = Pairs([], [])
+            if error <= TOLERANCE:
+                ours_next, theirs_next = rotating(ours, problem), rotating(variants[fastest], problem)
+                times = paired(ours_next, theirs_next, pairs, settle=threads > 1)
+        yield {
+            "network": layer.network,
+            "layer": layer.name,
+            "count": layer.count,
+            "problem": str(layer.geometry),
+            "flops": layer.geometry.flops,
+            "pass": direction,
+            "threads": threads,
+            "library": library,
+            "variant": fastest,
+            "error": error,
+            "first_ours": record.seconds(our_first),
+            "first_theirs": record.seconds(firsts[fastest]),
+            "ours": [record.seconds(time) for time in times.ours],
+            "theirs": [record.seconds(time) for time in times.theirs],
         }
-        if row["error"] > TOLERANCE:
-            return row
-        theirs = variants[fastest]
-        times = paired(
-            lambda: ours.compute(problem.turn()), lambda: theirs.compute(problem.turn()), pairs, settle=threads > 1
-        )
-    return {**row, "ours": record.seconds(times.ours), "theirs": record.seconds(times.theirs)}
+
+
+def rotating(contender: Contender, problem: Problem) -> Callable[[], Any]:
+    """The timed call: each one takes the next copy of the inputs."""
+    return lambda: contender.compute(problem.turn())
 
 
 def prepared(problem: Problem, direction: str, library: str) -> tuple[Contender, dict[str, Contender]]:
@@ -108,7 +127,9 @@ def _milliseconds(values: Sequence[float]) -> str:
 
 
 def results_table(rows: Sequence[Row] | deque[Row], title: str) -> Table:
-    table = Table(*COLUMNS, title=title, caption="times: min / median in ms; speed-up: their time / ours, median of pairs")
+    """The rows with their times: min / median in ms."""
+    header = ["layer", "pass", "threads", "against", "error", "first call", "ours, ms", "theirs, ms", "GFLOP/s", "pairs"]
+    table = Table(*header, "speed-up", title=title, caption="speed-up: median of their time / ours", box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*cells(row))
     return table
@@ -116,7 +137,8 @@ def results_table(rows: Sequence[Row] | deque[Row], title: str) -> Table:
 
 def summary_table(rows: Sequence[Row]) -> Table:
     """Geometric means, with the worst layer of each by name."""
-    table = Table("network", "pass", "threads", "against", "mean speed-up", "worst layer", "lost", title="Summary")
+    header = ["network", "pass", "threads", "against", "mean speed-up", "worst layer", "lost"]
+    table = Table(*header, title="Summary", box=SIMPLE_HEAD)
     for part in record.summarise(rows):
         mean = f"[{'green' if part.mean >= 1 else 'bold red'}]{part.mean:.2f}[/]"
         worst = f"{part.worst['layer']} {record.ratio(part.worst):.2f}"
@@ -125,33 +147,24 @@ def summary_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def run(arguments: argparse.Namespace, chosen: Sequence[Layer], libraries: Sequence[str], console: Console) -> list[Row]:
+def run(chosen: Sequence[Layer], libraries: Sequence[str], arguments: Any, console: Console) -> list[Row]:
     """Measure all rows, with a live table of the latest and a progress bar."""
     rows: list[Row] = []
     latest: deque[Row] = deque(maxlen=LIVE_ROWS)
-    bar = Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    )
+    bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     total = len(chosen) * len(arguments.passes) * len(libraries) * len(arguments.threads)
     task = bar.add_task("", total=total)
     with Live(bar, console=console, transient=True) as live:
         for layer in chosen:
             bar.update(task, description=f"{layer.network} {layer.name}")
             problem = Problem(layer.geometry)
-            for direction, library, threads in _combinations(arguments, libraries):
-                row = measure(layer, problem, direction, library, threads, arguments.pairs)
-                rows.append(row)
-                latest.append(row)
-                bar.advance(task)
-                live.update(Group(results_table(latest, "Latest rows"), bar))
+            for direction, library in product(arguments.passes, libraries):
+                for row in measure(layer, problem, direction, library, arguments.threads, arguments.pairs):
+                    rows.append(row)
+                    latest.append(row)
+                    bar.advance(task)
+                    live.update(Group(results_table(latest, "Latest rows"), bar))
     return rows
-
-
-def _combinations(arguments: argparse.Namespace, libraries: Sequence[str]) -> Iterator[tuple[str, str, int]]:
-    for direction in arguments.passes:
-        for library in libraries:
-            for threads in arguments.threads:
-                yield direction, library, threads
 
 
 def _one_of(known: Sequence[str]) -> Any:
@@ -185,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; the result is the exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     try:
         machine.check_threads(arguments.threads)
         chosen = layers(arguments.net, arguments.layer, arguments.batch)
@@ -196,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     installed = [library for library in arguments.against if COMPETITORS[PASSES[0]][library]]
     for library in set(arguments.against) - set(installed):
         console.print(f"[yellow]{library} is not installed: skipped.[/]")
-    rows = run(arguments, chosen, installed, console)
+    rows = run(chosen, installed, arguments, console)
     console.print(results_table(rows, f"Batch {arguments.batch}"), summary_table(rows))
     if arguments.json:
         record.write(arguments.json, "compare", machine.describe(), rows)

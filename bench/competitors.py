@@ -1,7 +1,7 @@
 """Who runs: `COMPETITORS[pass][library][variant]` prepares one way to compute a pass of a convolution.
 
-Everything that a library may do ahead (its own layout, its own copies of the inputs, workspace) is done while preparing,
-outside the timed call.  Where a library has several variants, all are checked and the fastest counts.
+Everything that a library may do ahead (its own layout, its own copies of the inputs, workspace) is done while
+preparing, outside the timed call.  Where a library has several variants, all are checked and the fastest counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from problems import Array, Problem
 from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
 
 try:
-    import torch
+    import torch as torch
 except ImportError:
     torch = None  # type: ignore[assignment]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numba
 from competitors import torch
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 import fastconv
-from fastconv.cpu import simd
+from fastconv.cpu import codegen
 
 PACKAGES = ("numpy", "numba", "llvmlite", "torch")
 # Settings that choose other machine code than the libraries would; a ratio taken with one of them set means little.
@@ -38,7 +38,7 @@ def describe() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": _processor(),
-        "vector_bits": 8 * simd.VECTOR_BYTES,
+        "vector_bits": 8 * codegen.VECTOR_BYTES,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), "fastconv": fastconv.__version__, **_versions()},
@@ -63,7 +63,7 @@ def check_threads(counts: list[int]) -> None:
     most = numba.config.NUMBA_NUM_THREADS
     for count in counts:
         if not 1 <= count <= most:
-            raise ValueError(f"threads must be at least 1 and at most {most} on this machine. Received: threads={count}")
+            raise ValueError(f"threads must be from 1 to {most} on this machine. Received: threads={count}")
 
 
 @contextmanager
@@ -73,11 +73,13 @@ def threads(count: int) -> Iterator[None]:
     numba.set_num_threads(count)
     if torch:
         torch.set_num_threads(count)
-    with _POOLS.limit(limits=count, user_api="blas"):
-        yield
-    numba.set_num_threads(before[0])
-    if torch:
-        torch.set_num_threads(before[1])
+    try:
+        with _POOLS.limit(limits=count, user_api="blas"):
+            yield
+    finally:
+        numba.set_num_threads(before[0])
+        if torch:
+            torch.set_num_threads(before[1])
 
 
 def _versions() -> dict[str, str]:

@@ -4,8 +4,8 @@
 ``columns``  patches copied into the rows of a matrix (im2col), a few images at a time, and BLAS; grad_x adds rows back
 ``taps``     one product per tap of the kernel, with a strided view of the images; for depthwise a product of numbers
 
-Each function prepares memory and weights outside the timed call and returns what is timed: a function of the number of the
-copy of the inputs.
+Each function prepares memory and weights outside the timed call and returns what is timed: a function of the number of
+the copy of the inputs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Images:
         """View (N, OH, OW, IC, KH, KW) of all patches."""
         g = self.geometry
         reach = ((g.KH - 1) * g.dilation[0] + 1, (g.KW - 1) * g.dilation[1] + 1)
-        view = sliding_window_view(self.pad(x), reach, axis=(1, 2))  # type: ignore[call-overload]
+        view = sliding_window_view(self.pad(x), reach, axis=(1, 2))
         return view[:, :: g.stride[0], :: g.stride[1], :, :: g.dilation[0], :: g.dilation[1]]
 
     def taps(self, padded: Array) -> Iterator[tuple[int, int, Array]]:
@@ -126,7 +126,7 @@ def grad_x_windows(problem: Problem) -> Compute:
         raise ValueError(f"padding must be smaller than the dilated kernel. Received: {g}")
     spread = np.zeros((g.N, g.IH + reach[0], g.IW + reach[1], g.OC), np.float32)
     pixels = spread[:, reach[0] - top :: g.stride[0], reach[1] - left :: g.stride[1]][:, : g.OH, : g.OW]
-    windows = sliding_window_view(spread, (reach[0] + 1, reach[1] + 1), axis=(1, 2))  # type: ignore[call-overload]
+    windows = sliding_window_view(spread, (reach[0] + 1, reach[1] + 1), axis=(1, 2))
     windows = windows[..., :: g.dilation[0], :: g.dilation[1]]
     if g.G > 1:
         windows = windows.reshape(g.N, g.IH, g.IW, g.G, -1, g.KH, g.KW)

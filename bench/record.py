@@ -30,9 +30,9 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def seconds(values: Sequence[float]) -> list[float]:
-    """Times as they are written, to the nanosecond."""
-    return [round(value, NANOSECOND_DIGITS) for value in values]
+def seconds(value: float) -> float:
+    """A time as it is written: to the nanosecond."""
+    return round(value, NANOSECOND_DIGITS)
 
 
 def ratio(row: Row) -> float:

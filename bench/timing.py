@@ -1,7 +1,7 @@
 """How every number of this folder is taken: one timing loop, and pairs of it.
 
-Two libraries are timed in turns, ours, theirs, ours, theirs ..., so that a noisy neighbour or a changing clock frequency
-hits both alike.  Each pair gives one ratio, and the median of these ratios is the verdict.
+Two libraries are timed in turns, ours, theirs, ours, theirs ..., so that a noisy neighbour or a changing clock
+frequency hits both alike.  Each pair gives one ratio, and the median of these ratios is the verdict.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
-# A sample is as many calls as fill this time: the clock, the wake-up of sleeping threads and one interrupt are then small.
+# A sample is as many calls as fill this time: the clock, waking the threads and an interrupt are small beside it.
 SAMPLE_SECONDS = 0.005
-# After a parallel region the threads of an OpenMP runtime spin for about 15 ms, waiting for the next one.  Two libraries
-# bring two runtimes, so a sample that followed at once would share its cores with the other library's idle threads.
+# After a parallel region the threads of an OpenMP runtime spin for milliseconds, waiting for the next one.  Two
+# libraries bring two runtimes: a sample that followed at once would share its cores with the other's idle threads.
 SETTLE_SECONDS = 0.015
 # A slow call gets fewer pairs than asked for, so that a whole table takes minutes: no new pair starts after this time,
 # but at least so many are taken.
@@ -31,6 +31,13 @@ def timed(call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
         call()
     result = call()
     return (perf_counter() - start) / calls, result
+
+
+def sample(call: Callable[[], Any]) -> tuple[float, int]:
+    """Seconds of one call over a whole sample, and the calls that fill one."""
+    calls = ceil(SAMPLE_SECONDS / timed(call)[0])
+    seconds = timed(call, calls)[0]
+    return seconds, ceil(SAMPLE_SECONDS / seconds)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def paired(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, *, se
     settle : bool
         Wait before each sample until the other library's threads sleep; needed with more than one thread.
     """
-    calls = [ceil(SAMPLE_SECONDS / max(timed(call)[0], SAMPLE_SECONDS / 1e6)) for call in (ours, theirs)]
+    calls = [sample(call)[1] for call in (ours, theirs)]
     result = Pairs([], [])
     start = perf_counter()
     while len(result.ours) < pairs and (len(result.ours) < LEAST_PAIRS or perf_counter() - start < PAIRS_SECONDS):

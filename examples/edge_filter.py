@@ -53,7 +53,11 @@ for name, image in (("colour", colour), ("grey", grey)):
     if not (np.array_equal(edges, expected_edges) and np.array_equal(maxima, expected_maxima)):
         sys.exit(f"the edges of the {name} image differ from NumPy's")
     panels += [image / 255, as_picture(edges), as_picture(maxima)]
-    titles += [f"{name} {image.shape[:2]}", f"vertical edges {edges.shape[:2]}", f"3 x 3 max-pooling {maxima.shape[:2]}"]
+    titles += [
+        f"{name} {image.shape[:2]}",
+        f"vertical edges {edges.shape[:2]}",
+        f"3 x 3 max-pooling {maxima.shape[:2]}",
+    ]
 
 plots.image_grid(panels, titles, columns=3).savefig(out)
 print(f"edges agree with NumPy; pictures are in {out}")

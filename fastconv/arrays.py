@@ -95,8 +95,17 @@ class ImageFormat:
             np.copyto(out, result)
         return out
 
-    def result(self, shape: tuple[int, ...], dtype: DTypeLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """An array of NHWC *shape* to compute into: the caller's *out* itself where its memory has that form."""
+    def result(
+        self,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        out: NDArray[Any] | None = None,
+        inputs: tuple[NDArray[Any] | None, ...] = (),
+    ) -> NDArray[Any]:
+        """An array of NHWC *shape* to compute into: the caller's *out* itself where its memory has that form.
+
+        Not where *out* shares memory with one of *inputs*, which are still read when the first results are written.
+        """
         if out is None:
             return np.empty(shape, dtype)
         expected = tuple(shape[axis] for axis in _LAYOUTS[self.layout][1])[not self.batched :]
@@ -106,6 +115,7 @@ class ImageFormat:
                 f"Received: {type(out).__name__}, shape={np.shape(out)}, dtype={getattr(out, 'dtype', None)}"
             )
         direct = self.layout in ("NHWC", "NWC") and out.flags.c_contiguous and out.dtype.isnative
+        direct = direct and not any(np.may_share_memory(out, array) for array in inputs if array is not None)
         return out.reshape(shape) if direct else np.empty(shape, dtype)
 
 

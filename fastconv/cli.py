@@ -25,13 +25,13 @@ from rich.progress import track
 from rich.table import Table
 
 from fastconv import __version__, dispatch, functional, plots, threads
-from fastconv.cpu import simd, update
+from fastconv.cpu import codegen, tiles, update
 from fastconv.keras import Sequential, callbacks, datasets, layers, losses, optimizers, utils
 
 EXIT_OK, EXIT_MISSED, EXIT_USAGE = 0, 1, 2
 DEFAULT_EPOCHS = 12
 DEFAULT_BATCH_SIZE = 32
-#: Adam's rate in the first epoch; it falls along a cosine to almost 0 in the last one, which ends on a steadier accuracy.
+#: Adam's rate in the first epoch; it falls along a cosine to almost 0 in the last one, for a steadier end.
 LEARNING_RATE = 1e-3
 DEMO_PACKAGES = ("matplotlib", "safetensors")
 DATASETS = {"fashion-mnist": datasets.fashion_mnist, "mnist": datasets.mnist, "cifar10": datasets.cifar10}
@@ -68,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="same seed, same weights; default: %(default)s")
     train.add_argument("--out", type=Path, default=Path("fastconv-out"), help="folder to write; default: %(default)s")
     train.add_argument(
-        "--target-accuracy", type=_share, metavar="X", help="exit with status 1 if the test accuracy is below X (0 to 1)"
+        "--target-accuracy",
+        type=_share,
+        metavar="X",
+        help="exit with status 1 if the test accuracy is below X",
     )
 
     info = commands.add_parser("info", help="show versions, CPU, vector width, threads and cache folders")
@@ -240,7 +243,9 @@ def _class_table(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Table
         others[label] = 0
         worst = int(others.argmax())
         mistake = f"{class_names[worst]} ({others[worst]:,})" if others[worst] else ""
-        table.add_row(escape(class_names[label]), f"{row.sum():,}", f"{row[label] / max(row.sum(), 1):.1%}", escape(mistake))
+        table.add_row(
+            escape(class_names[label]), f"{row.sum():,}", f"{row[label] / max(row.sum(), 1):.1%}", escape(mistake)
+        )
     return table
 
 
@@ -270,7 +275,7 @@ def _require_demo_packages() -> None:
 
 
 def _info(arguments: argparse.Namespace, console: Console) -> int:
-    bits = 8 * simd.VECTOR_BYTES
+    bits = 8 * codegen.VECTOR_BYTES
     facts = {
         "fastconv": __version__,
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -278,7 +283,7 @@ def _info(arguments: argparse.Namespace, console: Console) -> int:
         "Numba": f"{numba.__version__} (llvmlite {llvmlite.__version__})",
         "CPU": config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
         "Vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
-        "Register tile": f"{simd.TILE_ROWS} x {simd.TILE_VECTORS} vectors",
+        "Register tile": f"{tiles.TILE_ROWS} x {tiles.TILE_VECTORS} vectors",
         "Threads": f"{numba.get_num_threads()} (threading layer: {config.THREADING_LAYER})",
         "Compiled kernels": update.adam_serial.stats.cache_path or "not kept: no folder to write to",
         "Data sets": datasets.cache_directory(),

@@ -65,7 +65,9 @@ def sides(padding: Any, extent: Pair, window: Pair, stride: Pair, dilation: Pair
 
 
 def hashable(value: Any) -> Any:
-    """Lists become tuples, so that a geometry can be looked up by its arguments."""
+    """Lists and arrays become tuples, so that a geometry can be looked up by its arguments."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
 
 
@@ -142,15 +144,18 @@ def conv2d_geometry(
     groups: int = 1,
 ) -> Conv2dGeometry:
     """Geometry of the convolution of ``x`` (N, IH, IW, IC) with ``weight`` (KH, KW, IC / groups, OC)."""
-    return _conv2d_geometry(x_shape, weight_shape, hashable(stride), hashable(padding), hashable(dilation), groups)
+    return _conv2d_geometry(
+        tuple(x_shape), tuple(weight_shape), hashable(stride), hashable(padding), hashable(dilation), groups
+    )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def _conv2d_geometry(
     x_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Conv2dGeometry:
     N, IH, IW, IC = image_shape("x", x_shape)
-    KH, KW, IC_of_group, OC = _weight_extents(weight_shape, groups)
+    KH, KW, IC_of_group, OC = _weight_extents(weight_shape)
+    groups = _group_count(groups, weight_shape)
     if IC != IC_of_group * groups:
         raise ValueError(
             f"x must have weight.shape[2] * groups = {IC_of_group * groups} channels. "
@@ -185,11 +190,12 @@ def conv_transpose2d_geometry(
     ``"same"``.
     """
     return _conv_transpose2d_geometry(
-        x_shape, weight_shape, hashable(stride), hashable(padding), hashable(output_padding), hashable(dilation), groups
+        *(tuple(x_shape), tuple(weight_shape)),
+        *(hashable(stride), hashable(padding), hashable(output_padding), hashable(dilation), groups),
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def _conv_transpose2d_geometry(
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -200,7 +206,8 @@ def _conv_transpose2d_geometry(
     groups: int,
 ) -> Conv2dGeometry:
     N, IH, IW, IC = image_shape("x", x_shape)
-    KH, KW, OC_of_group, weight_inputs = _weight_extents(weight_shape, groups)
+    KH, KW, OC_of_group, weight_inputs = _weight_extents(weight_shape)
+    groups = _group_count(groups, weight_shape)
     if IC != weight_inputs:
         raise ValueError(
             f"x must have weight.shape[3] = {weight_inputs} channels. "
@@ -233,18 +240,26 @@ def _conv_transpose2d_geometry(
     return Conv2dGeometry(N, OH, OW, OC_of_group * groups, IH, IW, IC, KH, KW, groups, stride, dilation, padding)
 
 
-def _weight_extents(weight_shape: tuple[int, ...], groups: int) -> tuple[int, int, int, int]:
+def _weight_extents(weight_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     if len(weight_shape) != 4 or min(weight_shape) < 1:
         raise ValueError(
             f"weight must have 4 dimensions (KH, KW, IC / groups, OC), none of them 0. "
             f"Received: weight.shape={weight_shape}"
         )
-    if not isinstance(groups, int) or groups < 1 or weight_shape[3] % groups:
+    return weight_shape
+
+
+def _group_count(groups: Any, weight_shape: tuple[int, ...]) -> int:
+    try:
+        count = index(groups)
+    except TypeError:
+        raise TypeError(f"groups must be an int. Received: groups={groups!r}") from None
+    if count < 1 or weight_shape[3] % count:
         raise ValueError(
             f"groups must be a positive int that divides weight.shape[3]. "
             f"Received: groups={groups!r}, weight.shape={weight_shape}"
         )
-    return weight_shape
+    return count
 
 
 class AxisWindows(NamedTuple):

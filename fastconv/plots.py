@@ -123,11 +123,12 @@ def feature_maps(image: ArrayLike, maps: Sequence[tuple[str, ArrayLike]], channe
         The image at the left, the maps beside it, each scaled to its own range.
     """
     figure = _figure(1.1 * (channels + 3), 1.3 * len(maps))
-    left, right = figure.subfigures(1, 2, width_ratios=(3, channels))
+    left, right = figure.subfigures(1, 2, width_ratios=(3, channels), squeeze=False)[0]
     axes = left.subplots()
     _show(axes, np.asarray(image))
     axes.set_title("input", loc="left", fontsize=9, color=_GREY)
-    for row, (title, value) in zip(np.ravel(right.subfigures(len(maps), 1)), maps, strict=True):
+    rows = right.subfigures(len(maps), 1, squeeze=False)[:, 0]
+    for row, (title, value) in zip(rows, maps, strict=True):
         activations = np.asarray(value)
         height, width, count = activations.shape
         shown = min(channels, count)

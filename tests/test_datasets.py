@@ -75,7 +75,7 @@ def test_a_corrupted_file_is_refused_and_not_kept(tmp_path, only_cache):
 
 def test_without_network_the_error_says_what_to_do(only_cache):
     offline = dataclasses.replace(datasets.cifar10, mirrors=("http://127.0.0.1:9/",))
-    with pytest.raises(OSError, match="put it at .*cifar-10-binary.tar.gz, or train on the shipped sample"):
+    with pytest.raises(OSError, match=r"put it at .*cifar-10-binary\.tar\.gz, or train on the shipped sample"):
         offline.load_data()
 
 
@@ -160,8 +160,8 @@ def test_one_coloured_image_makes_the_folder_coloured(tmp_path):
 
 
 def test_image_folder_errors_say_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match="one folder per class, at least two. Received: directory="):
+    with pytest.raises(ValueError, match=r"one folder per class, at least two\. Received: directory="):
         datasets.load_directory(tmp_path / "nowhere")
     write_folder(tmp_path, ["a", "b"], 4)
-    with pytest.raises(ValueError, match="at least 5 images. Received: 4 in .*a"):
+    with pytest.raises(ValueError, match=r"at least 5 images\. Received: 4 in .*a"):
         datasets.load_directory(tmp_path)

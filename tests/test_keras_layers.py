@@ -142,10 +142,8 @@ def test_gradients_along_a_random_direction(case):
     gradients = [layer.backward(v), *(variable.gradient for variable in layer.trainable_weights)]
     for index, gradient in enumerate(gradients):
         direction = rng.standard_normal(arrays[index].shape)
-        step = np.zeros(len(arrays))
-        step[index] = 1e-6
-        plus, minus = ([a + s * e * direction if e else a for a, e in zip(arrays, step)] for s in (1, -1))
-        slope = (value(plus) - value(minus)) / 2e-6
+        moved = [[*arrays[:index], arrays[index] + step * direction, *arrays[index + 1 :]] for step in (1e-6, -1e-6)]
+        slope = (value(moved[0]) - value(moved[1])) / 2e-6
         assert gradient.shape == arrays[index].shape
         assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-7)
 
@@ -165,7 +163,9 @@ def test_channels_first_gives_the_transposed_result():
         first.build((None, 3, 6, 5))
         first.set_weights(last.get_weights())
         np.testing.assert_array_equal(first(np.moveaxis(x, -1, 1)), expected)
-    np.testing.assert_array_equal(layers.Flatten(data_format="channels_first")(np.moveaxis(x, -1, 1)), layers.Flatten()(x))
+    np.testing.assert_array_equal(
+        layers.Flatten(data_format="channels_first")(np.moveaxis(x, -1, 1)), layers.Flatten()(x)
+    )
 
 
 def test_average_pooling_same_does_not_count_the_padding():
@@ -225,5 +225,5 @@ def test_errors_name_the_argument_and_what_was_received(make, message):
 
 
 def test_other_dtypes_are_refused():
-    with pytest.raises(TypeError, match="dtype must be float32 or float64. Received: dtype='int8'"):
+    with pytest.raises(TypeError, match=r"dtype must be float32 or float64\. Received: dtype='int8'"):
         layers.Dense(3, dtype="int8")

@@ -113,7 +113,7 @@ def test_accuracy_counts_over_batches_and_fits_the_loss():
     assert sparse.name == "accuracy"
     sparse.reset_state()
     assert sparse.result() == 0
-    with pytest.raises(ValueError, match="metric must be .* Received: metric='auc'"):
+    with pytest.raises(ValueError, match=r"metric must be .* Received: metric='auc'"):
         metrics.get("auc", losses.SparseCategoricalCrossentropy())
 
 

@@ -17,7 +17,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import simd
+from fastconv.cpu import codegen, simd, tiles
 from fastconv.cpu.activation import ACTIVATIONS, activate
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
 from fastconv.geometry import Conv2dGeometry
@@ -49,14 +49,14 @@ def _pixel_run(pixels):
     def run(x, weight, bias, residual, out, shape, n, ih, iw, out_at, channel, count, rows, columns, activation):
         """Sum over the taps in *rows* x *columns*, which lie inside the image for all these pixels, and finish."""
         s = shape
-        tile = simd.tile_zeros(out, pixels, 1)
+        tile = tiles.zeros(out, pixels, 1)
         for kh in range(rows[0], rows[1]):
             for kw in range(columns[0], columns[1]):
                 tap = simd.load_first(weight, (kh * s.KW + kw) * s.OC + channel, count)
                 at = ((n * s.IH + ih + kh * s.dilation_h) * s.IW + iw + kw * s.dilation_w) * s.IC + channel
-                tile = simd.tile_multiply_add(tile, x, at, s.stride_w * s.IC, tap, count)
+                tile = tiles.multiply_add(tile, x, at, s.stride_w * s.IC, tap, count)
         for pixel in range(pixels):
-            value = simd.tile_row(tile, pixel)
+            value = tiles.row(tile, pixel)
             if bias.size > 0:
                 value = simd.add(value, simd.load_first(bias, channel, count))
             at = out_at + pixel * s.step_w * s.OC + channel
@@ -169,12 +169,10 @@ def _add_row(x, grad_out, partial, x_at, grad_at, sums_at, x_stride, grad_stride
     """``partial[sums_at + c] += sum over pixels of x * grad_out`` for up to _CHAINS vectors of channels."""
     lanes = simd.lane_count(partial)
     if channels == _CHAINS * lanes:
-        tile = simd.tile_load(partial, sums_at, lanes, _CHAINS, 1)
+        tile = tiles.load(partial, sums_at, lanes, _CHAINS, 1)
         for pixel in range(pixels):
-            tile = simd.tile_multiply_add_rows(
-                tile, x, x_at + pixel * x_stride, grad_out, grad_at + pixel * grad_stride
-            )
-        simd.tile_store(tile, partial, sums_at, lanes)
+            tile = tiles.multiply_add_rows(tile, x, x_at + pixel * x_stride, grad_out, grad_at + pixel * grad_stride)
+        tiles.store(tile, partial, sums_at, lanes)
     else:
         for channel in range(0, channels, lanes):
             count = min(lanes, channels - channel)
@@ -236,7 +234,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
     g = geometry
     splits = min(_SPLITS, g.N * g.OH)
     partial = np.zeros((splits, out.size), out.dtype)
-    tasks = splits * -(-g.OC // (_CHAINS * (simd.VECTOR_BYTES // out.itemsize)))
+    tasks = splits * -(-g.OC // (_CHAINS * (codegen.VECTOR_BYTES // out.itemsize)))
     threads.run(
         conv2d_grad_weight_depthwise_serial,
         conv2d_grad_weight_depthwise_parallel,

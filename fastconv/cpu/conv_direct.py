@@ -22,7 +22,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import product, simd
+from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.activation import ACTIVATIONS, activate
 from fastconv.cpu.product import DEPTH, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
@@ -116,7 +116,7 @@ def _finish_rows(
 @_jit.inline
 def _forward_workspace(out, blocks):
     """Memory of one thread: patches of a tile, panels of a block of depths and channels, sums of a block of pixels."""
-    width = TILE_VECTORS * simd.VECTOR_BYTES // 4
+    width = TILE_VECTORS * codegen.VECTOR_BYTES // 4
     patches = np.zeros(TILE_ROWS * PATCH_STRIDE, out.dtype)
     panels = np.empty(DEPTH * (blocks.columns + width), out.dtype)
     sums = np.zeros((blocks.pixels + TILE_ROWS) * blocks.columns, out.dtype)
@@ -206,7 +206,7 @@ def conv2d_forward_direct_parallel(workers, x, weight, bias, residual, out, shap
 @_jit.inline
 def _grad_weight_workspace(partial, blocks):
     """Memory of one thread: patches and gradients of a strip of pixels, sums of a block of grad_weight."""
-    width = TILE_VECTORS * simd.VECTOR_BYTES // 4
+    width = TILE_VECTORS * codegen.VECTOR_BYTES // 4
     patches = np.zeros(blocks.pixels * PATCH_STRIDE, partial.dtype)
     panel = np.empty(blocks.pixels * width, partial.dtype)
     sums = np.zeros((DEPTH + TILE_ROWS) * blocks.columns, partial.dtype)
@@ -314,7 +314,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
     g = geometry
     shape = as_product(forward_shape(geometry))
-    lanes = simd.VECTOR_BYTES // out.itemsize
+    lanes = codegen.VECTOR_BYTES // out.itemsize
     columns = min(_COLUMNS_OF_BLOCK, _round_up(g.OC // g.G, lanes))
     depth = g.KH * g.KW * (g.IC // g.G)
     tasks_of_split = g.G * -(-depth // DEPTH) * -(-(g.OC // g.G) // columns)
@@ -338,8 +338,8 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    width = TILE_VECTORS * simd.VECTOR_BYTES // itemsize
-    columns = min(_COLUMNS_OF_BLOCK, _round_up(geometry.OC // geometry.G, simd.VECTOR_BYTES // itemsize))
+    width = TILE_VECTORS * codegen.VECTOR_BYTES // itemsize
+    columns = min(_COLUMNS_OF_BLOCK, _round_up(geometry.OC // geometry.G, codegen.VECTOR_BYTES // itemsize))
     sums_of_pixels = (_PIXELS_OF_BLOCK + TILE_ROWS) * columns
     of_forward = TILE_ROWS * PATCH_STRIDE + DEPTH * (columns + width) + sums_of_pixels
     sums_of_weight = (DEPTH + TILE_ROWS) * columns
@@ -373,7 +373,7 @@ def _run_forward(
 ) -> None:
     s = as_product(shape)
     workers = threads.worker_count(2 * s.N * s.OH * s.OW * s.OC * s.KH * s.KW * (s.IC // s.G))
-    blocks = _blocks(s.N * s.OH * s.OW, s.OC // s.G, s.G, simd.VECTOR_BYTES // out.itemsize, workers)
+    blocks = _blocks(s.N * s.OH * s.OW, s.OC // s.G, s.G, codegen.VECTOR_BYTES // out.itemsize, workers)
     absent = np.empty(0, out.dtype)
     threads.run(
         conv2d_forward_direct_serial,

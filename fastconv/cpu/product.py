@@ -14,16 +14,16 @@ Padding takes part as zeros, as in ``np.pad`` followed by a convolution without 
 from __future__ import annotations
 
 from fastconv import _jit
-from fastconv.cpu import simd
+from fastconv.cpu import codegen, simd, tiles
 
-TILE_ROWS = simd.TILE_ROWS
-TILE_VECTORS = simd.TILE_VECTORS
+TILE_ROWS = tiles.TILE_ROWS
+TILE_VECTORS = tiles.TILE_VECTORS
 
 # Rows of the panel: 192 x 32 float32 are 24 KB, the better part of a 32 KB L1 cache, and 192 = 3 x 64 cuts the usual
 # channel counts without a remainder.
 DEPTH = 192
 # The last vector written to a row, and the last tile of rows read from it, may reach beyond DEPTH by one of these.
-_SLACK = max(simd.VECTOR_BYTES // 4, TILE_ROWS)
+_SLACK = max(codegen.VECTOR_BYTES // 4, TILE_ROWS)
 # One more cache line keeps the rows from starting in the same L1 set.
 PATCH_STRIDE = DEPTH + _SLACK + 16
 
@@ -144,12 +144,12 @@ def _tile_product(vectors, row_stride, step):
         """
         width = vectors * simd.lane_count(sums)
         if first:
-            tile = simd.tile_zeros(sums, TILE_ROWS, vectors)
+            tile = tiles.zeros(sums, TILE_ROWS, vectors)
         else:
-            tile = simd.tile_load(sums, sums_at, sums_stride, TILE_ROWS, vectors)
+            tile = tiles.load(sums, sums_at, sums_stride, TILE_ROWS, vectors)
         for k in range(length):
-            tile = simd.tile_rank1(tile, left, left_at + k * step, row_stride, panel, panel_at + k * width)
-        simd.tile_store(tile, sums, sums_at, sums_stride)
+            tile = tiles.rank1(tile, left, left_at + k * step, row_stride, panel, panel_at + k * width)
+        tiles.store(tile, sums, sums_at, sums_stride)
 
     return product
 

@@ -14,7 +14,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import simd
+from fastconv.cpu import codegen, simd, tiles
 
 
 @_jit.inline
@@ -37,7 +37,7 @@ def _swap_channels_tasks(weight, rows, columns, out, extents, first_task, last_t
         oc = 0
         if last_ic == first_ic + lanes:
             while oc + lanes <= O:
-                simd.transpose_block(
+                tiles.transpose_block(
                     weight, source + first_ic * O * G + oc, O * G, out, target + oc * I * G + first_ic, I * G
                 )
                 oc += lanes
@@ -65,7 +65,7 @@ def swap_channels(weight: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any
     """The taps ``weight[rows][:, columns]`` of a (KH, KW, IC / G, OC) weight as a (rows, columns, OC / G, IC) one."""
     KW, ic_of_group, OC = weight.shape[1:]
     out = np.empty((rows.size, columns.size, OC // groups, ic_of_group * groups), weight.dtype)
-    lanes = simd.VECTOR_BYTES // weight.itemsize
+    lanes = codegen.VECTOR_BYTES // weight.itemsize
     tasks = rows.size * columns.size * groups * -(-ic_of_group // lanes)
     threads.run(
         swap_channels_serial,

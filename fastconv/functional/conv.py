@@ -106,9 +106,9 @@ def conv2d(
     x = images.enter("x", x)
     weight = weight_in("weight", weight, layout, x)
     g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    result = images.result(g.out_shape, x.dtype, out)
     if residual is not None:
         residual = images.enter("residual", residual, x)
+    result = images.result(g.out_shape, x.dtype, out, (x, weight, residual))
     convolve(g, x, weight, bias, residual, activation, algorithm, result)
     return images.leave(result, out)
 
@@ -259,7 +259,7 @@ def conv2d_grad_x(
     g = conv2d_geometry(
         images.nhwc("x_shape", x_shape), weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
-    result = images.result(g.x_shape, grad_out.dtype, out)
+    result = images.result(g.x_shape, grad_out.dtype, out, (grad_out, weight))
     input_gradient(g, grad_out, weight, algorithm, result)
     return images.leave(result, out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def _geometry(
     x: FloatArray, weight: FloatArray, stride: int, padding: int | str | tuple[int, int], dilation: int, groups: int
 ) -> Conv2dGeometry:
     """The geometry with a height of 1; *padding* is one number, (left, right) or a rule."""
-    if isinstance(padding, int):
+    if not isinstance(padding, Sequence):
         padding = (padding, padding)
     return conv2d_geometry(
         (x.shape[0], 1, *x.shape[1:]),
@@ -92,9 +93,9 @@ def conv1d(
     array([2., 2., 2.])
     """
     series, g, x, weight = _enter(x, weight, layout, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    result = series.result((g.N, g.OW, g.OC), x.dtype, out)
     if residual is not None:
         residual = series.enter("residual", residual, x)
+    result = series.result((g.N, g.OW, g.OC), x.dtype, out, (x, weight, residual))
     convolve(g, x, weight, bias, residual, activation, algorithm, result)
     return series.leave(result, out)
 

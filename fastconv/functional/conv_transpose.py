@@ -89,7 +89,7 @@ def conv_transpose2d(
     if bias is not None:
         bias = bias_in(bias, g.IC, x)
     code = activation_code(activation)
-    result = images.result(g.x_shape, x.dtype, out)
+    result = images.result(g.x_shape, x.dtype, out, (x, weight))
     input_gradient(g, x, weight, algorithm, result)
     if bias is not None or code:
         activation_forward(result, bias, result, code)

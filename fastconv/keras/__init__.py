@@ -1,13 +1,19 @@
-"""The layer API under Keras's module names: code written for ``tensorflow.keras`` needs another import line, no more."""
+"""The layer API under Keras's module names: code written for ``tensorflow.keras`` needs only another import line."""
 
-from fastconv.keras import callbacks as callbacks
-from fastconv.keras import datasets as datasets
-from fastconv.keras import initializers as initializers
-from fastconv.keras import layers as layers
-from fastconv.keras import losses as losses
-from fastconv.keras import metrics as metrics
-from fastconv.keras import models as models
-from fastconv.keras import optimizers as optimizers
-from fastconv.keras import utils as utils
-from fastconv.keras.layers import Input as Input
-from fastconv.keras.models import Sequential as Sequential
+from fastconv.keras import callbacks, datasets, initializers, layers, losses, metrics, models, optimizers, utils
+from fastconv.keras.layers import Input
+from fastconv.keras.models import Sequential
+
+__all__ = [
+    "Input",
+    "Sequential",
+    "callbacks",
+    "datasets",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "utils",
+]

@@ -77,7 +77,10 @@ class Dataset:
         for mirror in self.mirrors:
             digest = hashlib.sha256()
             try:
-                with urllib.request.urlopen(mirror + file, timeout=DOWNLOAD_TIMEOUT) as answer, replacing(target) as part:
+                with (
+                    urllib.request.urlopen(mirror + file, timeout=DOWNLOAD_TIMEOUT) as answer,
+                    replacing(target) as part,
+                ):
                     while block := answer.read(DOWNLOAD_BLOCK):
                         digest.update(block)
                         part.write(block)
@@ -87,8 +90,8 @@ class Dataset:
             except OSError as error:  # urllib's errors are OSErrors too
                 failures.append(f"{mirror}: {error}")
         raise OSError(
-            f"{file} of {self.name} could not be downloaded. Fetch it elsewhere and put it at {target}, or train on the "
-            f"shipped sample (fastconv train --data sample). Tried:\n  " + "\n  ".join(failures)
+            f"{file} of {self.name} could not be downloaded. Fetch it elsewhere and put it at {target}, or train "
+            f"on the shipped sample (fastconv train --data sample). Tried:\n  " + "\n  ".join(failures)
         )
 
 
@@ -120,7 +123,8 @@ def _read_mnist(paths: dict[str, Path]) -> tuple[Split, Split]:
 def _read_cifar10(paths: dict[str, Path]) -> tuple[Split, Split]:
     """CIFAR's binary form: records of one label byte and 3 x 32 x 32 bytes, channels first."""
     batches = []
-    with tarfile.open(*paths.values()) as archive:
+    (path,) = paths.values()
+    with tarfile.open(path) as archive:
         for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
             member = archive.extractfile(f"cifar-10-batches-bin/{name}.bin")
             assert member is not None  # a file, not a folder

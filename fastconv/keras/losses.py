@@ -93,7 +93,9 @@ class CategoricalCrossentropy(Loss):
         return rows
 
 
-_REGISTRY: dict[str, type[Loss]] = {cls.default_name: cls for cls in (SparseCategoricalCrossentropy, CategoricalCrossentropy)}
+_REGISTRY: dict[str, type[Loss]] = {
+    cls.default_name: cls for cls in (SparseCategoricalCrossentropy, CategoricalCrossentropy)
+}
 _REGISTRY |= {cls.__name__: cls for cls in _REGISTRY.values()}
 
 

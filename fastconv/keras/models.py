@@ -13,14 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
 from fastconv.arrays import FloatArray
-from fastconv.keras import layers as layer_classes
-from fastconv.keras import losses, optimizers, saving
+from fastconv.keras import layers as layer_classes, losses, optimizers, saving
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import Layer, Shape, Variable, assign_all, positive
 from fastconv.keras.layers.reshape import InputLayer
-from fastconv.keras.metrics import Metric
-from fastconv.keras.metrics import get as get_metric
+from fastconv.keras.metrics import Metric, get as get_metric
 from fastconv.keras.summary import print_summary
 from fastconv.keras.utils import new_generator
 
@@ -40,7 +38,7 @@ class Sequential:
     Notes
     -----
     Initial weights, shuffling and dropout draw from one generator per model, so after
-    `fastconv.keras.utils.set_random_seed` the same program gives the same weights, bit for bit, with any number of threads.
+    `fastconv.keras.utils.set_random_seed` the same program gives the same weights on the same machine, bit for bit.
 
     Examples
     --------
@@ -106,7 +104,7 @@ class Sequential:
                 layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
-    def compile(self, optimizer: Any, loss: Any, metrics: Sequence[Any] | None = None) -> None:  # noqa: A003
+    def compile(self, optimizer: Any, loss: Any, metrics: Sequence[Any] | None = None) -> None:
         """Choose how to train.
 
         Parameters
@@ -469,7 +467,9 @@ class Sequential:
             raise RuntimeError("call compile(optimizer, loss) first")
         if self._layers and self.loss.from_logits == self._ends_in_softmax:
             wanted = "no softmax at the end of the model" if self.loss.from_logits else "softmax as the last activation"
-            raise ValueError(f"loss with from_logits={self.loss.from_logits} needs {wanted}. Received: {self.loss.name}")
+            raise ValueError(
+                f"loss with from_logits={self.loss.from_logits} needs {wanted}. Received: {self.loss.name}"
+            )
         return self.loss, self.optimizer
 
 

@@ -56,7 +56,7 @@ def read(filepath: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Fl
         metadata = archive.metadata() or {}
         if _CONFIG_KEY not in metadata:
             raise ValueError(f"filepath must be a model saved by fastconv. Received: filepath={str(filepath)!r}")
-        return json.loads(metadata[_CONFIG_KEY]), {name: archive.get_tensor(name) for name in archive.keys()}
+        return json.loads(metadata[_CONFIG_KEY]), {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a dict
 
 
 def _safetensors() -> ModuleType:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastconv.keras.layers.activation import Activation as Activation
-from fastconv.keras.layers.base import Layer as Layer
-from fastconv.keras.layers.conv import Conv2D as Conv2D
-from fastconv.keras.layers.conv import DepthwiseConv2D as DepthwiseConv2D
-from fastconv.keras.layers.dense import Dense as Dense
-from fastconv.keras.layers.dropout import Dropout as Dropout
-from fastconv.keras.layers.norm import BatchNormalization as BatchNormalization
-from fastconv.keras.layers.pool import AveragePooling2D as AveragePooling2D
-from fastconv.keras.layers.pool import GlobalAveragePooling2D as GlobalAveragePooling2D
-from fastconv.keras.layers.pool import MaxPooling2D as MaxPooling2D
-from fastconv.keras.layers.reshape import Flatten as Flatten
-from fastconv.keras.layers.reshape import Input as Input
-from fastconv.keras.layers.reshape import InputLayer as InputLayer
+from fastconv.keras.layers.activation import Activation
+from fastconv.keras.layers.base import Layer
+from fastconv.keras.layers.conv import Conv2D, DepthwiseConv2D
+from fastconv.keras.layers.dense import Dense
+from fastconv.keras.layers.dropout import Dropout
+from fastconv.keras.layers.norm import BatchNormalization
+from fastconv.keras.layers.pool import AveragePooling2D, GlobalAveragePooling2D, MaxPooling2D
+from fastconv.keras.layers.reshape import Flatten, Input, InputLayer
+
+__all__ = [
+    "Activation",
+    "AveragePooling2D",
+    "AvgPool2D",
+    "BatchNormalization",
+    "Conv2D",
+    "Dense",
+    "DepthwiseConv2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "GlobalAvgPool2D",
+    "Input",
+    "InputLayer",
+    "Layer",
+    "MaxPool2D",
+    "MaxPooling2D",
+    "deserialize",
+]
 
 MaxPool2D = MaxPooling2D
 AvgPool2D = AveragePooling2D

@@ -175,8 +175,8 @@ class Layer:
         names = [
             name
             for cls in reversed(type(self).__mro__[:-1])
-            for name, parameter in inspect.signature(cls.__init__).parameters.items()
-            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
         ]
         return {name: _plain(getattr(self, name)) for name in dict.fromkeys(names)}
 

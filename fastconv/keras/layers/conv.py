@@ -91,8 +91,8 @@ class _Convolution(ActivatedLayer, ImageLayer):
 class Conv2D(_Convolution):
     """Convolution of images with learned filters, a bias and an activation.
 
-    ``out[n, oh, ow, oc] = activation(bias[oc] + sum of x[n, oh * stride + kh, ow * stride + kw, ic] * kernel[kh, kw, ic,
-    oc])``: cross-correlation, the kernel is not flipped.
+    ``out[oh, ow, oc] = activation(bias[oc] + sum over kh, kw, ic of x[oh * stride + kh, ow * stride + kw, ic] *
+    kernel[kh, kw, ic, oc])`` for each image: cross-correlation, the kernel is not flipped.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,8 @@ class BatchNormalization(Layer):
 
     References
     ----------
-    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
-    ICML 2015.
+    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
     """
 
     def __init__(

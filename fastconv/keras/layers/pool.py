@@ -58,12 +58,12 @@ class MaxPooling2D(_Pooling2D):
 
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
         x = self.enter(x)
-        options = {"stride": self.strides, "padding": self.padding}
-        if training:
-            out, self._indices = functional.max_pool2d(x, self.pool_size, return_indices=True, **options)
-            self._x_shape = x.shape
-        else:
-            out = functional.max_pool2d(x, self.pool_size, **options)
+        if not training:
+            return self.leave(functional.max_pool2d(x, self.pool_size, stride=self.strides, padding=self.padding))
+        self._x_shape = x.shape
+        out, self._indices = functional.max_pool2d(
+            x, self.pool_size, stride=self.strides, padding=self.padding, return_indices=True
+        )
         return self.leave(out)
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:

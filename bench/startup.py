@@ -1,0 +1,120 @@
+"""What fastconv costs before the first number: import, first calls with an empty and a warm cache, a small call.
+
+    python bench/startup.py --json bench/results/startup.json
+
+Imports and first calls are timed in fresh processes.  A first call compiles where the cache is empty; with a warm cache
+it loads machine code from the disk.  The small call is nearly all overhead: arguments, shapes, choice of the algorithm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import compare
+import machine
+import record
+from competitors import COMPETITORS, LIBRARIES, OURS, PASSES
+from problems import Layer, Problem, layers
+from record import Row
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from timing import Pairs, paired, timed
+
+from fastconv.geometry import conv2d_geometry
+
+IMPORT_PAIRS = 5
+ROUNDS = 3
+CALL_PAIRS = 15
+# Large enough for the parallel kernels, which take longest to compile.
+FIRST_LAYER = ("keras_mnist", "conv2d_1")
+SMALL = Layer("small", "call", 1, conv2d_geometry((1, 8, 8, 4), (3, 3, 4, 4)))
+
+
+def import_row() -> Row:
+    """``import fastconv`` against ``import numba``, each in a process of its own."""
+    ours, theirs = (partial(_python, f"import {name}") for name in ("fastconv", "numba"))
+    for call in (ours, theirs):
+        call()  # Python writes its byte code
+    return _row("import", "import numba", paired(ours, theirs, IMPORT_PAIRS, settle=False))
+
+
+def first_call_rows(direction: str) -> list[Row]:
+    """First calls in new processes: with an empty cache, and again with the cache that the first has filled."""
+    code = f"import startup; startup.print_first_call({direction!r})"
+    cold, warm = [], []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as cache:
+            cold.append(float(_python(code, cache)))
+            warm.append(float(_python(code, cache)))
+    return [
+        _row(f"first {direction}, empty cache", "", Pairs(cold, [])),
+        _row(f"first {direction}, warm cache", "", Pairs(warm, [])),
+    ]
+
+
+def print_first_call(direction: str) -> None:
+    """Runs in the new process: print the seconds of the first call."""
+    network, name = FIRST_LAYER
+    (layer,) = layers([network], name)
+    (prepare,) = COMPETITORS[direction][OURS].values()
+    contender = prepare(Problem(layer.geometry))
+    print(timed(lambda: contender.compute(0))[0])  # noqa: T201 (the parent reads it)
+
+
+def small_call_rows(direction: str) -> list[Row]:
+    """One small call on one thread against every library."""
+    problem = Problem(SMALL.geometry)
+    rows = []
+    for library in LIBRARIES:
+        if COMPETITORS[direction][library]:
+            (row,) = compare.measure(SMALL, problem, direction, library, [1], CALL_PAIRS)
+            rows.append(_row(f"small {direction}", f"{library} {row['variant']}", Pairs(row["ours"], row["theirs"])))
+    return rows
+
+
+def _row(name: str, rival: str, times: Pairs) -> Row:
+    ours, theirs = ([record.seconds(time) for time in part] for part in (times.ours, times.theirs))
+    return {"name": name, "rival": rival, "ours": ours, "theirs": theirs}
+
+
+def _python(code: str, cache: str | None = None) -> str:
+    environment = os.environ if cache is None else {**os.environ, "NUMBA_CACHE_DIR": cache}
+    command = [sys.executable, "-c", code]
+    here = Path(__file__).parent
+    return subprocess.run(command, cwd=here, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print all rows; the result is the exit status."""
+    parser = argparse.ArgumentParser(description="Time imports, first calls and small calls.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times")
+    arguments = parser.parse_args(argv)
+    console = Console()
+    if line := machine.warning():
+        console.print(f"[yellow]{line}[/]")
+    rows = [import_row()]
+    for direction in track(PASSES, "First calls", console=console, transient=True):
+        rows += first_call_rows(direction)
+    for direction in PASSES:
+        rows += small_call_rows(direction)
+    table = Table("what", "fastconv (ms)", "against", "theirs (ms)", title="Medians")
+    for row in rows:
+        theirs = f"{1e3 * median(row['theirs']):.3f}" if row["theirs"] else ""
+        table.add_row(row["name"], f"{1e3 * median(row['ours']):.3f}", row["rival"], theirs)
+    console.print(table)
+    if arguments.json:
+        record.write(arguments.json, "startup", machine.describe(), rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Register tiles as values of a Numba program: the accumulators of a matrix product.
+
+A tile is ``rows x vectors`` machine registers, updated by rank-1 steps.  It uses all but a few of the registers: 14 x 2
+of 32, or 6 x 2 of 16.  Every lane sums its own output element, one fused multiply-add after the other, so neither the
+width of a vector nor the size of a tile changes a bit of the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastconv.cpu import codegen
+from fastconv.cpu.codegen import Tile, Vector
+
+TILE_VECTORS = 2
+# Two registers hold the row of b, one the broadcast element of a, and one is left to the compiler.
+TILE_ROWS = (codegen.REGISTERS - 4) // TILE_VECTORS
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typingctx: Any, span: Any, rows: Any, vectors: Any) -> Any:
+    """A tile of zeros of the span's dtype; *rows* and *vectors* are constants."""
+    tile = Tile(span.dtype, rows.literal_value, vectors.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(span, rows, vectors), generate
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx: Any, span: Any, offset: Any, stride: Any, rows: Any, vectors: Any) -> Any:
+    """The tile whose row m starts at ``span[offset + m * stride]``; *rows* and *vectors* are constants."""
+    tile = Tile(span.dtype, rows.literal_value, vectors.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        span, offset, stride, _, _ = arguments
+        extent = codegen.tile_extent(builder, stride, tile)
+        pointer = codegen.address(context, builder, signature.args[0], span, offset, extent)
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for position, element in codegen.each_row(builder, pointer, stride, tile):
+            value = builder.insert_value(value, codegen.load_vector(builder, element, tile.vector), position)
+        return value
+
+    return tile(span, types.intp, types.intp, rows, vectors), generate
+
+
+@intrinsic
+def store(typingctx: Any, tile: Any, span: Any, offset: Any, stride: Any) -> Any:
+    """Row m of the tile goes to ``span[offset + m * stride :]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, span, offset, stride = arguments
+        extent = codegen.tile_extent(builder, stride, tile)
+        pointer = codegen.address(context, builder, signature.args[1], span, offset, extent)
+        for position, element in codegen.each_row(builder, pointer, stride, tile):
+            codegen.store_vector(builder, builder.extract_value(value, position), element, tile.vector)
+        return context.get_dummy_value()
+
+    return types.void(tile, span, types.intp, types.intp), generate
+
+
+@intrinsic
+def rank1(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: Any, b_offset: Any) -> Any:
+    """``tile[m] += a[a_offset + m * a_stride] * b[b_offset : b_offset + columns]``: the outer product of two vectors.
+
+    The whole library's arithmetic: rows x vectors fused multiply-adds on registers for rows + vectors loads.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, a, a_offset, a_stride, b, b_offset = arguments
+        vector = tile.vector
+        a_extent = builder.add(builder.mul(a_stride, codegen.constant(tile.rows - 1)), codegen.constant(1))
+        a_pointer = codegen.address(context, builder, signature.args[1], a, a_offset, a_extent)
+        b_pointer = codegen.address(
+            context, builder, signature.args[4], b, b_offset, codegen.constant(tile.vectors * vector.lanes)
+        )
+        row_of_b = [
+            codegen.load_vector(builder, builder.gep(b_pointer, [codegen.constant(column * vector.lanes)]), vector)
+            for column in range(tile.vectors)
+        ]
+        for row in range(tile.rows):
+            scalar = builder.load(builder.gep(a_pointer, [builder.mul(a_stride, codegen.constant(row))]))
+            multiplier = codegen.broadcast(builder, scalar, vector)
+            for column in range(tile.vectors):
+                position = row * tile.vectors + column
+                accumulator = builder.extract_value(value, position)
+                accumulator = codegen.fused_multiply_add(builder, multiplier, row_of_b[column], accumulator, vector)
+                value = builder.insert_value(value, accumulator, position)
+        return value
+
+    return tile(tile, a, types.intp, types.intp, b, types.intp), generate
+
+
+@intrinsic
+def multiply_add(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: Any, count: Any) -> Any:
+    """``tile[m] += a[a_offset + m * a_stride :][:count] * b`` for a tile one vector wide and a vector b."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, a, a_offset, a_stride, b, count = arguments
+        vector = tile.vector
+        extent = builder.add(builder.mul(a_stride, codegen.constant(tile.rows - 1)), count)
+        start = codegen.address(context, builder, signature.args[1], a, a_offset, extent)
+        kind = codegen.llvm_vector(vector)
+        align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
+        mask = codegen.first_lanes(builder, count, vector)
+        for position, pointer in codegen.each_row(builder, start, a_stride, tile):
+            pointer = builder.bitcast(pointer, kind.as_pointer())
+            row = codegen.call_masked(builder, "load", vector, kind, [pointer, align, mask, ir.Constant(kind, None)])
+            accumulator = codegen.fused_multiply_add(builder, row, b, builder.extract_value(value, position), vector)
+            value = builder.insert_value(value, accumulator, position)
+        return value
+
+    return tile(tile, a, types.intp, types.intp, b, types.intp), generate
+
+
+@intrinsic
+def multiply_add_rows(typingctx: Any, tile: Any, a: Any, a_offset: Any, b: Any, b_offset: Any) -> Any:
+    """``tile += a[a_offset :] * b[b_offset :]``, the vectors of a tile one vector wide taken one after the other."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, a, a_offset, b, b_offset = arguments
+        lanes = codegen.constant(tile.vector.lanes)
+        extent = codegen.constant(tile.rows * tile.vector.lanes)
+        a_start = codegen.address(context, builder, signature.args[1], a, a_offset, extent)
+        b_start = codegen.address(context, builder, signature.args[3], b, b_offset, extent)
+        b_pointers = dict(codegen.each_row(builder, b_start, lanes, tile))
+        for position, pointer in codegen.each_row(builder, a_start, lanes, tile):
+            row_of_a = codegen.load_vector(builder, pointer, tile.vector)
+            row_of_b = codegen.load_vector(builder, b_pointers[position], tile.vector)
+            accumulator = codegen.fused_multiply_add(
+                builder, row_of_a, row_of_b, builder.extract_value(value, position), tile.vector
+            )
+            value = builder.insert_value(value, accumulator, position)
+        return value
+
+    return tile(tile, a, types.intp, b, types.intp), generate
+
+
+@intrinsic
+def row(typingctx: Any, tile: Any, row: Any) -> Any:
+    """Row *row* of a tile one vector wide."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, row = arguments
+        memory = cgutils.alloca_once_value(builder, value)
+        return builder.load(builder.gep(memory, [codegen.constant(0), row]))
+
+    return tile.vector(tile, types.intp), generate
+
+
+# ---- transposing ------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def transpose_block(
+    typingctx: Any,
+    source: Any,
+    source_offset: Any,
+    source_stride: Any,
+    target: Any,
+    target_offset: Any,
+    target_stride: Any,
+) -> Any:
+    """``target[j * target_stride + i] = source[i * source_stride + j]`` for a block of lanes x lanes numbers.
+
+    lanes vectors are loaded and, in log2(lanes) rounds, pairs of them exchange the halves of ever smaller pieces.
+    """
+    vector = Vector(source.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, source_offset, source_stride, target, target_offset, target_stride = arguments
+        block = Tile(signature.args[0].dtype, vector.lanes, 1)
+        rows = codegen.each_row(
+            builder,
+            codegen.address(
+                context,
+                builder,
+                signature.args[0],
+                source,
+                source_offset,
+                codegen.tile_extent(builder, source_stride, block),
+            ),
+            source_stride,
+            block,
+        )
+        values = [codegen.load_vector(builder, pointer, vector) for _, pointer in rows]
+        half = vector.lanes // 2
+        while half:
+            # lane l of the pair (low, high): pieces of `half` lanes that belong to the other vector change places
+            kind = ir.VectorType(ir.IntType(32), vector.lanes)
+            lanes = range(vector.lanes)
+            to_low = ir.Constant(kind, [lane if not lane & half else lane - half + vector.lanes for lane in lanes])
+            to_high = ir.Constant(kind, [lane + half if not lane & half else lane + vector.lanes for lane in lanes])
+            for low in (row for row in lanes if not row & half):
+                high = low + half
+                values[low], values[high] = (
+                    builder.shuffle_vector(values[low], values[high], to_low),
+                    builder.shuffle_vector(values[low], values[high], to_high),
+                )
+            half //= 2
+        start = codegen.address(
+            context,
+            builder,
+            signature.args[3],
+            target,
+            target_offset,
+            codegen.tile_extent(builder, target_stride, block),
+        )
+        for position, pointer in codegen.each_row(builder, start, target_stride, block):
+            codegen.store_vector(builder, values[position], pointer, vector)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
