@@ -31,18 +31,18 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
-from timing import Pairs, paired, sample, timed
+from timing import Pairs, calls_in_sample, paired, settle, timed, usual
 
 # Largest difference that rounding explains, relative to the largest value: a Winograd transform loses 2e-5, a sum over
 # the 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
 TOLERANCE = 1e-4
-# A first call longer than this is a fair time by itself: it needs no second one to choose the fastest variant.
-LONG_CALL_SECONDS = 0.1
+# A variant slower than the fastest by this factor is not tried again with another number of threads.
+HOPELESS = 2
 # Ratio below which a row is marked: a loss by a factor of two.
 LOUD_LOSS = 0.5
 LIVE_ROWS = 15
 # A file has no width of its own; the widest row fits in this.
-PIPE_WIDTH = 150
+PIPE_WIDTH = 170
 
 
 def difference(ours: Array, theirs: Array) -> float:
@@ -61,22 +61,24 @@ def measure(
     A row whose values differ has no times.
     """
     ours, variants = prepared(problem, direction, library)
+    our_call = rotating(ours, problem)
     for threads in thread_counts:
         with machine.threads(threads):
             our_first, our_result = timed(lambda: ours.compute(0))
-            firsts, errors, usual = {}, {}, {}
+            our_values = ours.as_ours(our_result)
+            firsts, errors, times = {}, {}, {}
             for name, theirs in variants.items():
                 firsts[name], result = timed(partial(theirs.compute, 0))
-                errors[name] = difference(ours.as_ours(our_result), theirs.as_ours(result))
-                usual[name] = firsts[name]
-                if firsts[name] < LONG_CALL_SECONDS:
-                    usual[name] = sample(rotating(theirs, problem))[0]
-            fastest = min(usual, key=usual.__getitem__)
+                errors[name] = difference(our_values, theirs.as_ours(result))
+                settle()
+                times[name] = usual(rotating(theirs, problem), firsts[name])
+            fastest = min(times, key=times.__getitem__)
+            variants = {name: variants[name] for name in variants if times[name] <= HOPELESS * times[fastest]}
             error = max(errors.values())
-            times = Pairs([], [])
+            samples = Pairs([], [])
             if error <= TOLERANCE:
-                ours_next, theirs_next = rotating(ours, problem), rotating(variants[fastest], problem)
-                times = paired(ours_next, theirs_next, pairs, settle=threads > 1)
+                calls = calls_in_sample(timed(our_call)[0]), calls_in_sample(times[fastest])
+                samples = paired(our_call, rotating(variants[fastest], problem), calls, pairs)
         yield {
             "network": layer.network,
             "layer": layer.name,
@@ -90,8 +92,8 @@ def measure(
             "error": error,
             "first_ours": record.seconds(our_first),
             "first_theirs": record.seconds(firsts[fastest]),
-            "ours": [record.seconds(time) for time in times.ours],
-            "theirs": [record.seconds(time) for time in times.theirs],
+            "ours": [record.seconds(time) for time in samples.ours],
+            "theirs": [record.seconds(time) for time in samples.theirs],
         }
 
 
@@ -128,7 +130,18 @@ def _milliseconds(values: Sequence[float]) -> str:
 
 def results_table(rows: Sequence[Row] | deque[Row], title: str) -> Table:
     """The rows with their times: min / median in ms."""
-    header = ["layer", "pass", "threads", "against", "error", "first call", "ours, ms", "theirs, ms", "GFLOP/s", "pairs"]
+    header = [
+        "layer",
+        "pass",
+        "threads",
+        "against",
+        "error",
+        "first call",
+        "ours, ms",
+        "theirs, ms",
+        "GFLOP/s",
+        "pairs",
+    ]
     table = Table(*header, "speed-up", title=title, caption="speed-up: median of their time / ours", box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*cells(row))
@@ -154,7 +167,7 @@ def run(chosen: Sequence[Layer], libraries: Sequence[str], arguments: Any, conso
     bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     total = len(chosen) * len(arguments.passes) * len(libraries) * len(arguments.threads)
     task = bar.add_task("", total=total)
-    with Live(bar, console=console, transient=True) as live:
+    with Live(bar, console=console, transient=True, auto_refresh=False) as live:  # no refresh while a row is timed
         for layer in chosen:
             bar.update(task, description=f"{layer.network} {layer.name}")
             problem = Problem(layer.geometry)
@@ -163,7 +176,7 @@ def run(chosen: Sequence[Layer], libraries: Sequence[str], arguments: Any, conso
                     rows.append(row)
                     latest.append(row)
                     bar.advance(task)
-                    live.update(Group(results_table(latest, "Latest rows"), bar))
+                    live.update(Group(results_table(latest, "Latest rows"), bar), refresh=True)
     return rows
 
 

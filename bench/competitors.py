@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy_conv
+import numpy_taps
 from problems import Array, Problem
 
 from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
@@ -108,7 +109,7 @@ COMPETITORS: dict[str, dict[str, dict[str, Prepare]]] = {
         OURS: {"auto": _ours_forward},
         "numpy": {
             "columns": _numpy(numpy_conv.forward_columns),
-            "taps": _numpy(numpy_conv.forward_taps),
+            "taps": _numpy(numpy_taps.forward),
             "windows": _numpy(numpy_conv.forward_windows),
         },
         "torch": _torch_variants("forward"),
@@ -117,7 +118,7 @@ COMPETITORS: dict[str, dict[str, dict[str, Prepare]]] = {
         OURS: {"auto": _ours_grad_x},
         "numpy": {
             "columns": _numpy(numpy_conv.grad_x_columns),
-            "taps": _numpy(numpy_conv.grad_x_taps),
+            "taps": _numpy(numpy_taps.grad_x),
             "windows": _numpy(numpy_conv.grad_x_windows),
         },
         "torch": _torch_variants("grad_x"),
@@ -126,7 +127,7 @@ COMPETITORS: dict[str, dict[str, dict[str, Prepare]]] = {
         OURS: {"auto": _ours_grad_weight},
         "numpy": {
             "columns": _numpy(numpy_conv.grad_weight_columns),
-            "taps": _numpy(numpy_conv.grad_weight_taps),
+            "taps": _numpy(numpy_taps.grad_weight),
             "windows": _numpy(numpy_conv.grad_weight_windows),
         },
         "torch": _torch_variants("grad_weight"),

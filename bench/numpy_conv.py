@@ -1,8 +1,7 @@
-"""Convolution in NumPy, as fast as we could write it, in three ways.
+"""Convolution in NumPy, as fast as we could write it: patches at once; `numpy_taps` has the third way.
 
 ``windows``  `sliding_window_view` and one `einsum`, which NumPy turns into a matrix product where it can
 ``columns``  patches copied into the rows of a matrix (im2col), a few images at a time, and BLAS; grad_x adds rows back
-``taps``     one product per tap of the kernel, with a strided view of the images; for depthwise a product of numbers
 
 Each function prepares memory and weights outside the timed call and returns what is timed: a function of the number of
 the copy of the inputs.
@@ -11,6 +10,7 @@ the copy of the inputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from fastconv.geometry import Conv2dGeometry
 
 Compute = Callable[[int], Array]
 
-# Patches of as many images as fit in this are one matrix: large enough for BLAS, small enough for the outer cache.
-COLUMN_BYTES = 16 << 20
+# As many images as fit in this make one matrix: large enough for BLAS, small enough for the outer cache.
+BLOCK_BYTES = 16 << 20
+FLOAT_BYTES = 4
 # The two operands at once: einsum then looks for a matrix product.
 PAIR = ["einsum_path", (0, 1)]
 
@@ -34,14 +35,19 @@ class Images:
         g = self.geometry = geometry
         (top, bottom), (left, right) = g.padding
         self.padded = np.zeros((g.N, g.IH + top + bottom, g.IW + left + right, g.IC), np.float32)
-        self.inside = self.padded[:, top : top + g.IH, left : left + g.IW]
+        self.inside = slice(None), slice(top, top + g.IH), slice(left, left + g.IW)
 
     def pad(self, x: Array) -> Array:
         """The images with their border; without a border, themselves."""
         if self.padded.shape == x.shape:
             return x
-        self.inside[...] = x
+        self.padded[self.inside] = x
         return self.padded
+
+    def blocks(self, image_bytes: int) -> list[slice]:
+        """The batch cut into blocks of `BLOCK_BYTES`, or of one image."""
+        images = max(1, min(self.geometry.N, BLOCK_BYTES // image_bytes))
+        return [slice(n, min(n + images, self.geometry.N)) for n in range(0, self.geometry.N, images)]
 
     def windows(self, x: Array) -> Any:
         """View (N, OH, OW, IC, KH, KW) of all patches."""
@@ -67,9 +73,8 @@ class Columns(Images):
         super().__init__(geometry)
         g = geometry
         image = (g.OH, g.OW, g.KH, g.KW, g.IC // g.G)
-        images = max(1, min(g.N, COLUMN_BYTES // (4 * g.G * int(np.prod(image)))))
-        self.buffer = np.empty((g.G, images, *image), np.float32)
-        self.blocks = [slice(n, min(n + images, g.N)) for n in range(0, g.N, images)]
+        self.matrix_blocks = self.blocks(FLOAT_BYTES * g.G * prod(image))
+        self.buffer = np.empty((g.G, self.matrix_blocks[0].stop, *image), np.float32)
 
     def patches(self, padded: Array) -> Array:
         """The matrices of a block of images; a view of the images where a patch is a pixel."""
@@ -77,7 +82,7 @@ class Columns(Images):
         if g.KH * g.KW * g.G == 1:
             (_, _, seen), *_ = self.taps(padded)
             return seen.reshape(1, -1, g.IC)
-        buffer = self.buffer[:, : len(padded)]
+        buffer: Array = self.buffer[:, : len(padded)]
         for kh, kw, seen in self.taps(padded):
             buffer[..., kh, kw, :] = np.moveaxis(by_group(g, seen), 3, 0)
         return buffer.reshape(g.G, -1, g.KH * g.KW * (g.IC // g.G))
@@ -85,7 +90,8 @@ class Columns(Images):
     def matrices(self, grad_out: Array) -> Array:
         """The pixels of a block of results as (G, pixels, OC / G)."""
         g = self.geometry
-        return np.moveaxis(by_group(g, grad_out), 3, 0).reshape(g.G, -1, g.OC // g.G)
+        pixels: Array = np.moveaxis(by_group(g, grad_out), 3, 0)
+        return pixels.reshape(g.G, -1, g.OC // g.G)
 
     def weights(self, weight: Array) -> Array:
         """(G, KH * KW * IC / G, OC / G)."""
@@ -160,10 +166,13 @@ def forward_columns(problem: Problem) -> Compute:
 
     def compute(copy: int) -> Array:
         padded, out = images.pad(problem.x[copy]), np.empty(g.out_shape, np.float32)
-        for block in images.blocks:
-            product = images.patches(padded[block]) @ weights[copy]
-            pixels = product.reshape(g.G, -1, g.OH, g.OW, g.OC // g.G)
-            by_group(g, out[block])[...] = np.moveaxis(pixels, 0, 3)
+        for block in images.matrix_blocks:
+            patches = images.patches(padded[block])
+            if g.G == 1:
+                np.matmul(patches[0], weights[copy][0], out=out[block].reshape(-1, g.OC))
+            else:
+                pixels = (patches @ weights[copy]).reshape(g.G, -1, g.OH, g.OW, g.OC // g.G)
+                by_group(g, out[block])[...] = np.moveaxis(pixels, 0, 3)
         return out
 
     return compute
@@ -174,13 +183,16 @@ def grad_x_columns(problem: Problem) -> Compute:
     weights = [np.ascontiguousarray(images.weights(weight).swapaxes(1, 2)) for weight in problem.weight]
 
     def compute(copy: int) -> Array:
-        images.padded.fill(0)
-        for block in images.blocks:
+        if g.KH * g.KW * g.G == 1 and g.stride == (1, 1) and images.padded.shape == g.x_shape:
+            pixels: Array = problem.grad_out[copy].reshape(-1, g.OC) @ weights[copy][0]
+            return pixels.reshape(g.x_shape)
+        grad_x = np.zeros(images.padded.shape, np.float32)
+        for block in images.matrix_blocks:
             product = images.matrices(problem.grad_out[copy][block]) @ weights[copy]
             columns = product.reshape(g.G, -1, g.OH, g.OW, g.KH, g.KW, g.IC // g.G)
-            for kh, kw, seen in images.taps(images.padded[block]):
+            for kh, kw, seen in images.taps(grad_x[block]):
                 seen += np.moveaxis(columns[..., kh, kw, :], 0, 3).reshape(seen.shape)
-        return images.inside.copy()
+        return grad_x[images.inside]
 
     return compute
 
@@ -190,71 +202,9 @@ def grad_weight_columns(problem: Problem) -> Compute:
 
     def compute(copy: int) -> Array:
         padded = images.pad(problem.x[copy])
-        products = (
-            images.patches(padded[block]).swapaxes(1, 2) @ images.matrices(problem.grad_out[copy][block])
-            for block in images.blocks
-        )
-        total: Array = sum(products, start=np.float32(0))
+        total = np.zeros((g.G, g.KH * g.KW * (g.IC // g.G), g.OC // g.G), np.float32)
+        for block in images.matrix_blocks:
+            total += images.patches(padded[block]).swapaxes(1, 2) @ images.matrices(problem.grad_out[copy][block])
         return np.moveaxis(total, 0, 1).reshape(g.weight_shape)
 
     return compute
-
-
-def forward_taps(problem: Problem) -> Compute:
-    g, images = problem.geometry, Images(problem.geometry)
-
-    def compute(copy: int) -> Array:
-        out, product = np.zeros(g.out_shape, np.float32), np.empty(g.out_shape, np.float32)
-        for kh, kw, seen in images.taps(images.pad(problem.x[copy])):
-            out += tap_product(g, "nhwgi,igo->nhwgo", seen, problem.weight[copy][kh, kw], product)
-        return out
-
-    return compute
-
-
-def grad_x_taps(problem: Problem) -> Compute:
-    g, images = problem.geometry, Images(problem.geometry)
-
-    def compute(copy: int) -> Array:
-        images.padded.fill(0)
-        product = np.empty((g.N, g.OH, g.OW, g.IC), np.float32)
-        for kh, kw, seen in images.taps(images.padded):
-            seen += tap_product(g, "nhwgo,igo->nhwgi", problem.grad_out[copy], problem.weight[copy][kh, kw], product)
-        return images.inside.copy()
-
-    return compute
-
-
-def grad_weight_taps(problem: Problem) -> Compute:
-    g, images = problem.geometry, Images(problem.geometry)
-
-    def compute(copy: int) -> Array:
-        grad_out = problem.grad_out[copy]
-        grad_weight = np.empty(g.weight_shape, np.float32)
-        product = np.empty(g.out_shape, np.float32)
-        for kh, kw, seen in images.taps(images.pad(problem.x[copy])):
-            if one_number_per_tap(g):
-                np.multiply(seen, grad_out, out=product).sum(axis=(0, 1, 2), out=grad_weight[kh, kw, 0])
-            elif g.G == 1:
-                grad_weight[kh, kw] = np.tensordot(seen, grad_out, axes=((0, 1, 2), (0, 1, 2)))
-            else:
-                sums = np.einsum("nhwgi,nhwgo->igo", by_group(g, seen), by_group(g, grad_out))
-                grad_weight[kh, kw] = sums.reshape(-1, g.OC)
-        return grad_weight
-
-    return compute
-
-
-def one_number_per_tap(g: Conv2dGeometry) -> bool:
-    """Depthwise with as many outputs as inputs: no matrices, only numbers."""
-    return g.is_depthwise and g.OC == g.IC
-
-
-def tap_product(g: Conv2dGeometry, subscripts: str, pixels: Array, matrix: Array, product: Array) -> Array:
-    """The pixels times the (IC / G, OC) matrix of one tap, or its transpose, into *product*."""
-    if one_number_per_tap(g):
-        return np.multiply(pixels, matrix[0], out=product)
-    if g.G == 1:
-        return np.matmul(pixels, matrix if subscripts.startswith("nhwgi") else matrix.T, out=product)
-    np.einsum(subscripts, by_group(g, pixels), by_group(g, matrix), out=by_group(g, product))
-    return product

@@ -24,6 +24,7 @@ import record
 from competitors import COMPETITORS, LIBRARIES, OURS, PASSES
 from problems import Layer, Problem, layers
 from record import Row
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -32,7 +33,7 @@ from timing import Pairs, paired, timed
 from fastconv.geometry import conv2d_geometry
 
 IMPORT_PAIRS = 5
-ROUNDS = 3
+WARM_CALLS = 5
 CALL_PAIRS = 15
 # Large enough for the parallel kernels, which take longest to compile.
 FIRST_LAYER = ("keras_mnist", "conv2d_1")
@@ -44,19 +45,16 @@ def import_row() -> Row:
     ours, theirs = (partial(_python, f"import {name}") for name in ("fastconv", "numba"))
     for call in (ours, theirs):
         call()  # Python writes its byte code
-    return _row("import", "import numba", paired(ours, theirs, IMPORT_PAIRS, settle=False))
+    return _row("import", "import numba", paired(ours, theirs, (1, 1), IMPORT_PAIRS))
 
 
 def first_call_rows(direction: str) -> list[Row]:
     """First calls in new processes: with an empty cache, and again with the cache that the first has filled."""
     code = f"import startup; startup.print_first_call({direction!r})"
-    cold, warm = [], []
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as cache:
-            cold.append(float(_python(code, cache)))
-            warm.append(float(_python(code, cache)))
+    with tempfile.TemporaryDirectory() as cache:
+        cold, *warm = (float(_python(code, cache)) for _ in range(1 + WARM_CALLS))
     return [
-        _row(f"first {direction}, empty cache", "", Pairs(cold, [])),
+        _row(f"first {direction}, empty cache", "", Pairs([cold], [])),
         _row(f"first {direction}, warm cache", "", Pairs(warm, [])),
     ]
 
@@ -106,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += first_call_rows(direction)
     for direction in PASSES:
         rows += small_call_rows(direction)
-    table = Table("what", "fastconv (ms)", "against", "theirs (ms)", title="Medians")
+    table = Table("what", "fastconv, ms", "against", "theirs, ms", title="Medians", box=SIMPLE_HEAD)
     for row in rows:
         theirs = f"{1e3 * median(row['theirs']):.3f}" if row["theirs"] else ""
         table.add_row(row["name"], f"{1e3 * median(row['ours']):.3f}", row["rival"], theirs)

@@ -21,6 +21,9 @@ import record
 from record import Row
 from rich.console import Console
 
+# From here on a number needs no digits behind the point.
+WHOLE = 100
+
 README = Path(__file__).parent.parent / "README.md"
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
@@ -64,7 +67,9 @@ def _loss(row: Row) -> list[str]:
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
-    return f"{1e3 * median(seconds):.3g}"
+    """The median, with three digits or all in front of the point."""
+    milliseconds = 1e3 * median(seconds)
+    return f"{milliseconds:,.0f}" if milliseconds >= WHOLE else f"{milliseconds:.3g}"
 
 
 def startup_table(rows: Sequence[Row]) -> str:

@@ -66,7 +66,7 @@ def test_losses_and_wrong_values_are_shown(readme: Path, results: Path) -> None:
     text = readme.read_text()
     assert "| 8.00 (won) | 0.50 (lost) | 1 of 3, 1 with wrong values |" in text
     assert "The 1 rows where fastconv is slower" in text
-    assert "| net lost | forward against numpy taps | 1 | 2e+03 | 1e+03 | 0.50 |" in text
+    assert "| net lost | forward against numpy taps | 1 | 2,000 | 1,000 | 0.50 |" in text
 
 
 def test_check_fails_without_a_table_and_without_its_results(readme: Path, results: Path) -> None:

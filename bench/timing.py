@@ -10,18 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 # A sample is as many calls as fill this time: the clock, waking the threads and an interrupt are small beside it.
 SAMPLE_SECONDS = 0.005
-# After a parallel region the threads of an OpenMP runtime spin for milliseconds, waiting for the next one.  Two
-# libraries bring two runtimes: a sample that followed at once would share its cores with the other's idle threads.
-SETTLE_SECONDS = 0.015
 # A slow call gets fewer pairs than asked for, so that a whole table takes minutes: no new pair starts after this time,
 # but at least so many are taken.
-PAIRS_SECONDS = 0.7
+PAIRS_SECONDS = 0.6
 LEAST_PAIRS = 3
+# See `settle`: one look, the share of it that counts as busy, and the looks after which we go on all the same.
+LOOK_SECONDS = 0.001
+BUSY_SHARE = 0.25
+MOST_LOOKS = 100
 
 
 def timed(call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
@@ -33,11 +34,29 @@ def timed(call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
     return (perf_counter() - start) / calls, result
 
 
-def sample(call: Callable[[], Any]) -> tuple[float, int]:
-    """Seconds of one call over a whole sample, and the calls that fill one."""
-    calls = ceil(SAMPLE_SECONDS / timed(call)[0])
-    seconds = timed(call, calls)[0]
-    return seconds, ceil(SAMPLE_SECONDS / seconds)
+def usual(call: Callable[[], Any], before: float) -> float:
+    """Seconds of one call over a whole sample, or *before*, the time of its first call, where that fills one."""
+    if before >= SAMPLE_SECONDS:
+        return before
+    return timed(call, calls_in_sample(timed(call)[0]))[0]
+
+
+def calls_in_sample(seconds: float) -> int:
+    """Calls of so many *seconds* each that fill a sample."""
+    return ceil(SAMPLE_SECONDS / seconds)
+
+
+def settle() -> None:
+    """Wait until the threads of the last call sleep.
+
+    After a parallel region the threads of OpenMP spin for about 5 ms, those of OpenBLAS for 50 ms, waiting for the next
+    one.  Each library brings its own threads: a sample that followed at once would share its cores with them.
+    """
+    for _ in range(MOST_LOOKS):
+        before = process_time()
+        sleep(LOOK_SECONDS)
+        if process_time() - before < BUSY_SHARE * LOOK_SECONDS:
+            return
 
 
 @dataclass(frozen=True)
@@ -53,23 +72,21 @@ class Pairs:
         return median(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
 
-def paired(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, *, settle: bool) -> Pairs:
-    """Time two calls in turns; both have run before.
+def paired(ours: Callable[[], Any], theirs: Callable[[], Any], calls: tuple[int, int], pairs: int) -> Pairs:
+    """Time two calls, which have run before, in turns.
 
     Parameters
     ----------
     ours, theirs : callable without arguments
+    calls : (int, int)
+        Calls in one sample of ours and of theirs.
     pairs : int
         Pairs to take, fewer where they would need more than `PAIRS_SECONDS`.
-    settle : bool
-        Wait before each sample until the other library's threads sleep; needed with more than one thread.
     """
-    calls = [sample(call)[1] for call in (ours, theirs)]
     result = Pairs([], [])
     start = perf_counter()
     while len(result.ours) < pairs and (len(result.ours) < LEAST_PAIRS or perf_counter() - start < PAIRS_SECONDS):
         for call, count, seconds in zip((ours, theirs), calls, (result.ours, result.theirs), strict=True):
-            if settle:
-                sleep(SETTLE_SECONDS)
+            settle()
             seconds.append(timed(call, count)[0])
     return result

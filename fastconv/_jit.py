@@ -11,7 +11,6 @@ own cache key          see `KernelCache`
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -49,14 +48,14 @@ class KernelCache(caching.FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError):
-            # Written by another version, whose argument types are gone, or damaged: start afresh.
+        except Exception:
+            # Written by another version, whose argument types are gone, or damaged: start afresh, whatever it is.
             self.flush()
             return None
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         numba_key = super()._index_key(sig, codegen)
-        return (*numba_key, _source_fingerprint(), tuple(_OPTIONS), self._parallel, config.BOUNDSCHECK)
+        return (*numba_key, _source_fingerprint(), tuple(_OPTIONS.items()), self._parallel, config.BOUNDSCHECK)
 
 
 def _compile(function: Callable[..., Any], parallel: bool) -> Any:

@@ -28,7 +28,7 @@ from fastconv import __version__, dispatch, functional, plots, threads
 from fastconv.cpu import codegen, tiles, update
 from fastconv.keras import Sequential, callbacks, datasets, layers, losses, optimizers, utils
 
-EXIT_OK, EXIT_MISSED, EXIT_USAGE = 0, 1, 2
+EXIT_OK, EXIT_MISSED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_EPOCHS = 12
 DEFAULT_BATCH_SIZE = 32
 #: Adam's rate in the first epoch; it falls along a cosine to almost 0 in the last one, for a steadier end.
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, ImportError) as error:
         Console(stderr=True, highlight=False).print(f"[red]fastconv: {escape(str(error))}[/red]", soft_wrap=True)
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return status
 
 

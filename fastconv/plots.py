@@ -42,7 +42,10 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     names = [name for name in history if not name.startswith("val_")]
     figure = _figure(4.6 * len(names), 3.6)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for label, key, colour in (("training", name, _TRAINING_COLOUR), ("test", f"val_{name}", _VALIDATION_COLOUR)):
+        for label, key, colour in (
+            ("training", name, _TRAINING_COLOUR),
+            ("validation", f"val_{name}", _VALIDATION_COLOUR),
+        ):
             if key in history:
                 epochs = range(1, len(history[key]) + 1)
                 axes.plot(epochs, history[key], marker="o", markersize=4, color=colour, label=label)

@@ -87,7 +87,7 @@ BY_NAME = {case.name: case for case in CASES}
 
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """Whole numbers from -3 to 3: every product and sum of a test is exact, in any order, so results compare with ==."""
+    """Whole numbers from -3 to 3: every product and sum is exact, in any order, so results compare with ==."""
     return rng.integers(-3, 4, shape).astype(dtype)
 
 
@@ -125,7 +125,7 @@ def assert_exact(actual: NDArray[Any], expected: NDArray[Any], geometry: Conv2dG
 
 
 def rounding(expected: NDArray[Any], length: int, dtype: DTypeLike = np.float32) -> float:
-    """The documented size of a rounding error: ``eps * sqrt(length)`` of a typical result, *length* numbers in each sum.
+    """The documented size of a rounding error: ``eps * sqrt(length)`` of a typical result, a sum of *length* products.
 
     Times 4, because the test looks at the largest of many errors.
     """

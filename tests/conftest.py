@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-# Numba reads the directory when it is imported, so it is set before any test module is.  A cache of its own for each run,
-# shared with the processes that tests start: kernels are compiled once, and a cache filled earlier in another mode (with
+# Numba reads the directory when it is imported, so it is set before any test module is.  Each run has its own cache,
+# which the processes that tests start share: kernels are compiled once, and a cache filled earlier in another mode (by
 # other options, for another CPU) cannot hide what this run is meant to show.
 _OWN_CACHE = None if "NUMBA_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="fastconv-kernels-")
 if _OWN_CACHE is not None:
@@ -39,7 +39,9 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
 
     def run(source: str, package: Path = PACKAGE, **settings: str | None) -> str:
         script = tmp_path / "script.py"
-        script.write_text(source)
+        # An unchanged script keeps its time: Numba's cache takes a newer one for an edited one.
+        if not script.exists() or script.read_text() != source:
+            script.write_text(source)
         # Bytecode is not written: Python would take an edit within the same second for no edit.
         environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1", **settings}
         done = subprocess.run(

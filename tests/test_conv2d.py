@@ -25,9 +25,7 @@ def test_every_algorithm_computes_every_case_exactly(case, algorithm):
     a, wide = exact_arrays(g), exact_arrays(g, np.float64)
     plain = reference.conv2d(g, wide.x, wide.weight)
     assert_exact(conv2d(a.x, a.weight, algorithm=algorithm, **case.options), plain, g)
-    fused = conv2d(
-        a.x, a.weight, a.bias, residual=a.residual, activation="relu", algorithm=algorithm, **case.options
-    )
+    fused = conv2d(a.x, a.weight, a.bias, residual=a.residual, activation="relu", algorithm=algorithm, **case.options)
     assert fused.dtype == np.float32
     assert_exact(fused, np.maximum(plain + wide.bias + wide.residual, 0), g)
 
@@ -107,7 +105,9 @@ def test_nan_and_infinity_pass_through_as_in_pytorch(name):
     theirs = torch.nn.functional.conv2d(
         torch.from_numpy(a.x.transpose(0, 3, 1, 2).astype(np.float64)),
         torch.from_numpy(a.weight.transpose(3, 2, 0, 1).astype(np.float64)),
-        **{"stride": g.stride, "dilation": g.dilation, "groups": g.G},
+        stride=g.stride,
+        dilation=g.dilation,
+        groups=g.G,
         padding=tuple(side[0] for side in g.padding),
     )
     assert not np.isfinite(ours).all()
@@ -115,7 +115,7 @@ def test_nan_and_infinity_pass_through_as_in_pytorch(name):
 
 
 def test_an_activation_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="activation must be one of .*'relu'.*Received: activation='ReLU'"):
+    with pytest.raises(ValueError, match=r"activation must be one of .*'relu'.*Received: activation='ReLU'"):
         conv2d(np.zeros((3, 3, 1)), np.zeros((2, 2, 1, 1)), activation="ReLU")
 
 
@@ -123,5 +123,7 @@ def test_bias_and_residual_must_fit_the_result():
     x, weight = np.zeros((2, 5, 4, 3), np.float32), np.zeros((3, 2, 3, 7), np.float32)
     with pytest.raises(ValueError, match=r"bias must have shape \(7,\). Received: bias.shape=\(3,\)"):
         conv2d(x, weight, np.zeros(3, np.float32))
-    with pytest.raises(ValueError, match=r"residual must have the shape of the result, \(2, 3, 3, 7\). Received: .*1\)"):
+    with pytest.raises(
+        ValueError, match=r"residual must have the shape of the result, \(2, 3, 3, 7\). Received: .*1\)"
+    ):
         conv2d(x, weight, residual=np.zeros((2, 3, 3, 1), np.float32))

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from cases import BY_NAME, CASES, assert_exact, exact_arrays, normal_arrays, rounding
-from hypothesis import given, note, settings
-from hypothesis import strategies as st
+from hypothesis import given, note, settings, strategies as st
 
 from fastconv.dispatch import CONV2D
 from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_bias, conv2d_grad_weight, conv2d_grad_x
@@ -23,9 +22,7 @@ ACCEPTED = [
 def test_every_algorithm_computes_every_gradient_exactly(case, algorithm):
     g = case.geometry
     a, wide = exact_arrays(g), exact_arrays(g, np.float64)
-    grad_x, grad_weight, grad_bias = conv2d_backward(
-        a.grad_out, a.x, a.weight, algorithm=algorithm, **case.options
-    )
+    grad_x, grad_weight, grad_bias = conv2d_backward(a.grad_out, a.x, a.weight, algorithm=algorithm, **case.options)
     assert grad_x.dtype == grad_weight.dtype == grad_bias.dtype == np.float32
     assert_exact(grad_x, reference.conv2d_grad_x(g, wide.grad_out, wide.weight), g)
     assert_exact(grad_weight, reference.conv2d_grad_weight(g, wide.x, wide.grad_out), g)
@@ -65,9 +62,7 @@ def geometries(draw):
     of_group = draw(st.sampled_from([1, 1, 2, 3, 7, 17]))
     outputs = groups * draw(st.sampled_from([1, 2, 5, 11, 17, 33]))
     side = st.tuples(st.integers(0, 4), st.integers(0, 4))
-    padding = draw(
-        st.sampled_from(["same", "same_lower", "valid"]) | st.integers(0, 4) | side | st.tuples(side, side)
-    )
+    padding = draw(st.sampled_from(["same", "same_lower", "valid"]) | st.integers(0, 4) | side | st.tuples(side, side))
     # without padding, the image must hold the kernel
     IH = (KH - 1) * dilation[0] + draw(st.integers(1, 12))
     IW = (KW - 1) * dilation[1] + draw(st.integers(1, 12))
@@ -106,7 +101,9 @@ def test_random_problems_are_exact_and_the_three_passes_are_adjoint(geometry, se
     assert product == np.sum(whole(a.weight) * whole(grad_weight))
 
 
-@pytest.mark.parametrize("name", ["one channel in and out", "grouped, strided tail", "depthwise strided", "dilated strided"])
+@pytest.mark.parametrize(
+    "name", ["one channel in and out", "grouped, strided tail", "depthwise strided", "dilated strided"]
+)
 def test_the_adjoint_identity_holds_for_float64_up_to_rounding(name):
     case = BY_NAME[name]
     a = normal_arrays(case.geometry, np.float64)

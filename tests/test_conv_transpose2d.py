@@ -93,9 +93,7 @@ def test_it_undoes_the_shapes_of_conv2d_and_equals_its_gradient(case):
     grad_out, weight = integers(rng, g.out_shape), integers(rng, g.weight_shape)
     left_over = tuple(
         (extent + sum(side) - (k - 1) * d - 1) % s
-        for extent, side, k, d, s in zip(
-            (g.IH, g.IW), g.padding, (g.KH, g.KW), g.dilation, g.stride, strict=True
-        )
+        for extent, side, k, d, s in zip((g.IH, g.IW), g.padding, (g.KH, g.KW), g.dilation, g.stride, strict=True)
     )
     out = conv_transpose2d(grad_out, weight, output_padding=left_over, **{**case.options, "padding": g.padding})
     np.testing.assert_array_equal(out, conv2d_grad_x(grad_out, weight, g.x_shape, **case.options))
@@ -165,5 +163,7 @@ def test_bad_shapes_are_refused():
     x, weight = np.zeros((1, 3, 5, 4), np.float32), np.zeros((3, 2, 7, 4), np.float32)
     with pytest.raises(ValueError, match=r"bias must have shape \(7,\). Received: bias.shape=\(4,\)"):
         conv_transpose2d(x, weight, np.zeros(4, np.float32))
-    with pytest.raises(ValueError, match=r"grad_out must have the shape of the result, \(1, 5, 6, 7\). Received: .*6, 4"):
+    with pytest.raises(
+        ValueError, match=r"grad_out must have the shape of the result, \(1, 5, 6, 7\). Received: .*6, 4"
+    ):
         conv_transpose2d_backward(np.zeros((1, 5, 6, 4), np.float32), x, weight)

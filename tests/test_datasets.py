@@ -131,6 +131,14 @@ def test_the_sample_shares_no_image_between_training_and_test():
     assert not {image.tobytes() for image in x_train} & {image.tobytes() for image in x_test}
 
 
+def test_the_sample_is_drawn_from_the_full_sets_own_split():
+    if not (datasets.SYSTEM_DIRECTORY / "fashion-mnist").is_dir():
+        pytest.skip("the full Fashion-MNIST is not installed on this machine")
+    for (x, y), (x_sample, y_sample) in zip(datasets.fashion_mnist.load_data(), datasets.load_sample(), strict=True):
+        full = {(image.tobytes(), label) for image, label in zip(x, y, strict=True)}
+        assert {(image.tobytes(), label) for image, label in zip(x_sample, y_sample, strict=True)} <= full
+
+
 def write_folder(root, classes, count, mode="L", size=(12, 9)):
     image_module = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     for label, name in enumerate(classes):

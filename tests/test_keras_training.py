@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastconv.keras import initializers, losses, metrics, optimizers, utils
-from fastconv.keras.layers.base import Variable
+from fastconv.keras.layers.variable import Variable
 
 
 def sgd(momentum, nesterov):
@@ -90,8 +90,7 @@ def test_the_gradient_of_a_loss_is_that_of_the_mean():
     rng = np.random.default_rng(2)
     logits, labels = rng.standard_normal((5, 3)), rng.integers(0, 3, 5)
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
-    value, gradient = loss.value_and_gradient(labels, logits)
-    assert value == pytest.approx(loss(labels, logits))
+    gradient = loss.gradient(labels, logits)
     direction = rng.standard_normal((5, 3))
     slope = (loss(labels, logits + 1e-6 * direction) - loss(labels, logits - 1e-6 * direction)) / 2e-6
     assert (gradient * direction).sum() == pytest.approx(slope, rel=1e-6)

@@ -26,7 +26,7 @@ def test_training_curves_have_a_panel_per_quantity_and_a_line_per_series():
     assert [line.get_ydata().tolist() for line in loss.lines] == [[1.0, 0.5], [1.1, 0.6]]
     assert [line.get_xdata().tolist() for line in accuracy.lines] == [[1, 2]]
     assert loss.get_title(loc="left") == "Loss"
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "test"]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "validation"]
 
 
 def test_confusion_matrix_is_coloured_by_share_and_labelled_with_counts():

@@ -8,7 +8,15 @@ from fastconv.reference import conv as reference
 
 TINY = (
     ConvCase("plain", (2, 4, 3, 2), (2, 3, 2, 3), padding=1),
-    ConvCase("everything at once", (2, 5, 6, 4), (2, 3, 2, 6), stride=(2, 1), padding=((1, 2), (0, 3)), dilation=(2, 3), groups=2),
+    ConvCase(
+        "everything at once",
+        (2, 5, 6, 4),
+        (2, 3, 2, 6),
+        stride=(2, 1),
+        padding=((1, 2), (0, 3)),
+        dilation=(2, 3),
+        groups=2,
+    ),
 )
 
 

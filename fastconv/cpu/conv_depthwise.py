@@ -77,8 +77,9 @@ _one_pixel = _pixel_run(1)
 def _forward_tasks(x, weight, bias, residual, out_array, shape, activation, first_task, last_task):
     """Tasks [first_task, last_task) of the forward pass; a task is one output row (n, oh).
 
-    Channels outermost, a vector at a time, so that the taps of the kernel stay in the L1 cache along the row; then
-    pixels, eight at a time where the kernel lies inside the image.  Each output element has one writer.
+    Pixels outermost, eight at a time where the kernel lies inside the image, then channels, a vector at a time: memory
+    is read in order, and what part of the kernel lies inside is found out once for all channels.  Each output element
+    has one writer.
     """
     s = shape
     x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
@@ -90,25 +91,40 @@ def _forward_tasks(x, weight, bias, residual, out_array, shape, activation, firs
         ih = oh * s.stride_h - s.pad_top
         rows = _inside(ih, s.dilation_h, s.KH, s.IH)
         row_at = (n * s.OUT_H + s.start_h + s.step_h * oh) * s.OUT_W + s.start_w
-        for channel in range(0, s.OC, lanes):
-            count = min(lanes, s.OC - channel)
-            ow = 0
-            while ow < s.OW:
-                iw = ow * s.stride_w - s.pad_left
-                out_at = (row_at + s.step_w * ow) * s.OC
-                last_read = iw + (_PIXELS - 1) * s.stride_w + (s.KW - 1) * s.dilation_w
-                if iw >= 0 and last_read < s.IW and ow + _PIXELS <= s.OW:
-                    columns = (0, s.KW)
+        ow = 0
+        while ow < s.OW:
+            iw = ow * s.stride_w - s.pad_left
+            out_at = (row_at + s.step_w * ow) * s.OC
+            last_read = iw + (_PIXELS - 1) * s.stride_w + (s.KW - 1) * s.dilation_w
+            if iw >= 0 and last_read < s.IW and ow + _PIXELS <= s.OW:
+                for channel in range(0, s.OC, lanes):
+                    count = min(lanes, s.OC - channel)
                     _many_pixels(
-                        x, weight, bias, residual, out, s, n, ih, iw, out_at, channel, count, rows, columns, activation
+                        x,
+                        weight,
+                        bias,
+                        residual,
+                        out,
+                        s,
+                        n,
+                        ih,
+                        iw,
+                        out_at,
+                        channel,
+                        count,
+                        rows,
+                        (0, s.KW),
+                        activation,
                     )
-                    ow += _PIXELS
-                else:
-                    columns = _inside(iw, s.dilation_w, s.KW, s.IW)
+                ow += _PIXELS
+            else:
+                columns = _inside(iw, s.dilation_w, s.KW, s.IW)
+                for channel in range(0, s.OC, lanes):
+                    count = min(lanes, s.OC - channel)
                     _one_pixel(
                         x, weight, bias, residual, out, s, n, ih, iw, out_at, channel, count, rows, columns, activation
                     )
-                    ow += 1
+                ow += 1
         if activation > _RELU:
             for ow in range(s.OW):
                 activate(out_array, (row_at + s.step_w * ow) * s.OC, s.OC, activation)

@@ -348,9 +348,10 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
 
 
 # grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into at most this
-# many parts, none smaller than a few strips.  The split follows from the geometry alone.
+# many parts, none of fewer pixels than a few strips.  The split follows from the geometry alone, not from the register
+# tile: it decides the order of a sum, which must be the same on every CPU.
 _TASKS_OF_GRAD_WEIGHT = 16
-_PIXELS_OF_SPLIT = 4 * _PIXELS_OF_BLOCK
+_PIXELS_OF_SPLIT = 448
 
 
 def _splits(geometry: Conv2dGeometry, tasks_of_split: int) -> int:

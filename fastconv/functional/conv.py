@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -175,7 +173,8 @@ def conv2d_backward(
 
     Notes
     -----
-    The three are `conv2d_grad_x`, `conv2d_grad_weight` and `conv2d_grad_bias`, which can be called on their own.
+    The three are what `conv2d_grad_x`, `conv2d_grad_weight` and `conv2d_grad_bias` return; they can be asked for one by
+    one.
 
     Examples
     --------
@@ -190,19 +189,16 @@ def conv2d_backward(
     >>> grad_weight.shape, float(grad_weight[0, 0, 0, 0]), grad_bias
     ((3, 3, 2, 5), 4.0, array([4., 4., 4., 4., 4.], dtype=float32))
     """
-    problem: dict[str, Any] = {
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-        "layout": layout,
-        "algorithm": algorithm,
-    }
-    return (
-        conv2d_grad_x(grad_out, weight, np.shape(x), **problem),
-        conv2d_grad_weight(grad_out, x, np.shape(weight), **problem),
-        conv2d_grad_bias(grad_out, layout=layout),
-    )
+    images = image_format("x", x, layout, _LAYOUTS)
+    x = images.enter("x", x)
+    grad_out = images.enter("grad_out", grad_out, x)
+    weight = weight_in("weight", weight, layout, x)
+    g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    grad_x = np.empty_like(x)
+    input_gradient(g, grad_out, weight, algorithm, grad_x)
+    grad_weight = weight_gradient(g, x, grad_out, algorithm)
+    grad_bias = column_sums(grad_out.reshape(-1, g.OC))
+    return images.leave(grad_x), weight_out(grad_weight, layout), np.asarray(grad_bias)
 
 
 def conv2d_grad_x(

@@ -24,11 +24,11 @@ class Loss:
         Whether predictions are logits; if not, they are probabilities, the result of a softmax.
     """
 
+    default_name = "loss"
+
     def __init__(self, from_logits: bool = False, name: str | None = None) -> None:
         self.from_logits = from_logits
         self.name = name or self.default_name
-
-    default_name = "loss"
 
     def targets(self, y_true: ArrayLike, classes: int) -> Any:
         """The labels in the form that `fastconv.softmax_cross_entropy` takes."""
@@ -40,16 +40,17 @@ class Loss:
         if not self.from_logits:
             # softmax(log(p)) is p / sum(p), so one formula serves both.
             predictions = np.log(np.maximum(predictions, _SMALLEST_PROBABILITY))
-        losses = functional.softmax_cross_entropy(predictions, self.targets(y_true, predictions.shape[-1]))
-        return float(losses.mean()) if len(losses) else 0.0
+        return self.mean(y_true, predictions)
 
-    def value_and_gradient(self, y_true: ArrayLike, logits: FloatArray) -> tuple[float, FloatArray]:
-        """The loss of a batch of logits and its gradient with respect to them."""
+    def mean(self, y_true: ArrayLike, logits: FloatArray) -> float:
+        """The loss of a batch of logits."""
+        losses = functional.softmax_cross_entropy(logits, self.targets(y_true, logits.shape[-1]))
+        return float(losses.mean(dtype=np.float64)) if len(losses) else 0.0
+
+    def gradient(self, y_true: ArrayLike, logits: FloatArray) -> FloatArray:
+        """The gradient of `mean` with respect to the logits."""
         targets = self.targets(y_true, logits.shape[-1])
-        losses = functional.softmax_cross_entropy(logits, targets)
-        share = 1 / max(len(losses), 1)
-        gradient = functional.softmax_cross_entropy_backward(share, logits, targets)
-        return float(losses.sum(dtype=np.float64)) * share, gradient
+        return functional.softmax_cross_entropy_backward(1 / max(len(logits), 1), logits, targets)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this loss again."""

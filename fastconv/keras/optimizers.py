@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv.arrays import FloatArray
 from fastconv.cpu.update import adam_update, sgd_update
-from fastconv.keras.layers.base import Variable
+from fastconv.keras.layers.variable import Variable
 from fastconv.keras.utils import named
 
 

@@ -12,19 +12,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fastconv.keras.layers.base import Layer, Shape, Variable
+from fastconv.keras.layers.base import Layer, Shape
+from fastconv.keras.layers.variable import Variable
 
 if TYPE_CHECKING:
-    from fastconv.keras.models import Sequential
+    from fastconv.keras.network import Network
 
 # Keras's widest table.
 _WIDTH = 88
 
 
-def print_summary(model: Sequential, print_fn: Callable[[str], object] | None = None) -> None:
+def print_summary(model: Network, print_fn: Callable[[str], object] | None = None) -> None:
     """Print the table of *model*, or hand its text to *print_fn*."""
     file = io.StringIO() if print_fn else sys.stdout
-    console = Console(file=file, highlight=False)
+    console = Console(file=file, highlight=False, width=_WIDTH if print_fn else None)
     console.width = min(console.width, _WIDTH)
     console.print(f'[bold]Model: "{escape(model.name)}"[/bold]')
     console.print(_layer_table(model.layers))

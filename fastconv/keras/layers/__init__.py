@@ -6,8 +6,9 @@ from typing import Any
 
 from fastconv.keras.layers.activation import Activation
 from fastconv.keras.layers.base import Layer
-from fastconv.keras.layers.conv import Conv2D, DepthwiseConv2D
+from fastconv.keras.layers.conv import Conv2D
 from fastconv.keras.layers.dense import Dense
+from fastconv.keras.layers.depthwise import DepthwiseConv2D
 from fastconv.keras.layers.dropout import Dropout
 from fastconv.keras.layers.norm import BatchNormalization
 from fastconv.keras.layers.pool import AveragePooling2D, GlobalAveragePooling2D, MaxPooling2D

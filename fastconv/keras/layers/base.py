@@ -11,47 +11,11 @@ from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
 from fastconv.keras import initializers
+from fastconv.keras.layers.variable import Variable, assign_all
 from fastconv.keras.utils import new_generator
 
 #: A shape with the batch axis, whose extent is None while it is not known.
 Shape = tuple[int | None, ...]
-
-
-class Variable:
-    """An array that a layer owns: a weight with its gradient, or a statistic that training keeps up to date."""
-
-    def __init__(self, name: str, value: FloatArray, trainable: bool = True) -> None:
-        self.name = name
-        self.value = value
-        self.trainable = trainable
-        self.gradient: FloatArray | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return self.value.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """dtype of the array."""
-        return self.value.dtype
-
-    def numpy(self) -> FloatArray:
-        """A copy of the array."""
-        return self.value.copy()
-
-    def assign(self, value: ArrayLike) -> None:
-        """Overwrite the array's content; the shape must be the same."""
-        array = np.asarray(value)
-        if array.shape != self.shape:
-            raise ValueError(f"{self.name} must have shape {self.shape}. Received: value.shape={array.shape}")
-        self.value[...] = array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
-        return np.array(self.value, dtype=dtype, copy=copy)
-
-    def __repr__(self) -> str:
-        return f"<Variable {self.name}, shape={self.shape}, dtype={self.dtype}>"
 
 
 class Layer:
@@ -196,16 +160,6 @@ def positive(name: str, value: Any) -> int:
 def snake_case(name: str) -> str:
     """``MaxPooling2D`` -> ``max_pooling2d``."""
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
-
-
-def assign_all(owner: str, variables: list[Variable], weights: list[FloatArray]) -> None:
-    """Overwrite *variables* with *weights*; nothing changes where one of them does not fit."""
-    shapes = [np.shape(weight) for weight in weights]
-    expected = [variable.shape for variable in variables]
-    if shapes != expected:
-        raise ValueError(f"{owner} has weights of shapes {expected}. Received: weights of shapes {shapes}")
-    for variable, weight in zip(variables, weights, strict=True):
-        variable.assign(weight)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Convolution layers."""
+"""The convolution layer, and what it shares with the depthwise one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastconv.keras.layers.base import Shape, positive
 from fastconv.keras.layers.images import ImageLayer, padding_of
 
 
-class _Convolution(ActivatedLayer, ImageLayer):
+class Convolution(ActivatedLayer, ImageLayer):
     """What `Conv2D` and `DepthwiseConv2D` share: all but the shape of the kernel."""
 
     def __init__(
@@ -88,7 +88,7 @@ class _Convolution(ActivatedLayer, ImageLayer):
         }
 
 
-class Conv2D(_Convolution):
+class Conv2D(Convolution):
     """Convolution of images with learned filters, a bias and an activation.
 
     ``out[oh, ow, oc] = activation(bias[oc] + sum over kh, kw, ic of x[oh * stride + kh, ow * stride + kw, ic] *
@@ -165,61 +165,3 @@ class Conv2D(_Convolution):
         super().build(input_shape)
         channels = self.nhwc(input_shape)[3]
         self.add_kernel(self.weight_shape(channels), self.kernel_initializer, self.filters)
-
-
-class DepthwiseConv2D(_Convolution):
-    """Convolution of each channel by itself with *depth_multiplier* filters.
-
-    Output channel ``c * depth_multiplier + m`` is input channel ``c`` filtered with ``kernel[:, :, c, m]``.
-
-    Parameters
-    ----------
-    kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias_initializer
-        As in `Conv2D`.
-    depth_multiplier : int
-        Filters per channel.
-    depthwise_initializer : str or Initializer
-        How the kernel is drawn.
-    **kwargs
-        ``name``, ``trainable``, ``dtype``, ``input_shape``.
-    """
-
-    def __init__(
-        self,
-        kernel_size: IntOrPair,
-        strides: IntOrPair = (1, 1),
-        padding: str = "valid",
-        depth_multiplier: int = 1,
-        data_format: str | None = None,
-        dilation_rate: IntOrPair = (1, 1),
-        activation: str | None = None,
-        use_bias: bool = True,
-        depthwise_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            dilation_rate,
-            use_bias,
-            bias_initializer,
-            data_format=data_format,
-            activation=activation,
-            **kwargs,
-        )
-        self.depth_multiplier = positive("depth_multiplier", depth_multiplier)
-        self.depthwise_initializer = initializers.get(depthwise_initializer)
-
-    def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
-        return (*self.kernel_size, 1, channels * self.depth_multiplier)
-
-    def groups_of(self, channels: int) -> int:
-        return channels
-
-    def build(self, input_shape: Shape) -> None:
-        super().build(input_shape)
-        channels = self.nhwc(input_shape)[3]
-        kernel_shape = (*self.kernel_size, channels, self.depth_multiplier)
-        self.add_kernel(kernel_shape, self.depthwise_initializer, channels * self.depth_multiplier)

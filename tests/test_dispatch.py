@@ -1,0 +1,96 @@
+"""The choice of an algorithm: what it depends on, how it is explained, what is refused."""
+
+import re
+
+import numpy as np
+import pytest
+from cases import BY_NAME, CASES
+
+from fastconv import dispatch, threads
+from fastconv.functional.conv import conv2d
+from fastconv.geometry import conv2d_geometry
+
+
+@pytest.fixture
+def fresh_choices():
+    """Choices are remembered; this test wants to see them made."""
+    dispatch.choose.cache_clear()
+    yield
+    dispatch.choose.cache_clear()
+
+
+def test_auto_is_depthwise_where_each_group_has_one_channel_and_direct_elsewhere():
+    chosen = {case.name: dispatch.choose("conv2d_forward", case.geometry, "auto").__module__ for case in CASES}
+    for name, module in chosen.items():
+        assert module == f"fastconv.cpu.conv_{'depthwise' if name.startswith('depthwise') else 'direct'}", name
+
+
+@pytest.mark.parametrize("operation", dispatch.OPERATIONS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_choice_looks_neither_at_the_batch_nor_at_the_threads(case, operation, monkeypatch, fresh_choices):
+    alone = dispatch.choose(
+        operation, conv2d_geometry((1, *case.x_shape[1:]), case.weight_shape, **case.options), "auto"
+    )
+    monkeypatch.setattr(threads, "worker_count", lambda work: 64)
+    many = dispatch.choose(
+        operation, conv2d_geometry((97, *case.x_shape[1:]), case.weight_shape, **case.options), "auto"
+    )
+    assert many is alone
+
+
+def test_an_algorithm_that_refuses_says_why():
+    x, weight = np.zeros((1, 5, 7, 6), np.float32), np.zeros((3, 3, 2, 6), np.float32)
+    message = (
+        r'algorithm="depthwise" needs one input channel in each group, here 2 \(groups=3\). '
+        r"Received: x=\(1, 5, 7, 6\) weight=\(3, 3, 2, 6\) "
+    )
+    with pytest.raises(ValueError, match=message):
+        conv2d(x, weight, groups=3, algorithm="depthwise")
+
+
+def test_an_unknown_algorithm_is_refused():
+    x, weight = np.zeros((1, 5, 7, 6), np.float32), np.zeros((3, 3, 6, 6), np.float32)
+    with pytest.raises(ValueError, match=r'algorithm must be one of "auto", .*"direct".*Received: algorithm='):
+        conv2d(x, weight, algorithm="fft")
+
+
+def test_explain_names_the_choice_the_refusals_and_the_cost():
+    case = BY_NAME["depthwise"]
+    lines = dispatch.explain(case.x_shape, case.weight_shape, **case.options).splitlines()
+    assert lines[0] == str(case.geometry)
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["depthwise", "chosen:"],
+        ["direct", "not"],
+        ["reference", "not"],
+    ]
+    case = BY_NAME["plain"]
+    lines = dispatch.explain(case.x_shape, case.weight_shape, **case.options).splitlines()
+    assert lines[1] == "  depthwise  refuses: needs one input channel in each group, here 32 (groups=1)"
+    assert lines[2].startswith("  direct     chosen: ")
+    assert lines[3].startswith("  reference  not needed: ")
+    cost = "\n".join(lines[4:])
+    assert f"arithmetic {case.geometry.flops / 1e6:.1f} MFLOP" in cost
+    assert re.search(r"workspace +\d\.\d MB per thread", cost)
+    assert re.search(f"error +about {2.0**-23 * (9 * 32) ** 0.5:.0e} of", cost)
+
+
+def test_explain_knows_that_float64_is_twice_as_wide():
+    case = BY_NAME["plain"]
+    narrow, wide = (
+        dispatch.explain(case.x_shape, case.weight_shape, dtype=dtype, **case.options)
+        for dtype in (np.float32, "float64")
+    )
+    per_byte = [int(re.search(r"(\d+) FLOP per byte", text)[1]) for text in (narrow, wide)]
+    assert per_byte == [round(case.geometry.flops / case.geometry.bytes(size)) for size in (4, 8)]
+
+
+def test_verbose_prints_each_new_choice_once(monkeypatch, capsys, fresh_choices):
+    case = BY_NAME["one pixel"]
+    x, weight = np.zeros(case.x_shape, np.float32), np.zeros(case.weight_shape, np.float32)
+    conv2d(x, weight, algorithm="reference")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FASTCONV_VERBOSE", "dispatch")
+    dispatch.choose.cache_clear()
+    for _ in range(2):
+        conv2d(x, weight, algorithm="reference")
+    assert capsys.readouterr() == ("", f"fastconv: conv2d_forward {case.geometry} -> reference\n")

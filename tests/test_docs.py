@@ -1,0 +1,45 @@
+"""Documentation that runs: the examples of the docstrings, and the Python blocks of the README."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+
+import pytest
+from conftest import PACKAGE
+
+import fastconv
+
+# Kernels are not called from Python, and the command line is what `__main__` starts.
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(fastconv.__path__, "fastconv.")
+    if not module.name.startswith("fastconv.cpu") and not module.name.endswith("__main__")
+]
+README = PACKAGE.parent / "README.md"
+
+
+@pytest.mark.parametrize("name", ["fastconv", *MODULES])
+def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
+    module = importlib.import_module(name)
+    monkeypatch.chdir(tmp_path)
+    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+def test_most_public_functions_have_an_example():
+    """That the search above finds them."""
+    found = doctest.DocTestFinder().find(importlib.import_module("fastconv.functional.conv"))
+    assert {test.name.rpartition(".")[2] for test in found if test.examples} >= {"conv2d", "conv2d_backward"}
+
+
+def test_the_python_blocks_of_the_readme_run(tmp_path, monkeypatch):
+    if not README.exists():
+        pytest.skip("there is no README.md beside the package: it is installed, not a checkout")
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "readme"}
+    for number, block in enumerate(blocks):
+        # One block after the other in one namespace, as a reader would type them.
+        exec(compile(block, f"README.md, Python block {number + 1}", "exec"), names)

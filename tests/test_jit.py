@@ -1,0 +1,165 @@
+"""The kernel cache: an edit, an option, a damaged file or a missing directory never gives an old or a wrong kernel."""
+
+import pickle
+import shutil
+
+import numba
+import pytest
+from conftest import PACKAGE
+
+from fastconv import _jit
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package's sources, to be edited."""
+    copy = tmp_path / "copy" / "fastconv"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    return copy
+
+
+@pytest.fixture
+def cache(tmp_path):
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    return directory
+
+
+# A helper in a file of its own, as kernels have them, and a kernel in another file that calls it.
+HELPER = """
+from fastconv import _jit
+
+@_jit.inline
+def scaled(number):
+    return {factor} * number
+"""
+CALLER = """
+from fastconv import _jit
+from fastconv.cpu import scaling
+
+@_jit.kernel
+def kernel(number):
+    return scaling.scaled(number)
+
+print(kernel(1.0), "loaded" if kernel.stats.cache_hits else "compiled")
+"""
+
+
+def test_an_edited_helper_leaves_no_stale_kernel(run_python, package, cache):
+    """Numba's own cache looks at the file of the kernel alone (numba/numba#1833)."""
+    run = {"package": package, "NUMBA_CACHE_DIR": str(cache)}
+    helper = package / "cpu" / "scaling.py"
+    helper.write_text(HELPER.format(factor=2))
+    assert run_python(CALLER, **run) == "2.0 compiled"
+    assert run_python(CALLER, **run) == "2.0 loaded"
+    helper.write_text(HELPER.format(factor=3))
+    assert run_python(CALLER, **run) == "3.0 compiled"
+
+
+# Reads one number behind the end of an array of 4.
+OUTSIDE = """
+import numpy as np
+from fastconv import _jit
+from fastconv.cpu import simd
+
+@_jit.kernel
+def read(numbers, at):
+    return simd.span(numbers)[at]
+
+numbers = np.arange(8, dtype=np.float32)[:4]
+assert read(numbers, 3) == 3
+try:
+    print("read", read(numbers, 4))
+except IndexError as error:
+    print("refused:", error)
+"""
+
+
+def test_bounds_are_checked_on_a_warm_cache_too(run_python, cache):
+    """Numba's key does not hold NUMBA_BOUNDSCHECK: kernels compiled without checks would be taken for checked ones."""
+    run = {"NUMBA_CACHE_DIR": str(cache)}
+    assert run_python(OUTSIDE, NUMBA_BOUNDSCHECK=None, **run) == "read 4.0"
+    assert run_python(OUTSIDE, NUMBA_BOUNDSCHECK="1", **run) == "refused: access outside the array"
+
+
+def test_the_options_and_the_sources_are_in_the_key(monkeypatch):
+    def add_one(x):
+        return x + 1
+
+    serial, parallel = _jit.KernelCache(add_one, parallel=False), _jit.KernelCache(add_one, parallel=True)
+    codegen = _CodegenStandIn()
+    key = serial._index_key("signature", codegen)
+    assert key == serial._index_key("signature", codegen)
+    assert key != parallel._index_key("signature", codegen)
+    monkeypatch.setattr(_jit, "_OPTIONS", {**_jit._OPTIONS, "fastmath": True})
+    with_fastmath = serial._index_key("signature", codegen)
+    assert key != with_fastmath
+    monkeypatch.setattr(_jit, "_OPTIONS", {**_jit._OPTIONS, "fastmath": False})
+    assert with_fastmath != serial._index_key("signature", codegen)
+    monkeypatch.setattr(_jit, "_source_fingerprint", lambda: "other sources")
+    assert key != serial._index_key("signature", codegen)
+
+
+class _CodegenStandIn:
+    """The part of Numba's code generator that its cache asks for."""
+
+    def magic_tuple(self):
+        return ("triple", "cpu", "features")
+
+
+def twice(number):
+    """A kernel that is quick to compile."""
+    return number + number
+
+
+def whether_loaded():
+    """Compile or load `twice` as a new process would, and tell which."""
+    kernel = _jit.kernel(twice)
+    assert kernel(3.0) == 6
+    return bool(kernel.stats.cache_hits)
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "cut off": lambda content: content[: len(content) // 2],
+    "something else": lambda content: b"no pickle at all",
+    "another version": lambda content: pickle.dumps("0.0") + content,
+    "types that are gone": lambda content: b"cfastconv.gone\nVector\n.",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_damaged_cache_is_replaced(cache, monkeypatch, suffix, damage):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(cache))
+    assert not whether_loaded()
+    assert whether_loaded()
+    (path,) = cache.rglob(f"*{suffix}")
+    path.write_bytes(damage(path.read_bytes()))
+    assert not whether_loaded()
+    assert whether_loaded()
+
+
+# The smallest kernel of the package.
+SWAP = """
+import numpy as np
+from fastconv.cpu.transpose import swap_channels
+one = np.zeros(1, np.int64)
+print(swap_channels(np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3), one, one, 1).ravel().tolist())
+"""
+
+
+def test_without_a_writable_directory_kernels_compile_in_each_process(run_python, package, tmp_path):
+    """Neither the chosen directory, nor the one beside the sources, nor the user's own can be made."""
+    in_the_way = tmp_path / "a file"
+    in_the_way.write_text("")
+    for folder in (package, package / "cpu"):
+        (folder / "__pycache__").write_text("")
+    settings = {name: str(in_the_way / "cache") for name in ("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME")}
+    assert run_python(SWAP, package=package, **settings) == "[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]"
+
+
+def test_nothing_compiles_on_import(run_python, cache):
+    source = "import fastconv.functional.conv, fastconv.functional.pool, fastconv.keras"
+    run_python(source, NUMBA_CACHE_DIR=str(cache))
+    assert not list(cache.rglob("*.nbc"))

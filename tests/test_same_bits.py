@@ -1,0 +1,84 @@
+"""The same bits from any number of threads, any batch, any cut into blocks and any vector width."""
+
+import platform
+
+import numpy as np
+import pytest
+from cases import BY_NAME, normal_arrays
+
+from fastconv import threads
+from fastconv.cpu.codegen import VECTOR_BYTES
+from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_x
+
+NAMES = (
+    "plain",
+    "strided tail",
+    "first layer, colour",
+    "1x1",
+    "grouped",
+    "over one block of depth and columns",
+    "depthwise strided",
+    "depthwise multiplier",
+    "grad_weight over all splits",
+)
+
+
+def all_passes(name):
+    """Results of the three passes as bytes; equal bytes are the same bits, NaN and the sign of zero included."""
+    case = BY_NAME[name]
+    a = normal_arrays(case.geometry)
+    out = conv2d(a.x, a.weight, a.bias, residual=a.residual, activation="gelu", **case.options)
+    return [array.tobytes() for array in (out, *conv2d_backward(a.grad_out, a.x, a.weight, **case.options))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_number_of_workers_changes_no_bit(name, monkeypatch):
+    """More workers also means smaller blocks of pixels and of channels."""
+    results = []
+    for workers in (1, 2, 3, 4, 16):
+        monkeypatch.setattr(threads, "worker_count", lambda work, workers=workers: workers)
+        results.append(all_passes(name))
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "strided tail", "1x1", "first layer, grey", "depthwise", "over one block of pixels"]
+)
+def test_the_batch_changes_no_bit(name):
+    case = BY_NAME[name]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, *case.x_shape[1:])).astype(np.float32)
+    weight = rng.normal(size=case.weight_shape).astype(np.float32)
+    grad_out = rng.normal(size=(5, *case.geometry.out_shape[1:])).astype(np.float32)
+    out = conv2d(x, weight, **case.options)
+    grad_x = conv2d_grad_x(grad_out, weight, x.shape, **case.options)
+    for n in range(5):
+        assert conv2d(x[n], weight, **case.options).tobytes() == out[n].tobytes()
+        assert conv2d_grad_x(grad_out[n], weight, x[n].shape, **case.options).tobytes() == grad_x[n].tobytes()
+
+
+DIGEST = """
+import hashlib, sys
+sys.path.insert(0, {tests!r})
+from fastconv.cpu.codegen import VECTOR_BYTES
+from test_same_bits import NAMES, all_passes
+digest = hashlib.sha256()
+for name in NAMES:
+    for result in all_passes(name):
+        digest.update(result)
+print(VECTOR_BYTES, digest.hexdigest())
+"""
+
+
+def test_avx2_and_avx512_give_the_same_bits(run_python, tmp_path):
+    """float32, all passes; each width compiles into the cache of its own CPU name."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("no AVX on this CPU")
+    if VECTOR_BYTES != 64:
+        pytest.skip(f"kernels are compiled for {8 * VECTOR_BYTES}-bit vectors here: there are no two widths to compare")
+    source = DIGEST.format(tests=__file__.rpartition("/")[0])
+    wide = run_python(source, NUMBA_NUM_THREADS="1")
+    narrow = run_python(source, NUMBA_NUM_THREADS="1", NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path))
+    assert wide.split()[0] == "64"
+    assert narrow.split()[0] == "32"
+    assert wide.split()[1] == narrow.split()[1]

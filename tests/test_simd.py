@@ -1,0 +1,175 @@
+"""Vectors and register tiles: each instruction against NumPy, tails, and the bounds check."""
+
+import numpy as np
+import pytest
+
+from fastconv import _jit
+from fastconv.cpu import codegen, simd, tiles
+
+LANES = codegen.VECTOR_BYTES // 4
+ROWS, VECTORS = tiles.TILE_ROWS, tiles.TILE_VECTORS
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@_jit.kernel
+def every_vector_instruction(a, b, c, out, count):
+    """Row by row of *out*, one vector each."""
+    a, b, c, out = simd.span(a), simd.span(b), simd.span(c), simd.span(out)
+    lanes = simd.lane_count(out)
+    simd.store(out, 0, simd.load(a, 1))
+    simd.store(out, lanes, simd.load_first(a, 1, count))
+    simd.store_first(out, 2 * lanes, simd.load(a, 1), count)
+    simd.store(out, 3 * lanes, simd.splat(out, a[2]))
+    simd.store(out, 4 * lanes, simd.zeros(out))
+    simd.store(out, 5 * lanes, simd.add(simd.load(a, 0), simd.load(b, 0)))
+    simd.store(out, 6 * lanes, simd.multiply(simd.load(a, 0), simd.load(b, 0)))
+    simd.store(out, 7 * lanes, simd.divide(simd.load(a, 0), simd.load(b, 0)))
+    simd.store(out, 8 * lanes, simd.fma(simd.load(a, 0), simd.load(b, 0), simd.load(c, 0)))
+    simd.store(out, 9 * lanes, simd.relu(simd.load(a, 0)))
+    mask = simd.exceeds(simd.load(a, 0), simd.load(b, 0))
+    simd.store(out, 10 * lanes, simd.select(mask, simd.load(a, 0), simd.load(b, 0)))
+    out[11 * lanes] = a[3]
+    return lanes
+
+
+@pytest.mark.parametrize("count", [0, 1, LANES - 1, LANES])
+def test_vector_instructions_are_those_of_numpy(count):
+    a, b, c = numbers(2 * LANES), numbers(2 * LANES, seed=1), numbers(2 * LANES, seed=2)
+    a[1], b[2] = np.nan, np.nan
+    out = np.full((12, LANES), 7, np.float32)
+    assert every_vector_instruction(a, b, c, out.reshape(-1), count) == LANES
+    first, second, third = a[:LANES], b[:LANES], c[:LANES]
+    fused = (first.astype(np.float64) * second + third).astype(np.float32)
+    expected = [
+        a[1 : LANES + 1],
+        np.where(np.arange(LANES) < count, a[1 : LANES + 1], 0),
+        np.where(np.arange(LANES) < count, a[1 : LANES + 1], 7),
+        np.full(LANES, a[2]),
+        np.zeros(LANES),
+        first + second,
+        first * second,
+        first / second,
+        fused,
+        np.where(first < 0, 0, first),
+        np.where((first > second) | np.isnan(first), first, second),
+        np.where(np.arange(LANES) < 1, a[3], 7),
+    ]
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_multiply_add_rounds_once():
+    """(1 + e)**2 - (1 + 2 e) is e**2, which a product rounded to float32 has already lost."""
+    e = np.float32(2.0**-12)
+    a, c = np.full(2 * LANES, 1 + e), np.full(2 * LANES, -1 - 2 * e)
+    out = np.empty(12 * LANES, np.float32)
+    every_vector_instruction(a, a, c, out, 1)
+    np.testing.assert_array_equal(out[8 * LANES : 9 * LANES], e * e)
+    assert not (a * a + c).any()
+
+
+@_jit.kernel
+def outer_products(left, left_step, right, sums, stride, length):
+    """``sums += left.T @ right`` in one register tile."""
+    left, right, sums = simd.span(left), simd.span(right), simd.span(sums)
+    tile = tiles.load(sums, 1, stride, ROWS, VECTORS)
+    width = VECTORS * simd.lane_count(sums)
+    for k in range(length):
+        tile = tiles.rank1(tile, left, k, left_step, right, k * width)
+    tiles.store(tile, sums, 1, stride)
+
+
+def test_a_tile_is_a_sum_of_outer_products():
+    rng = np.random.default_rng(0)
+    length, stride, width = 5, VECTORS * LANES + 3, VECTORS * LANES
+    left = rng.integers(-9, 10, (ROWS, length)).astype(np.float32)
+    right = rng.integers(-9, 10, (length, width)).astype(np.float32)
+    sums = rng.integers(-9, 10, 1 + ROWS * stride).astype(np.float32)
+    expected = sums.copy()
+    expected[1:].reshape(ROWS, stride)[:, :width] += left @ right
+    outer_products(left.reshape(-1), length, right.reshape(-1), sums, stride, length)
+    np.testing.assert_array_equal(sums, expected)
+
+
+@_jit.kernel
+def row_by_row(a, b, out, count):
+    """The tiles one vector wide of depthwise convolution: 4 rows times a vector, and 4 rows times 4 rows."""
+    a, b, out = simd.span(a), simd.span(b), simd.span(out)
+    lanes = simd.lane_count(out)
+    tile = tiles.multiply_add(tiles.zeros(out, 4, 1), a, 1, lanes + 1, simd.load(b, 0), count)
+    tile = tiles.multiply_add_rows(tile, a, 0, b, 0)
+    for row in range(4):
+        simd.store(out, row * lanes, tiles.row(tile, row))
+
+
+@pytest.mark.parametrize("count", [1, LANES - 1, LANES])
+def test_tiles_one_vector_wide(count):
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-9, 10, 4 * (LANES + 2)).astype(np.float32) for _ in range(2))
+    out = np.empty((4, LANES), np.float32)
+    row_by_row(a, b, out.reshape(-1), count)
+    apart = np.stack([a[1 + row * (LANES + 1) :][:LANES] for row in range(4)])
+    inside = np.arange(LANES) < count
+    together = (a[: 4 * LANES] * b[: 4 * LANES]).reshape(4, LANES)
+    np.testing.assert_array_equal(out, np.where(inside, apart * b[:LANES], 0) + together)
+
+
+@_jit.kernel
+def transpose(source, source_stride, target, target_stride):
+    tiles.transpose_block(simd.span(source), 1, source_stride, simd.span(target), 2, target_stride)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_block_is_transposed(dtype):
+    lanes = codegen.VECTOR_BYTES // np.dtype(dtype).itemsize
+    source = np.arange(1 + lanes * (lanes + 3), dtype=dtype)
+    target = np.full(2 + lanes * (lanes + 1), -1, dtype)
+    expected = target.copy()
+    expected[2:].reshape(lanes, lanes + 1)[:, :lanes] = source[1:].reshape(lanes, lanes + 3)[:, :lanes].T
+    transpose(source, lanes + 3, target, lanes + 1)
+    np.testing.assert_array_equal(target, expected)
+
+
+CHECKED = """
+import numpy as np
+from fastconv import _jit
+from fastconv.cpu import simd, tiles
+
+@_jit.kernel
+def read(numbers, at, count, kind):
+    view = simd.span(numbers)
+    if kind == 0:
+        simd.store(view, at, simd.zeros(view))
+    elif kind == 1:
+        simd.store(view, 0, simd.load(view, at))
+    elif kind == 2:
+        simd.store(view, 0, simd.load_first(view, at, count))
+    elif kind == 3:
+        simd.store_first(view, at, simd.zeros(view), count)
+    else:
+        tiles.store(tiles.load(view, at, count, 2, 1), view, 0, count)
+    return simd.lane_count(view)
+
+size = 40
+numbers = np.zeros(size, np.float32)
+lanes = read(numbers, 0, 0, 2)
+last = size - lanes
+inside = [(last, 0, 0), (last, 0, 1), (size - 1, 1, 2), (size, 0, 2), (size - 1, 1, 3), (last - 1, 1, 4)]
+outside = [(-1, 0, 0), (last + 1, 0, 0), (last + 1, 0, 1), (-1, 1, 2), (size, 1, 2), (size - 1, 2, 3), (last, 1, 4)]
+for arguments in inside:
+    read(numbers, *arguments)
+refused = 0
+for arguments in outside:
+    try:
+        read(numbers, *arguments)
+    except IndexError as error:
+        assert str(error) == "access outside the array"
+        refused += 1
+print(refused, "of", len(outside))
+"""
+
+
+def test_the_bounds_check_refuses_every_access_outside_and_no_other(run_python):
+    assert run_python(CHECKED, NUMBA_BOUNDSCHECK="1") == "7 of 7"
