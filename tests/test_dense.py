@@ -50,7 +50,7 @@ def test_any_kind_of_array():
     [
         (lambda x, w, b: dense(x[:, 1:], w), ValueError, r"last axis of x .* = 3 .* Received: x.shape=\(4, 2\)"),
         (lambda x, w, b: dense(x, w[0]), ValueError, r"weight must have 2 dimensions .* Received: weight.shape=\(2,\)"),
-        (lambda x, w, b: dense(x, w, b[1:]), ValueError, r"bias must have shape \(OC,\) = \(2,\). Received: .*\(1,\)"),
+        (lambda x, w, b: dense(x, w, b[1:]), ValueError, r"bias must have shape \(2,\). Received: bias.shape=\(1,\)"),
         (lambda x, w, b: dense(x, w.astype(float)), TypeError, "weight must have the dtype of the first array"),
         (lambda x, w, b: dense(x.astype(int), w), TypeError, "x must be float32 or float64"),
         (lambda x, w, b: dense(x, w, activation="softmax"), ValueError, "Received: activation='softmax'"),

@@ -1,4 +1,4 @@
-"""The fully connected layer: NumPy's matrix product, with bias and activation in one pass behind it."""
+"""The fully connected layer: a 1x1 convolution of one long row of pixels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray, float_array
-from fastconv.cpu.activation import activation_code, activation_forward
+from fastconv.cpu.activation import activation_code
 from fastconv.cpu.reduction import column_sums
+from fastconv.dispatch import choose
+from fastconv.functional.conv import bias_in
+from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 
 
 def dense(
@@ -35,7 +38,8 @@ def dense(
 
     Notes
     -----
-    The product is done by the BLAS library that NumPy was built with, and so are its last bits and its threads.
+    The same kernels as a 1x1 `conv2d`, and so the same bits for any number of threads and rows, which a BLAS library
+    does not promise; nor do its threads wait in the way of the kernels before and behind it.
 
     Examples
     --------
@@ -45,18 +49,14 @@ def dense(
     """
     code = activation_code(activation)
     inputs, matrix = _operands(x, weight)
-    OC = matrix.shape[1]
+    IC, OC = matrix.shape
     if bias is not None:
-        if np.shape(bias) != (OC,):
-            raise ValueError(
-                f"bias must have shape (OC,) = ({OC},). "
-                f"Received: bias.shape={np.shape(bias)}, weight.shape={matrix.shape}"
-            )
-        bias = float_array("bias", bias, inputs)
-    out: FloatArray = inputs.reshape(-1, len(matrix)) @ matrix
-    if bias is not None or code:
-        activation_forward(out, bias, out, code)
-    return out.reshape(*inputs.shape[:-1], OC)
+        bias = bias_in(bias, OC, inputs)
+    out = np.empty((*inputs.shape[:-1], OC), inputs.dtype)
+    if out.size:
+        g = _geometry(out.size // OC, IC, OC)
+        choose("conv2d_forward", g, "auto")(g, inputs, matrix, bias, None, out, code)
+    return out
 
 
 def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -98,8 +98,18 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
             f"grad_out must have the shape of dense(x, weight), {(*inputs.shape[:-1], OC)}. "
             f"Received: grad_out.shape={np.shape(grad_out)}, x.shape={inputs.shape}, weight.shape={matrix.shape}"
         )
-    rows = float_array("grad_out", grad_out, inputs).reshape(-1, OC)
-    return (rows @ matrix.T).reshape(inputs.shape), inputs.reshape(-1, IC).T @ rows, column_sums(rows)
+    rows = float_array("grad_out", grad_out, inputs)
+    grad_x, grad_weight = np.empty_like(inputs), np.zeros_like(matrix)
+    if rows.size:
+        g = _geometry(rows.size // OC, IC, OC)
+        choose("conv2d_grad_x", g, "auto")(g, rows, matrix.reshape(g.weight_shape), grad_x)
+        choose("conv2d_grad_weight", g, "auto")(g, inputs, rows, grad_weight)
+    return grad_x, grad_weight, column_sums(rows.reshape(-1, OC))
+
+
+def _geometry(rows: int, IC: int, OC: int) -> Conv2dGeometry:
+    """The product of a (rows x IC) and an (IC x OC) matrix as a convolution."""
+    return conv2d_geometry((1, 1, rows, IC), (1, 1, IC, OC))
 
 
 def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray]:
