@@ -1,6 +1,7 @@
 """The same bits from any number of threads, any batch, any cut into blocks and any vector width."""
 
 import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_avx2_and_avx512_give_the_same_bits(run_python, tmp_path):
         pytest.skip("no AVX on this CPU")
     if VECTOR_BYTES != 64:
         pytest.skip(f"kernels are compiled for {8 * VECTOR_BYTES}-bit vectors here: there are no two widths to compare")
-    source = DIGEST.format(tests=__file__.rpartition("/")[0])
+    source = DIGEST.format(tests=str(Path(__file__).parent))
     wide = run_python(source, NUMBA_NUM_THREADS="1")
     narrow = run_python(source, NUMBA_NUM_THREADS="1", NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path))
     assert wide.split()[0] == "64"
