@@ -11,7 +11,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastconv.cpu import codegen
@@ -140,18 +139,6 @@ def multiply_add_rows(typingctx: Any, tile: Any, a: Any, a_offset: Any, b: Any, 
         return value
 
     return tile(tile, a, types.intp, b, types.intp), generate
-
-
-@intrinsic
-def row(typingctx: Any, tile: Any, row: Any) -> Any:
-    """Row *row* of a tile one vector wide."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, row = arguments
-        memory = cgutils.alloca_once_value(builder, value)
-        return builder.load(builder.gep(memory, [codegen.constant(0), row]))
-
-    return tile.vector(tile, types.intp), generate
 
 
 # ---- transposing ------------------------------------------------------------------------------------------------
