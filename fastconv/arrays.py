@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 FloatArray = NDArray[np.floating[Any]]
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 #: Layout name -> (axes that bring an array with batch axis to channels-last, axes that bring it back).
 _LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -28,11 +29,14 @@ def float_array(name: str, value: ArrayLike, like: FloatArray | None = None) -> 
     With *like*, the dtype must be the same as that array's.
     """
     array = np.asarray(value)
-    if array.dtype.newbyteorder("=") not in (np.float32, np.float64):
+    native = array.dtype.newbyteorder("=")
+    if native not in _DTYPES:
         raise TypeError(f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}")
-    if like is not None and array.dtype.newbyteorder("=") != like.dtype:
+    if like is not None and native != like.dtype:
         raise TypeError(f"{name} must have the dtype of the first array, {like.dtype}. Received: {array.dtype}")
-    array = np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
+    if array.dtype == native and array.flags.carray:
+        return array
+    array = np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"])
     return array if array.flags.writeable else _writeable_alias(array)
 
 
@@ -66,6 +70,11 @@ class ImageFormat:
         """Dimensions of the caller's arrays."""
         return len(self.layout) - (not self.batched)
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether nothing has to be transposed."""
+        return self.layout in ("NHWC", "NWC")
+
     def enter(self, name: str, value: ArrayLike, like: FloatArray | None = None) -> FloatArray:
         """The caller's images as a contiguous NHWC (or NWC) array with a batch axis."""
         array = np.asarray(value)
@@ -75,7 +84,7 @@ class ImageFormat:
                 f"Received: {name}.shape={array.shape}"
             )
         batch = array if self.batched else array[np.newaxis]
-        return float_array(name, batch.transpose(_LAYOUTS[self.layout][0]), like)
+        return float_array(name, batch if self.channels_last else batch.transpose(_LAYOUTS[self.layout][0]), like)
 
     def nhwc(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The caller's shape as NHWC (or NWC) with a batch axis."""
@@ -86,7 +95,7 @@ class ImageFormat:
 
     def leave(self, array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """A contiguous NHWC result in the caller's layout, written into *out* where one is given."""
-        result = array.transpose(_LAYOUTS[self.layout][1])
+        result = array if self.channels_last else array.transpose(_LAYOUTS[self.layout][1])
         if not self.batched:
             result = result[0]
         if out is None:
@@ -114,7 +123,7 @@ class ImageFormat:
                 f"out must be a writeable {np.dtype(dtype)} array of shape {expected}. "
                 f"Received: {type(out).__name__}, shape={np.shape(out)}, dtype={getattr(out, 'dtype', None)}"
             )
-        direct = self.layout in ("NHWC", "NWC") and out.flags.c_contiguous and out.dtype.isnative
+        direct = self.channels_last and out.flags.c_contiguous and out.dtype.isnative
         direct = direct and not any(np.may_share_memory(out, array) for array in inputs if array is not None)
         return out.reshape(shape) if direct else np.empty(shape, dtype)
 

@@ -109,8 +109,7 @@ def _finish_rows(
         if activation > _RELU:
             activate(out_array, out_at, columns, activation)
         ow += 1
-        if ow == s.OW:
-            n, oh, ow = product.next_row(n, oh, s.OH)
+        n, oh, ow = product.next_pixel(n, oh, ow, s.OH, s.OW)
 
 
 @_jit.inline
@@ -160,8 +159,8 @@ def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, block
                 product.pack_columns(
                     weight, weight_at, s.OC, depth, rest, panels, column * DEPTH, width if rest > narrow else narrow
                 )
+            n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
             for row in range(0, pixels, TILE_ROWS):
-                n, oh, ow = product.pixel_at(first_pixel + row, s.OH, s.OW)
                 rows = min(TILE_ROWS, pixels - row)
                 product.gather_patches(x, patches, s, group, n, oh, ow, rows, first_depth, depth)
                 # sums of a single depth are finished at once and never leave the L1 cache
@@ -184,6 +183,7 @@ def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, block
                         sums, row_at, blocks.columns, bias, residual, out, out_array, s, activation,
                         n, oh, ow, rows, first_column, columns,
                     )  # fmt: skip
+                n, oh, ow = product.next_pixel(n, oh, ow + TILE_ROWS, s.OH, s.OW)
 
 
 @_jit.kernel

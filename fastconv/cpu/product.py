@@ -61,34 +61,48 @@ def gather_patches(x, patches, shape, group, n, oh, ow, pixels, first_depth, dep
     ic_of_group = s.IC // s.G
     taps = s.KW if s.G == 1 and s.dilation_w == 1 else 1
     run = taps * ic_of_group
-    runs_of_row = s.KW // taps
-    for number in range(first_depth // run, (first_depth + depth + run - 1) // run):
+    kh, kw, target = 0, 0, 0
+    if first_depth > 0:
+        # divisions are slow, and a small kernel, all in one block of depths, can do without
+        runs_of_row = s.KW // taps
+        number = first_depth // run
+        kh, kw, target = number // runs_of_row, number % runs_of_row * taps, number * run - first_depth
+    while target < depth:
         # the part [start, stop) of this run that lies in the block of depths
-        start = max(first_depth - number * run, 0)
-        stop = min(first_depth + depth - number * run, run)
-        target = number * run + start - first_depth
-        kh = number // runs_of_row
-        kw = number % runs_of_row * taps
-        run_n, run_oh, run_ow = n, oh, ow
-        ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
-        iw = ow * s.stride_w - s.pad_left + kw * s.dilation_w
-        source = ((n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
-        for _ in range(pixels):
-            if 0 <= ih < s.IH and iw >= 0 and iw + taps <= s.IW:
-                copy_run(x, source + start, patches, target, stop - start)
-            elif 0 <= ih < s.IH:
-                gather_clipped(x, source, patches, target, start, stop, -iw * ic_of_group, (s.IW - iw) * ic_of_group)
-            else:
-                fill_zeros(patches, target, stop - start)
-            target += PATCH_STRIDE
-            iw += s.stride_w
-            source += s.stride_w * s.IC
-            run_ow += 1
-            if run_ow == s.OW:
-                run_n, run_oh, run_ow = next_row(run_n, run_oh, s.OH)
-                ih = run_oh * s.stride_h - s.pad_top + kh * s.dilation_h
-                iw = kw * s.dilation_w - s.pad_left
-                source = ((run_n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
+        start = max(-target, 0)
+        stop = min(depth - target, run)
+        gather_run(x, patches, s, group, n, oh, ow, pixels, kh, kw, taps, start, stop, target + start)
+        target += run
+        kw += taps
+        if kw == s.KW:
+            kw = 0
+            kh += 1
+
+
+@_jit.inline
+def gather_run(x, patches, shape, group, n, oh, ow, pixels, kh, kw, taps, start, stop, target):
+    """One run, from the taps at (kh, kw) on, of the patches of all pixels: its elements [start, stop)."""
+    s = shape
+    ic_of_group = s.IC // s.G
+    ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
+    iw = ow * s.stride_w - s.pad_left + kw * s.dilation_w
+    source = ((n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
+    for _ in range(pixels):
+        if 0 <= ih < s.IH and iw >= 0 and iw + taps <= s.IW:
+            copy_run(x, source + start, patches, target, stop - start)
+        elif 0 <= ih < s.IH:
+            gather_clipped(x, source, patches, target, start, stop, -iw * ic_of_group, (s.IW - iw) * ic_of_group)
+        else:
+            fill_zeros(patches, target, stop - start)
+        target += PATCH_STRIDE
+        iw += s.stride_w
+        source += s.stride_w * s.IC
+        ow += 1
+        if ow == s.OW:
+            n, oh, ow = next_pixel(n, oh, ow, s.OH, s.OW)
+            ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
+            iw = kw * s.dilation_w - s.pad_left
+            source = ((n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
 
 
 @_jit.inline
@@ -102,11 +116,15 @@ def gather_clipped(x, source, patches, target, start, stop, inside_from, inside_
 
 
 @_jit.inline
-def next_row(n, oh, OH):
-    """First pixel of the output row behind row *oh* of image *n*."""
-    if oh + 1 == OH:
-        return n + 1, 0, 0
-    return n, oh + 1, 0
+def next_pixel(n, oh, ow, OH, OW):
+    """(n, oh, ow) for an ow that has run over the end of its row."""
+    while ow >= OW:
+        ow -= OW
+        oh += 1
+        if oh == OH:
+            oh = 0
+            n += 1
+    return n, oh, ow
 
 
 @_jit.inline
