@@ -100,8 +100,7 @@ def row_by_row(a, b, out, count):
     lanes = simd.lane_count(out)
     tile = tiles.multiply_add(tiles.zeros(out, 4, 1), a, 1, lanes + 1, simd.load(b, 0), count)
     tile = tiles.multiply_add_rows(tile, a, 0, b, 0)
-    for row in range(4):
-        simd.store(out, row * lanes, tiles.row(tile, row))
+    tiles.store(tile, out, 0, lanes)
 
 
 @pytest.mark.parametrize("count", [1, LANES - 1, LANES])
