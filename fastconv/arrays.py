@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 FloatArray = NDArray[np.floating[Any]]
+
+#: The layouts of a batch of images, and of one of series.
+IMAGES = ("NHWC", "NCHW")
+SERIES = ("NWC", "NCW")
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 #: Layout name -> (axes that bring an array with batch axis to channels-last, axes that bring it back).
@@ -161,10 +165,9 @@ def weight_out(weight: NDArray[Any], layout: str) -> NDArray[Any]:
     return np.ascontiguousarray(weight.transpose(_WEIGHT_AXES[layout][1]))
 
 
-def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, ...] = tuple(_LAYOUTS)) -> ImageFormat:
+def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, ...]) -> ImageFormat:
     """The format of the caller's first array, one of *layouts*; the others of the call must have the same."""
-    if layout not in layouts:
-        raise ValueError(f"layout must be one of {', '.join(layouts)}. Received: layout={layout!r}")
+    _check_layout(layout, layouts)
     dimensions = np.ndim(value)
     if dimensions not in (len(layout), len(layout) - 1):
         raise ValueError(
@@ -172,3 +175,22 @@ def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, .
             f"Received: {name}.shape={np.shape(value)}"
         )
     return ImageFormat(layout, dimensions == len(layout))
+
+
+def image_format_of_shape(
+    x_shape: tuple[int, ...], layout: str, layouts: tuple[str, ...]
+) -> tuple[ImageFormat, tuple[int, ...]]:
+    """The format of an array of which only the shape is known, and its shape with batch axis and channels last."""
+    _check_layout(layout, layouts)
+    if len(x_shape) not in (len(layout), len(layout) - 1):
+        raise ValueError(
+            f"x_shape must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
+            f"Received: x_shape={tuple(x_shape)}"
+        )
+    image = ImageFormat(layout, len(x_shape) == len(layout))
+    return image, image.nhwc("x_shape", x_shape)
+
+
+def _check_layout(layout: str, layouts: tuple[str, ...]) -> None:
+    if layout not in layouts:
+        raise ValueError(f"layout must be one of {', '.join(layouts)}. Received: layout={layout!r}")

@@ -7,14 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, ImageFormat
+from fastconv.arrays import IMAGES, SERIES, FloatArray, ImageFormat, image_format, image_format_of_shape
 from fastconv.cpu import pool
 from fastconv.functional.pool import (
-    IMAGES,
-    SERIES,
     Shape,
-    format_of,
-    format_of_shape,
     planes,
     pool1d_geometry,
     result_like,
@@ -93,7 +89,7 @@ def avg_pool2d(
             count_include_pad=count_include_pad,
         )
 
-    return _average(x, geometry, format_of("x", x, layout, IMAGES), out)
+    return _average(x, geometry, image_format("x", x, layout, IMAGES), out)
 
 
 def avg_pool2d_backward(
@@ -141,7 +137,7 @@ def avg_pool2d_backward(
     array([[2., 2.],
            [2., 2.]])
     """
-    image, shape = format_of_shape(x_shape, layout, IMAGES)
+    image, shape = image_format_of_shape(x_shape, layout, IMAGES)
     geometry = pool2d_geometry(
         shape,
         kernel_size,
@@ -191,7 +187,7 @@ def avg_pool1d(
             shape, kernel_size, stride, padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad
         )
 
-    return _average(x, geometry, format_of("x", x, layout, SERIES), out)
+    return _average(x, geometry, image_format("x", x, layout, SERIES), out)
 
 
 def avg_pool1d_backward(
@@ -225,7 +221,7 @@ def avg_pool1d_backward(
     >>> avg_pool1d_backward(np.array([[4.0], [6.0]]), (4, 1), 2).ravel()
     array([2., 2., 3., 3.])
     """
-    image, (N, IW, C) = format_of_shape(x_shape, layout, SERIES)
+    image, (N, IW, C) = image_format_of_shape(x_shape, layout, SERIES)
     geometry = pool1d_geometry(
         (N, 1, IW, C), kernel_size, stride, padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad
     )
@@ -258,7 +254,7 @@ def adaptive_avg_pool2d(
            [5., 6.]])
     """
     size = pair("output_size", output_size)
-    image = format_of("x", x, layout, IMAGES)
+    image = image_format("x", x, layout, IMAGES)
     return _average(x, lambda shape: adaptive_pool2d_geometry(shape, size), image, out)
 
 
@@ -290,7 +286,7 @@ def adaptive_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout:
     >>> adaptive_avg_pool2d_backward(np.full((1, 1, 1, 1), 8.0), (1, 2, 2, 1)).ravel()
     array([2., 2., 2., 2.])
     """
-    image, shape = format_of_shape(x_shape, layout, IMAGES)
+    image, shape = image_format_of_shape(x_shape, layout, IMAGES)
     _, OH, OW, _ = image.enter("grad_out", grad_out).shape
     return _average_backward(grad_out, adaptive_pool2d_geometry(shape, (OH, OW)), image)
 
@@ -315,7 +311,7 @@ def global_avg_pool2d(x: ArrayLike, *, keepdims: bool = False, layout: str = "NH
     >>> global_avg_pool2d(np.arange(8.0).reshape(2, 2, 2))
     array([3., 4.])
     """
-    axes = () if keepdims else spatial_axes(format_of("x", x, layout, IMAGES))
+    axes = () if keepdims else spatial_axes(image_format("x", x, layout, IMAGES))
     return adaptive_avg_pool2d(x, 1, layout=layout).squeeze(axes)
 
 
@@ -346,7 +342,7 @@ def global_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout: s
     >>> global_avg_pool2d_backward(np.array([[8.0]]), (1, 2, 2, 1)).ravel()
     array([2., 2., 2., 2.])
     """
-    image, shape = format_of_shape(x_shape, layout, IMAGES)
+    image, shape = image_format_of_shape(x_shape, layout, IMAGES)
     return _average_backward(with_spatial_axes(image, grad_out), adaptive_pool2d_geometry(shape, (1, 1)), image)
 
 

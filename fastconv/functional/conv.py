@@ -8,13 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array, image_format, weight_in, weight_out, weight_shape_in
+from fastconv.arrays import IMAGES, FloatArray, float_array, image_format, weight_in, weight_out, weight_shape_in
 from fastconv.cpu.activation import activation_code
 from fastconv.cpu.reduction import column_sums
 from fastconv.dispatch import choose
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
-
-_LAYOUTS = ("NHWC", "NCHW")
 
 
 def conv2d(
@@ -100,7 +98,7 @@ def conv2d(
     ----------
     V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
     """
-    images = image_format("x", x, layout, _LAYOUTS)
+    images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
     weight = weight_in("weight", weight, layout, x)
     g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
@@ -189,7 +187,7 @@ def conv2d_backward(
     >>> grad_weight.shape, float(grad_weight[0, 0, 0, 0]), grad_bias
     ((3, 3, 2, 5), 4.0, array([4., 4., 4., 4., 4.], dtype=float32))
     """
-    images = image_format("x", x, layout, _LAYOUTS)
+    images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
     grad_out = images.enter("grad_out", grad_out, x)
     weight = weight_in("weight", weight, layout, x)
@@ -249,7 +247,7 @@ def conv2d_grad_x(
     >>> conv2d_grad_x(np.ones((1, 2, 1), np.float32), np.ones((1, 3, 1, 1), np.float32), (1, 4, 1)).ravel()
     array([1., 2., 2., 1.], dtype=float32)
     """
-    images = image_format("grad_out", grad_out, layout, _LAYOUTS)
+    images = image_format("grad_out", grad_out, layout, IMAGES)
     grad_out = images.enter("grad_out", grad_out)
     weight = weight_in("weight", weight, layout, grad_out)
     g = conv2d_geometry(
@@ -319,7 +317,7 @@ def conv2d_grad_weight(
     >>> conv2d_grad_weight(np.ones((1, 2, 1), np.float32), x, (1, 3, 1, 1)).ravel()
     array([1., 3., 5.], dtype=float32)
     """
-    images = image_format("grad_out", grad_out, layout, _LAYOUTS)
+    images = image_format("grad_out", grad_out, layout, IMAGES)
     grad_out = images.enter("grad_out", grad_out)
     x = images.enter("x", x, grad_out)
     shape = weight_shape_in("weight_shape", weight_shape, layout)
@@ -365,7 +363,7 @@ def conv2d_grad_bias(grad_out: ArrayLike, *, layout: str = "NHWC") -> FloatArray
     >>> conv2d_grad_bias(np.ones((2, 3, 5, 2), np.float32))
     array([30., 30.], dtype=float32)
     """
-    rows = image_format("grad_out", grad_out, layout, _LAYOUTS).enter("grad_out", grad_out)
+    rows = image_format("grad_out", grad_out, layout, IMAGES).enter("grad_out", grad_out)
     return column_sums(rows.reshape(-1, rows.shape[-1]))
 
 

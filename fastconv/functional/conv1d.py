@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, ImageFormat, image_format, weight_in, weight_out
+from fastconv.arrays import SERIES, FloatArray, ImageFormat, image_format, weight_in, weight_out
 from fastconv.cpu.reduction import column_sums
 from fastconv.functional.conv import convolve, input_gradient, weight_gradient
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
-
-_LAYOUTS = ("NWC", "NCW")
 
 
 def _geometry(
@@ -35,7 +33,7 @@ def _geometry(
 def _enter(
     x: ArrayLike, weight: ArrayLike, layout: str, **problem: Any
 ) -> tuple[ImageFormat, Conv2dGeometry, FloatArray, FloatArray]:
-    series = image_format("x", x, layout, _LAYOUTS)
+    series = image_format("x", x, layout, SERIES)
     x = series.enter("x", x)
     weight = weight_in("weight", weight, layout, x)
     return series, _geometry(x, weight, **problem), x, weight

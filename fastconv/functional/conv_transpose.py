@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, image_format, weight_in, weight_out
+from fastconv.arrays import IMAGES, FloatArray, image_format, weight_in, weight_out
 from fastconv.cpu.activation import activation_code, activation_forward
 from fastconv.cpu.reduction import column_sums
 from fastconv.functional.conv import bias_in, convolve, input_gradient, weight_gradient
 from fastconv.geometry import IntOrPair, Padding, conv_transpose2d_geometry
-
-_LAYOUTS = ("NHWC", "NCHW")
 
 
 def conv_transpose2d(
@@ -74,7 +72,7 @@ def conv_transpose2d(
     ----------
     V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, section 4.
     """
-    images = image_format("x", x, layout, _LAYOUTS)
+    images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
     weight = weight_in("weight", weight, layout, x)
     g = conv_transpose2d_geometry(
@@ -141,7 +139,7 @@ def conv_transpose2d_backward(
     >>> grad_x.ravel(), grad_weight.ravel(), grad_bias
     (array([3., 3.], dtype=float32), array([3., 3., 3.], dtype=float32), array([4.], dtype=float32))
     """
-    images = image_format("x", x, layout, _LAYOUTS)
+    images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
     grad_out = images.enter("grad_out", grad_out, x)
     weight = weight_in("weight", weight, layout, x)

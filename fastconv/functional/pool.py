@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arrays import FloatArray, ImageFormat, image_format
+from fastconv.arrays import IMAGES, SERIES, FloatArray, ImageFormat, image_format, image_format_of_shape
 from fastconv.cpu import pool
 from fastconv.geometry import (
     IntOrPair,
@@ -20,8 +20,6 @@ from fastconv.geometry import (
     pool2d_geometry,
 )
 
-IMAGES = ("NHWC", "NCHW")
-SERIES = ("NWC", "NCW")
 Shape = tuple[int, ...]
 
 
@@ -92,7 +90,7 @@ def max_pool2d(
             shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
         )
 
-    return _extreme(x, geometry, 1, return_indices, format_of("x", x, layout, IMAGES), out)
+    return _extreme(x, geometry, 1, return_indices, image_format("x", x, layout, IMAGES), out)
 
 
 def min_pool2d(
@@ -123,7 +121,7 @@ def min_pool2d(
             shape, kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
         )
 
-    return _extreme(x, geometry, -1, return_indices, format_of("x", x, layout, IMAGES), out)
+    return _extreme(x, geometry, -1, return_indices, image_format("x", x, layout, IMAGES), out)
 
 
 def max_pool1d(
@@ -165,7 +163,7 @@ def max_pool1d(
     def geometry(shape: Shape) -> Pool2dGeometry:
         return pool1d_geometry(shape, kernel_size, stride, padding, dilation=dilation, ceil_mode=ceil_mode)
 
-    return _extreme(x, geometry, 1, return_indices, format_of("x", x, layout, SERIES), out)
+    return _extreme(x, geometry, 1, return_indices, image_format("x", x, layout, SERIES), out)
 
 
 def adaptive_max_pool2d(
@@ -195,7 +193,7 @@ def adaptive_max_pool2d(
            [7., 8.]])
     """
     size = pair("output_size", output_size)
-    image = format_of("x", x, layout, IMAGES)
+    image = image_format("x", x, layout, IMAGES)
     return _extreme(x, lambda shape: adaptive_pool2d_geometry(shape, size), 1, return_indices, image, out)
 
 
@@ -223,7 +221,7 @@ def global_max_pool2d(
     >>> global_max_pool2d(np.arange(8.0).reshape(2, 2, 2))
     array([6., 7.])
     """
-    axes = () if keepdims else spatial_axes(format_of("x", x, layout, IMAGES))
+    axes = () if keepdims else spatial_axes(image_format("x", x, layout, IMAGES))
     result = adaptive_max_pool2d(x, 1, return_indices=return_indices, layout=layout)
     if return_indices:
         return result[0].squeeze(axes), result[1].squeeze(axes)
@@ -269,7 +267,7 @@ def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape,
     array([[ 0., 10.],
            [ 0.,  0.]], dtype=float32)
     """
-    image, shape = format_of_shape(x_shape, layout, (*IMAGES, *SERIES))
+    image, shape = image_format_of_shape(x_shape, layout, (*IMAGES, *SERIES))
     grad_out, indices = (with_spatial_axes(image, np.asarray(array)) for array in (grad_out, indices))
     return _scatter(image, "grad_out", grad_out, indices, shape, accumulate=True)
 
@@ -310,7 +308,7 @@ def max_unpool2d(x: ArrayLike, indices: ArrayLike, output_size: IntOrPair, *, la
     array([[0., 0.],
            [7., 0.]])
     """
-    image = format_of("x", x, layout, IMAGES)
+    image = image_format("x", x, layout, IMAGES)
     OH, OW = pair("output_size", output_size)
     N, _, _, C = image.enter("x", x).shape
     return _scatter(image, "x", x, indices, (N, OH, OW, C), accumulate=False)
@@ -348,7 +346,7 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
     >>> max_unpool2d_backward(np.arange(4.0).reshape(2, 2, 1), np.full((1, 1, 1), 2)).ravel()
     array([2.])
     """
-    image = format_of("grad_out", grad_out, layout, IMAGES)
+    image = image_format("grad_out", grad_out, layout, IMAGES)
     gradient = image.enter("grad_out", grad_out)
     where = _enter_indices(image, indices)
     N, OH, OW, C = gradient.shape
@@ -365,31 +363,6 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
 
 
 # ---- the doors that all pooling shares --------------------------------------------------------------------------
-
-
-def format_of(name: str, value: ArrayLike, layout: str, layouts: tuple[str, ...]) -> ImageFormat:
-    """Format of an array whose layout must be one of *layouts*."""
-    _check_layout(layout, layouts)
-    return image_format(name, value, layout)
-
-
-def format_of_shape(x_shape: Shape, layout: str, layouts: tuple[str, ...]) -> tuple[ImageFormat, Shape]:
-    """Format of an array of which only the shape is known, and its shape with batch axis and channels last."""
-    _check_layout(layout, layouts)
-    shape = tuple(x_shape)
-    if len(shape) not in (len(layout), len(layout) - 1):
-        raise ValueError(
-            f"x_shape must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
-            f"Received: x_shape={shape}"
-        )
-    batched = len(shape) == len(layout)
-    extents = dict(zip(layout, shape if batched else (1, *shape), strict=True))
-    return ImageFormat(layout, batched), tuple(extents[axis] for axis in "NHWC" if axis in extents)
-
-
-def _check_layout(layout: str, layouts: tuple[str, ...]) -> None:
-    if layout not in layouts:
-        raise ValueError(f"layout must be one of {', '.join(layouts)}. Received: layout={layout!r}")
 
 
 def spatial_axes(image: ImageFormat) -> tuple[int, ...]:
@@ -412,8 +385,7 @@ def planes(array: Any) -> Any:
 def result_like(image: ImageFormat, x: Any, geometry: Pool2dGeometry, out: Any) -> Any:
     """Array for the result, with as many axes as *x*, that shares no memory with *x*."""
     N, OH, OW, C = geometry.out_shape
-    result = image.result((N, OH, OW, C) if x.ndim == 4 else (N, OW, C), x.dtype, out)
-    return np.empty_like(result) if np.may_share_memory(result, x) else result
+    return image.result((N, OH, OW, C) if x.ndim == 4 else (N, OW, C), x.dtype, out, inputs=(x,))
 
 
 def pool1d_geometry(
