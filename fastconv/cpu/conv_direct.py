@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
-from fastconv.cpu.activation import ACTIVATIONS, activate
+from fastconv.cpu.activation import activate
+from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.product import DEPTH, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
-
-_RELU = ACTIVATIONS["relu"]
 
 # A block of pixels: long enough that packing a panel of weights (once a block) is a few percent of using it.
 _PIXELS_OF_BLOCK = 8 * TILE_ROWS
@@ -81,18 +80,6 @@ def _prefetch_rows(out, at, stride, rows, columns):
 
 
 @_jit.inline
-def _finish_vector(value, bias, bias_at, residual, out_at, count, activation):
-    """``activation(value + bias + residual)`` of *count* lanes, as far as it can be done on a register."""
-    if bias.size > 0:
-        value = simd.add(value, simd.load_first(bias, bias_at, count))
-    if residual.size > 0:
-        value = simd.add(value, simd.load_first(residual, out_at, count))
-    if activation == _RELU:
-        value = simd.relu(value)
-    return value
-
-
-@_jit.inline
 def _finish_rows(
     sums, sums_at, sums_stride, bias, residual, out, out_array, shape, activation,
     n, oh, ow, pixels, first_column, columns,
@@ -106,14 +93,14 @@ def _finish_rows(
         at = sums_at + pixel * sums_stride
         for column in range(0, whole, lanes):
             value = simd.load(sums, at + column)
-            value = _finish_vector(value, bias, first_column + column, residual, out_at + column, lanes, activation)
+            value = finish_vector(value, bias, first_column + column, residual, out_at + column, lanes, activation)
             simd.store(out, out_at + column, value)
         if whole < columns:
             rest = columns - whole
             value = simd.load(sums, at + whole)
-            value = _finish_vector(value, bias, first_column + whole, residual, out_at + whole, rest, activation)
+            value = finish_vector(value, bias, first_column + whole, residual, out_at + whole, rest, activation)
             simd.store_first(out, out_at + whole, value, rest)
-        if activation > _RELU:
+        if activation > RELU:
             activate(out_array, out_at, columns, activation)
         ow += 1
         n, oh, ow = product.next_pixel(n, oh, ow, s.OH, s.OW)

@@ -196,7 +196,7 @@ def conv2d_backward(
     input_gradient(g, grad_out, weight, algorithm, grad_x)
     grad_weight = weight_gradient(g, x, grad_out, algorithm)
     grad_bias = column_sums(grad_out.reshape(-1, g.OC))
-    return images.leave(grad_x), weight_out(grad_weight, layout), np.asarray(grad_bias)
+    return images.leave(grad_x), weight_out(grad_weight, layout), grad_bias
 
 
 def conv2d_grad_x(

@@ -144,4 +144,4 @@ def conv1d_backward(
     input_gradient(g, grad_out, weight[np.newaxis], algorithm, grad_x[:, np.newaxis])
     grad_weight = weight_gradient(g, x[:, np.newaxis], grad_out, algorithm)[0]
     grad_bias = column_sums(grad_out.reshape(-1, g.OC))
-    return series.leave(grad_x), weight_out(grad_weight, layout), np.asarray(grad_bias)
+    return series.leave(grad_x), weight_out(grad_weight, layout), grad_bias

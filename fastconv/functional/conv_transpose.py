@@ -160,4 +160,4 @@ def conv_transpose2d_backward(
     convolve(g, grad_out, weight, None, None, None, algorithm, grad_x)
     grad_weight = weight_gradient(g, grad_out, x, algorithm)
     grad_bias = column_sums(grad_out.reshape(-1, g.IC))
-    return images.leave(grad_x), weight_out(grad_weight, layout), np.asarray(grad_bias)
+    return images.leave(grad_x), weight_out(grad_weight, layout), grad_bias
