@@ -1,8 +1,10 @@
 """Which implementation computes a convolution, and why.
 
-Every operation has an ordered list of implementations, the fastest first, the reference last.  Each accepts a problem
-or refuses it with a sentence.  Under ``algorithm="auto"`` the first that accepts is taken; the choice looks at the
-geometry but neither at the batch size nor at the number of threads, so that it cannot change the bits of a result.
+Every operation has an ordered list of implementations, the fastest first, the reference last.  Each accepts a problem,
+refuses it, or declines it, because the next one is faster or more accurate, with a sentence.  Under
+``algorithm="auto"`` the first that accepts is taken; the choice looks at the geometry but neither at the batch size nor
+at the number of threads, so that it cannot change the bits of a result.  ``algorithm="fastest"`` looks at the batch as
+well.
 
 ``FASTCONV_VERBOSE=dispatch`` in the environment prints every new choice; `explain` tells more about one.
 """
@@ -19,12 +21,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.cpu import conv_depthwise, conv_direct
+from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd, conv_winograd_grad_weight
 from fastconv.cpu.activation import activation_forward
+from fastconv.cpu.winograd import OUTPUTS, TAPS
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
 from fastconv.reference import conv as reference
 
 OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
+
+# Where Winograd starts to pay, measured with `fastconv bench --algorithm winograd`.  Its transforms need channels to
+# share them, its tiles an image that fills them, and its transformed weight tiles to use it.
+_WINOGRAD_CHANNELS = 16
+_WINOGRAD_FILL = 0.7
+_WINOGRAD_WORK = 256
 
 
 @dataclass(frozen=True)
@@ -33,14 +42,17 @@ class Implementation:
 
     name: str
     idea: str
+    #: Why it cannot compute this problem, or None.
     refuses: Callable[[Conv2dGeometry], str | None]
+    #: Why it should not, given the bytes of a number and how many images to count on, or None.
+    declines: Callable[[Conv2dGeometry, int, int], str | None]
     conv2d_forward: Callable[..., None]
     conv2d_grad_x: Callable[..., None]
     conv2d_grad_weight: Callable[..., None]
     workspace: Callable[[Conv2dGeometry, int], int]
 
 
-def _never(geometry: Conv2dGeometry) -> None:
+def _never(geometry: Conv2dGeometry, itemsize: int = 0, images: int = 0) -> None:
     return None
 
 
@@ -48,6 +60,32 @@ def _depthwise_refuses(geometry: Conv2dGeometry) -> str | None:
     if geometry.is_depthwise:
         return None
     return f"needs one input channel in each group, here {geometry.IC // geometry.G} (groups={geometry.G})"
+
+
+def _winograd_refuses(geometry: Conv2dGeometry) -> str | None:
+    g = geometry
+    if (g.KH, g.KW, *g.stride, *g.dilation, g.G) == (TAPS, TAPS, 1, 1, 1, 1, 1):
+        return None
+    return (
+        f"needs a 3x3 kernel without stride, dilation and groups, here {g.KH}x{g.KW}, stride={g.stride}, "
+        f"dilation={g.dilation}, groups={g.G}"
+    )
+
+
+def _winograd_declines(geometry: Conv2dGeometry, itemsize: int, images: int) -> str | None:
+    g = geometry
+    channels = min(g.IC, g.OC)
+    tiles = -(-g.OH // OUTPUTS) * -(-g.OW // OUTPUTS)
+    fill = g.OH * g.OW / (tiles * OUTPUTS * OUTPUTS)
+    if itemsize > np.dtype(np.float32).itemsize:
+        return "float64 is asked for accuracy, which the transforms lose"
+    if channels < _WINOGRAD_CHANNELS:
+        return f"pays from {_WINOGRAD_CHANNELS} channels on, here {channels}"
+    if fill < _WINOGRAD_FILL:
+        return f"{g.OH}x{g.OW} outputs fill {fill:.0%} of {tiles} tiles of {OUTPUTS}x{OUTPUTS}, pays from 70%"
+    if images * tiles * channels < _WINOGRAD_WORK:
+        return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"
+    return None
 
 
 def _reference_forward(
@@ -89,14 +127,28 @@ CONV2D = (
         "depthwise",
         "vectors of channels, one kernel each",
         _depthwise_refuses,
+        _never,
         conv_depthwise.forward,
         conv_depthwise.grad_x,
         conv_depthwise.grad_weight,
         conv_depthwise.workspace,
     ),
     Implementation(
+        "winograd",
+        "4x4 outputs from 36 products in place of 144, after transforms of x and weight",
+        _winograd_refuses,
+        _winograd_declines,
+        conv_winograd.forward,
+        conv_winograd.grad_x,
+        conv_winograd_grad_weight.grad_weight,
+        lambda geometry, itemsize: max(
+            conv_winograd.workspace(geometry, itemsize), conv_winograd_grad_weight.workspace(geometry, itemsize)
+        ),
+    ),
+    Implementation(
         "direct",
         "patches of x times the weight, register tile by register tile",
+        _never,
         _never,
         conv_direct.forward,
         conv_direct.grad_x,
@@ -107,6 +159,7 @@ CONV2D = (
         "reference",
         "NumPy, one tap of the kernel at a time",
         _never,
+        _never,
         _reference_forward,
         _reference_grad_x,
         _reference_grad_weight,
@@ -116,14 +169,15 @@ CONV2D = (
 
 
 @lru_cache(maxsize=4096)
-def choose(operation: str, geometry: Conv2dGeometry, algorithm: str) -> Callable[..., None]:
-    """The function that computes *operation* on this geometry with *algorithm* (a name, or "auto")."""
-    if algorithm == "auto":
-        chosen = next(candidate for candidate in CONV2D if candidate.refuses(geometry) is None)
+def choose(operation: str, geometry: Conv2dGeometry, itemsize: int, algorithm: str) -> Callable[..., None]:
+    """The function that computes *operation* on this geometry with *algorithm* (a name, "auto" or "fastest")."""
+    if algorithm in ("auto", "fastest"):
+        images = geometry.N if algorithm == "fastest" else 1
+        chosen = next(one for one in CONV2D if not (one.refuses(geometry) or one.declines(geometry, itemsize, images)))
     else:
         by_name = {candidate.name: candidate for candidate in CONV2D}
         if algorithm not in by_name:
-            names = ", ".join(f'"{name}"' for name in ("auto", *by_name))
+            names = ", ".join(f'"{name}"' for name in ("auto", "fastest", *by_name))
             raise ValueError(f"algorithm must be one of {names}. Received: algorithm={algorithm!r}")
         chosen = by_name[algorithm]
         if reason := chosen.refuses(geometry):
@@ -183,9 +237,10 @@ def explain(
     lines = [str(g)]
     chosen = None
     for candidate in CONV2D:
-        reason = candidate.refuses(g)
-        if reason is not None:
+        if reason := candidate.refuses(g):
             lines.append(f"  {candidate.name:10} refuses: {reason}")
+        elif chosen is None and (reason := candidate.declines(g, itemsize, 1)):
+            lines.append(f"  {candidate.name:10} declines: {reason}")
         elif chosen is None:
             chosen = candidate
             lines.append(f"  {candidate.name:10} chosen: {candidate.idea}")

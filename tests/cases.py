@@ -83,6 +83,15 @@ CASES = (
     ConvCase("grad_weight over all splits", (3, 61, 53, 2), (2, 3, 2, 3), padding="same"),
 )
 
+# For Winograd: several blocks of tiles, of input and of output channels, with a rest of each.
+WINOGRAD_CASES = (
+    ConvCase("winograd, many tiles", (3, 29, 27, 19), (3, 3, 19, 37), padding=1),
+    ConvCase("winograd, many channels", (1, 15, 11, 131), (3, 3, 131, 67), padding=((0, 2), (1, 0))),
+    ConvCase("winograd, padding larger than kernel", (2, 5, 3, 16), (3, 3, 16, 8), padding=((4, 3), (0, 5))),
+    ConvCase("winograd, one tile cut", (1, 3, 4, 17), (3, 3, 17, 16)),
+)
+CASES += WINOGRAD_CASES
+
 BY_NAME = {case.name: case for case in CASES}
 
 
@@ -117,6 +126,11 @@ def normal_arrays(geometry: Conv2dGeometry, dtype: DTypeLike = np.float32, seed:
 def _shapes(geometry: Conv2dGeometry) -> tuple[tuple[int, ...], ...]:
     g = geometry
     return g.x_shape, g.weight_shape, (g.OC,), g.out_shape, g.out_shape
+
+
+def exact_algorithm(geometry: Conv2dGeometry) -> str:
+    """The algorithm that sums plain products, so that whole numbers stay exact; "auto" may take Winograd."""
+    return "depthwise" if geometry.is_depthwise else "direct"
 
 
 def assert_exact(actual: NDArray[Any], expected: NDArray[Any], geometry: Conv2dGeometry) -> None:

@@ -19,21 +19,39 @@ def fresh_choices():
     dispatch.choose.cache_clear()
 
 
-def test_auto_is_depthwise_where_each_group_has_one_channel_and_direct_elsewhere():
-    chosen = {case.name: dispatch.choose("conv2d_forward", case.geometry, "auto").__module__ for case in CASES}
+WINOGRAD = ("plain", "winograd, many tiles", "winograd, many channels")
+
+
+def test_auto_is_depthwise_for_groups_of_one_winograd_where_it_pays_and_direct_elsewhere():
+    chosen = {case.name: dispatch.choose("conv2d_forward", case.geometry, 4, "auto").__module__ for case in CASES}
     for name, module in chosen.items():
-        assert module == f"fastconv.cpu.conv_{'depthwise' if name.startswith('depthwise') else 'direct'}", name
+        expected = "depthwise" if name.startswith("depthwise") else "winograd" if name in WINOGRAD else "direct"
+        assert module == f"fastconv.cpu.conv_{expected}", name
+
+
+def test_float64_is_never_transformed_under_auto():
+    for name in WINOGRAD:
+        for algorithm in ("auto", "fastest"):
+            chosen = dispatch.choose("conv2d_forward", BY_NAME[name].geometry, 8, algorithm)
+            assert chosen.__module__ == "fastconv.cpu.conv_direct"
+
+
+def test_fastest_may_look_at_the_batch():
+    one, many = (conv2d_geometry((n, 7, 7, 32), (3, 3, 32, 32), padding=1) for n in (1, 64))
+    assert dispatch.choose("conv2d_forward", one, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
+    assert dispatch.choose("conv2d_forward", many, 4, "fastest").__module__ == "fastconv.cpu.conv_winograd"
+    assert dispatch.choose("conv2d_forward", many, 4, "auto").__module__ == "fastconv.cpu.conv_direct"
 
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_choice_looks_neither_at_the_batch_nor_at_the_threads(case, operation, monkeypatch, fresh_choices):
     alone = dispatch.choose(
-        operation, conv2d_geometry((1, *case.x_shape[1:]), case.weight_shape, **case.options), "auto"
+        operation, conv2d_geometry((1, *case.x_shape[1:]), case.weight_shape, **case.options), 4, "auto"
     )
     monkeypatch.setattr(threads, "worker_count", lambda work: 64)
     many = dispatch.choose(
-        operation, conv2d_geometry((97, *case.x_shape[1:]), case.weight_shape, **case.options), "auto"
+        operation, conv2d_geometry((97, *case.x_shape[1:]), case.weight_shape, **case.options), 4, "auto"
     )
     assert many is alone
 
@@ -58,20 +76,22 @@ def test_explain_names_the_choice_the_refusals_and_the_cost():
     case = BY_NAME["depthwise"]
     lines = dispatch.explain(case.x_shape, case.weight_shape, **case.options).splitlines()
     assert lines[0] == str(case.geometry)
-    assert [line.split()[:2] for line in lines[1:4]] == [
+    assert [line.split()[:2] for line in lines[1:5]] == [
         ["depthwise", "chosen:"],
+        ["winograd", "refuses:"],
         ["direct", "not"],
         ["reference", "not"],
     ]
-    case = BY_NAME["plain"]
+    case = BY_NAME["over one block of depth"]
     lines = dispatch.explain(case.x_shape, case.weight_shape, **case.options).splitlines()
-    assert lines[1] == "  depthwise  refuses: needs one input channel in each group, here 32 (groups=1)"
-    assert lines[2].startswith("  direct     chosen: ")
-    assert lines[3].startswith("  reference  not needed: ")
-    cost = "\n".join(lines[4:])
+    assert lines[1] == "  depthwise  refuses: needs one input channel in each group, here 43 (groups=1)"
+    assert lines[2] == "  winograd   declines: pays from 16 channels on, here 13"
+    assert lines[3].startswith("  direct     chosen: ")
+    assert lines[4].startswith("  reference  not needed: ")
+    cost = "\n".join(lines[5:])
     assert f"arithmetic {case.geometry.flops / 1e6:.1f} MFLOP" in cost
     assert re.search(r"workspace +\d\.\d MB per thread", cost)
-    assert re.search(f"error +about {2.0**-23 * (9 * 32) ** 0.5:.0e} of", cost)
+    assert re.search(f"error +about {2.0**-23 * (9 * 43) ** 0.5:.0e} of", cost)
 
 
 def test_explain_knows_that_float64_is_twice_as_wide():

@@ -21,6 +21,8 @@ NAMES = (
     "depthwise strided",
     "depthwise multiplier",
     "grad_weight over all splits",
+    "winograd, many tiles",
+    "winograd, many channels",
 )
 
 
@@ -43,7 +45,16 @@ def test_the_number_of_workers_changes_no_bit(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "strided tail", "1x1", "first layer, grey", "depthwise", "over one block of pixels"]
+    "name",
+    [
+        "plain",
+        "strided tail",
+        "1x1",
+        "first layer, grey",
+        "depthwise",
+        "over one block of pixels",
+        "winograd, many tiles",
+    ],
 )
 def test_the_batch_changes_no_bit(name):
     case = BY_NAME[name]

@@ -44,6 +44,20 @@ def span(typingctx: Any, array: Any) -> Any:
 
 
 @intrinsic
+def part(typingctx: Any, span: Any, start: Any, size: Any) -> Any:
+    """The *size* numbers of a span from *start* on, as a span of their own."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        span, start, size = arguments
+        result = cgutils.create_struct_proxy(signature.return_type)(context, builder)
+        result.data = codegen.address(context, builder, signature.args[0], span, start, size)
+        result.size = size
+        return result._getvalue()
+
+    return span(span, types.intp, types.intp), generate
+
+
+@intrinsic
 def _get(typingctx: Any, span: Any, offset: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(
@@ -154,21 +168,29 @@ def store_first(typingctx: Any, span: Any, offset: Any, value: Any, count: Any) 
     return types.void(span, types.intp, value, types.intp), generate
 
 
-@intrinsic
-def prefetch_for_write(typingctx: Any, span: Any, offset: Any) -> Any:
-    """Ask for the cache line of an element that will be written soon; the offset may lie outside the span."""
+def _prefetch(for_write: bool) -> Any:
+    @intrinsic
+    def prefetch(typingctx: Any, span: Any, offset: Any) -> Any:
+        """Ask for the cache line of an element that will be used soon; the offset may lie outside the span."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        prefetch_type = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, prefetch_type, "llvm.prefetch.p0")
-        write, into_all_caches, of_data = (ir.Constant(number, value) for value in (1, 3, 1))
-        builder.call(function, [pointer, write, into_all_caches, of_data])
-        return context.get_dummy_value()
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
+            pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+            number = ir.IntType(32)
+            prefetch_type = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+            function = cgutils.get_or_insert_function(builder.module, prefetch_type, "llvm.prefetch.p0")
+            into_all_caches, of_data = 3, 1
+            settings = [ir.Constant(number, value) for value in (int(for_write), into_all_caches, of_data)]
+            builder.call(function, [pointer, *settings])
+            return context.get_dummy_value()
 
-    return types.void(span, types.intp), generate
+        return types.void(span, types.intp), generate
+
+    return prefetch
+
+
+prefetch = _prefetch(for_write=False)
+prefetch_for_write = _prefetch(for_write=True)
 
 
 @intrinsic

@@ -127,7 +127,7 @@ def convolve(
             f"residual must have the shape of the result, {out.shape}. Received: residual.shape={residual.shape}"
         )
     code = activation_code(activation)
-    compute = choose("conv2d_forward", geometry, algorithm)
+    compute = choose("conv2d_forward", geometry, x.itemsize, algorithm)
     if geometry.N:
         x, weight, result = (
             x.reshape(geometry.x_shape),
@@ -263,7 +263,7 @@ def input_gradient(
 ) -> None:
     """`conv2d_grad_x` behind the door."""
     check_grad_out(geometry, grad_out)
-    compute = choose("conv2d_grad_x", geometry, algorithm)
+    compute = choose("conv2d_grad_x", geometry, grad_out.itemsize, algorithm)
     if geometry.N:
         compute(geometry, grad_out, weight, out)
 
@@ -328,7 +328,7 @@ def conv2d_grad_weight(
 def weight_gradient(geometry: Conv2dGeometry, x: FloatArray, grad_out: FloatArray, algorithm: str) -> FloatArray:
     """`conv2d_grad_weight` behind the door."""
     check_grad_out(geometry, grad_out)
-    compute = choose("conv2d_grad_weight", geometry, algorithm)
+    compute = choose("conv2d_grad_weight", geometry, x.itemsize, algorithm)
     if geometry.N == 0:
         return np.zeros(geometry.weight_shape, x.dtype)
     result = np.empty(geometry.weight_shape, x.dtype)

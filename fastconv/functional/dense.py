@@ -55,7 +55,7 @@ def dense(
     out = np.empty((*inputs.shape[:-1], OC), inputs.dtype)
     if out.size:
         g = _geometry(out.size // OC, IC, OC)
-        choose("conv2d_forward", g, "auto")(g, inputs, matrix, bias, None, out, code)
+        choose("conv2d_forward", g, inputs.itemsize, "auto")(g, inputs, matrix, bias, None, out, code)
     return out
 
 
@@ -102,8 +102,8 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
     grad_x, grad_weight = np.empty_like(inputs), np.zeros_like(matrix)
     if rows.size:
         g = _geometry(rows.size // OC, IC, OC)
-        choose("conv2d_grad_x", g, "auto")(g, rows, matrix.reshape(g.weight_shape), grad_x)
-        choose("conv2d_grad_weight", g, "auto")(g, inputs, rows, grad_weight)
+        choose("conv2d_grad_x", g, rows.itemsize, "auto")(g, rows, matrix.reshape(g.weight_shape), grad_x)
+        choose("conv2d_grad_weight", g, inputs.itemsize, "auto")(g, inputs, rows, grad_weight)
     return grad_x, grad_weight, column_sums(rows.reshape(-1, OC))
 
 

@@ -1,0 +1,363 @@
+"""Winograd convolution F(4x4, 3x3), for dense 3x3 kernels without stride and dilation: forward and grad_x.
+
+LADDER
+
+Every output element is the same few sums of the same 36 chains of fused multiply-adds over ic, wherever its tile lies
+in a block, so the result has the same bits for any number of threads, any batch and any vector width.
+
+Error bound: see `ERROR`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from fastconv import _jit, threads
+from fastconv.cpu import codegen, product, simd
+from fastconv.cpu.activation import activate
+from fastconv.cpu.epilogue import RELU, finish_vector
+from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.shape import ConvShape, forward_shape, phases
+from fastconv.cpu.transpose import swap_channels
+from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
+from fastconv.cpu.winograd_tiles import Images, Points, ceil_div, outputs_of, plane_size, transform_input_tiles
+from fastconv.geometry import Conv2dGeometry
+
+# Input channels that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
+DEPTH = 128
+# Rows of transformed tiles are one cache line longer, so that they do not all start in the same L1 set.
+_ROW = DEPTH + LINE
+# Tiles and output channels of a block.  Weights are used once for each tile of a block, transformed tiles once for
+# each of its channels, and both have to come from the L2 cache or the one behind it.
+_TILES_OF_BLOCK = 48
+_COLUMNS_OF_BLOCK = 64
+# Numbers of the transformed tiles of a block, for many input channels: 4 MB of float32.
+_POINTS_OF_BLOCK = 1 << 20
+# Numbers of a transformed weight up to which it is transformed ahead and shared by all blocks: 4 MB of float32, the
+# share of a core in the last cache.  A larger one would be written to memory and read back: it is transformed part by
+# part, by each block anew.
+_TAPS_AHEAD = 1 << 20
+
+_multiply = product._tile_product(TILE_VECTORS, _ROW, 1)
+
+
+class Blocks(NamedTuple):
+    """How the (tiles x output channels) plane of a problem is cut into tasks, and what lies where in the workspace.
+
+    A task is a block of *tiles* and a share of the output channels, which it takes *columns* at a time.
+    """
+
+    tiles: int
+    columns: int
+    share: int
+    tasks: int
+    #: Numbers from one of 36 planes to the next, of the sums and of the transformed taps of a panel.
+    sums_plane: int
+    taps_plane: int
+
+
+class Workspace(NamedTuple):
+    """Numbers of each part of the memory of one thread."""
+
+    #: Transformed tiles of a block, their sums, transformed taps of a block.
+    points: int
+    sums: int
+    taps: int
+    #: One tile with its border or taps with a rest of channels, and one tile of out.
+    padded: int
+    values: int
+
+
+@_jit.inline
+def _transform_taps(weight, first_ic, first_column, s, depth, columns, padded, taps, taps_at, panel_stride, plane):
+    """``taps[panel][plane][ic][oc]``: the transformed taps of a block of channels, in panels of a tile's width.
+
+    Input channels outside: the weights of an input channel are neighbours in memory, but for the nine taps.  They come
+    from there, so those of the channel after the next are asked for ahead.
+    """
+    lanes = simd.lane_count(taps)
+    width = TILE_VECTORS * lanes
+    tap_stride = s.IC * s.OC
+    for ic in range(depth):
+        for column in range(0, columns, lanes):
+            at = (first_ic + ic) * s.OC + first_column + column
+            if column + lanes <= columns:
+                for tap in range(TAPS * TAPS):
+                    simd.prefetch(weight, at + tap * tap_stride + _AHEAD * s.OC)
+                source, row_stride, tap_step = weight, TAPS * tap_stride, tap_stride
+            else:
+                for tap in range(TAPS * TAPS):
+                    rest = simd.load_first(weight, at + tap * tap_stride, columns - column)
+                    simd.store(padded, tap * lanes, rest)
+                source, at, row_stride, tap_step = padded, 0, TAPS * lanes, lanes
+            to = taps_at + column // width * panel_stride + ic * width + column % width
+            transform_taps(source, at, row_stride, tap_step, taps, to, plane)
+
+
+_AHEAD = 2
+
+
+@_jit.inline
+def _finish_tiles(
+    sums, blocks, values, bias, residual, out, out_array, s, images, activation,
+    first_tile, tiles, first_column, columns,
+):  # fmt: skip
+    """Transform the sums of a block back and write them to out, with bias, residual and activation.
+
+    Tiles outside, so that memory is written in order; of a tile at the end of a row only what lies inside the image.
+    """
+    lanes = simd.lane_count(out)
+    for tile in range(tiles):
+        n, oh, ow = outputs_of(first_tile + tile, images)
+        rows = min(OUTPUTS, s.OH - oh)
+        pixels = min(OUTPUTS, s.OW - ow)
+        out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
+        for column in range(0, columns, lanes):
+            at = tile * blocks.columns + column
+            transform_output(sums, at, INPUTS * blocks.sums_plane, blocks.sums_plane, values, 0, lanes)
+            count = min(lanes, columns - column)
+            for row in range(rows):
+                for pixel in range(pixels):
+                    to = out_at + (row * s.OW + pixel) * s.OC + column
+                    value = simd.load(values, (row * OUTPUTS + pixel) * lanes)
+                    if count == lanes:
+                        value = finish_vector(value, bias, first_column + column, residual, to, lanes, activation)
+                        simd.store(out, to, value)
+                    else:
+                        value = finish_vector(value, bias, first_column + column, residual, to, count, activation)
+                        simd.store_first(out, to, value, count)
+        if activation > RELU:
+            for row in range(rows):
+                for pixel in range(pixels):
+                    activate(out_array, out_at + (row * s.OW + pixel) * s.OC, columns, activation)
+
+
+@_jit.inline
+def _forward_tasks(
+    x, weight, taps, bias, residual, out_array, memory, memory_at, s, images, points, blocks, workspace, activation,
+    first_task, last_task,
+):  # fmt: skip
+    """Tasks [first_task, last_task) of the forward pass; a task is a block of tiles times a share of output channels.
+
+    The tiles are transformed once.  Then blocks of output channels; in each, blocks of input channels; in these the 36
+    products one after the other, so that the tiles and weights of one lie in the L1 cache; in a product, tiles outside,
+    because they are the smaller part.  Each output element has one writer.
+    """
+    x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
+    out, taps, memory = simd.span(out_array), simd.span(taps), simd.span(memory)
+    transformed = simd.part(memory, memory_at, workspace.points)
+    sums = simd.part(memory, memory_at + workspace.points, workspace.sums)
+    own_taps = simd.part(memory, memory_at + workspace.points + workspace.sums, workspace.taps)
+    at = memory_at + workspace.points + workspace.sums + workspace.taps
+    padded = simd.part(memory, at, workspace.padded)
+    values = simd.part(memory, at + workspace.padded, workspace.values)
+    width = TILE_VECTORS * simd.lane_count(out)
+    total = s.N * images.grid_h * images.grid_w
+    shares = ceil_div(s.OC, blocks.share)
+    ic_blocks = ceil_div(s.IC, DEPTH)
+    block_before = -1
+    for task in range(first_task, last_task):
+        block = task // shares
+        first_tile = block * blocks.tiles
+        tiles = min(blocks.tiles, total - first_tile)
+        if block != block_before:
+            transform_input_tiles(x, images, first_tile, tiles, 0, s.IC, padded, transformed, points)
+            block_before = block
+        share_start = task % shares * blocks.share
+        share_stop = min(share_start + blocks.share, s.OC)
+        for first_column in range(share_start, share_stop, blocks.columns):
+            columns = min(blocks.columns, share_stop - first_column)
+            for ic_block in range(ic_blocks):
+                depth = min(DEPTH, s.IC - ic_block * DEPTH)
+                if taps.size > 0:
+                    factor, panel_stride = taps, ic_blocks * PLANES * blocks.taps_plane
+                    factor_at = first_column // width * panel_stride + ic_block * PLANES * blocks.taps_plane
+                else:
+                    factor, panel_stride = own_taps, PLANES * blocks.taps_plane
+                    factor_at = 0
+                    _transform_taps(
+                        weight, ic_block * DEPTH, first_column, s, depth, columns, padded,
+                        own_taps, 0, panel_stride, blocks.taps_plane,
+                    )  # fmt: skip
+                for plane in range(PLANES):
+                    for tile in range(0, tiles, TILE_ROWS):
+                        left_at = ic_block * points.block + plane * points.plane + tile * _ROW
+                        sums_at = plane * blocks.sums_plane + tile * blocks.columns
+                        for column in range(0, columns, width):
+                            right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
+                            _multiply(
+                                transformed, left_at, factor, right_at,
+                                sums, sums_at + column, blocks.columns, depth, ic_block == 0,
+                            )  # fmt: skip
+            _finish_tiles(
+                sums, blocks, values, bias, residual, out, out_array, s, images, activation,
+                first_tile, tiles, first_column, columns,
+            )  # fmt: skip
+
+
+@_jit.kernel
+def conv2d_forward_winograd_serial(
+    x, weight, taps, bias, residual, out, memory, shape, images, points, blocks, workspace, activation
+):
+    """All tasks of the forward pass; arrays are flat."""
+    _forward_tasks(
+        x, weight, taps, bias, residual, out, memory, 0, shape, images, points, blocks, workspace, activation,
+        0, blocks.tasks,
+    )  # fmt: skip
+
+
+@_jit.parallel_kernel
+def conv2d_forward_winograd_parallel(
+    workers, x, weight, taps, bias, residual, out, memory, shape, images, points, blocks, workspace, activation
+):
+    """The same tasks, an equal share for each worker."""
+    for worker in prange(workers):
+        _forward_tasks(
+            x, weight, taps, bias, residual, out, memory, worker * (memory.size // workers),
+            shape, images, points, blocks, workspace, activation,
+            blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
+        )  # fmt: skip
+
+
+@_jit.inline
+def _weight_tasks(weight, taps, s, plane, first_task, last_task):
+    """Tasks [first_task, last_task) of the transform of a whole weight; a task: a panel times a block of depths."""
+    padded = np.empty(TAPS * TAPS * codegen.VECTOR_BYTES // 4, taps.dtype)
+    weight, taps, padded = simd.span(weight), simd.span(taps), simd.span(padded)
+    width = TILE_VECTORS * simd.lane_count(taps)
+    ic_blocks = ceil_div(s.IC, DEPTH)
+    for task in range(first_task, last_task):
+        column = task // ic_blocks * width
+        first_ic = task % ic_blocks * DEPTH
+        depth, columns = min(DEPTH, s.IC - first_ic), min(width, s.OC - column)
+        _transform_taps(weight, first_ic, column, s, depth, columns, padded, taps, task * PLANES * plane, 0, plane)
+
+
+@_jit.kernel
+def transform_weight_serial(weight, taps, shape, plane, tasks):
+    """All tasks; arrays are flat."""
+    _weight_tasks(weight, taps, shape, plane, 0, tasks)
+
+
+@_jit.parallel_kernel
+def transform_weight_parallel(workers, weight, taps, shape, plane, tasks):
+    """The same tasks, an equal share for each worker."""
+    for worker in prange(workers):
+        _weight_tasks(weight, taps, shape, plane, tasks * worker // workers, tasks * (worker + 1) // workers)
+
+
+# ---- from a geometry to the kernels ---------------------------------------------------------------------------------
+
+
+def forward(
+    geometry: Conv2dGeometry,
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    residual: NDArray[Any] | None,
+    out: NDArray[Any],
+    activation: int,
+) -> None:
+    """``out = activation(conv2d(x, weight) + bias + residual)``."""
+    _run_forward(forward_shape(geometry), x, weight, bias, residual, out, activation)
+
+
+def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
+    """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
+    (phase,) = phases(geometry)
+    taps = swap_channels(weight, phase.rows, phase.columns, 1)
+    _run_forward(phase.shape, grad_out, taps, None, None, out, 0)
+
+
+def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
+    """Bytes of memory of one thread in the forward pass."""
+    return itemsize * sum(_plan(forward_shape(geometry), codegen.VECTOR_BYTES // itemsize, 1)[3])
+
+
+@lru_cache(maxsize=1024)
+def _plan(s: ConvShape, lanes: int, workers: int) -> tuple[Images, Points, Blocks, Workspace]:
+    """Blocks of tiles that fit the caches, as many for each thread, or shares of the channels where tiles are few."""
+    grid_h, grid_w = -(-s.OH // OUTPUTS), -(-s.OW // OUTPUTS)
+    images = Images(s.IH, s.IW, s.IC, grid_h, grid_w, -s.pad_top, -s.pad_left)
+    total = s.N * grid_h * grid_w
+    width = TILE_VECTORS * lanes
+    ic_blocks = -(-s.IC // DEPTH)
+    largest = max(_POINTS_OF_BLOCK // (PLANES * _ROW * ic_blocks), TILE_ROWS)
+    blocks_of_tiles = -(-total // min(_TILES_OF_BLOCK, largest))
+    shares = 1
+    if total >= 2 * TILE_ROWS * workers:
+        blocks_of_tiles = -(-blocks_of_tiles // workers) * workers
+    else:
+        shares = -(-workers // blocks_of_tiles)
+    tiles = _round_up(-(-total // blocks_of_tiles), TILE_ROWS)
+    share = _round_up(-(-s.OC // shares), width)
+    columns = min(_COLUMNS_OF_BLOCK, share)
+    points = Points(DEPTH, PLANES * plane_size.py_func(tiles * _ROW), _ROW, plane_size.py_func(tiles * _ROW))
+    tasks = -(-total // tiles) * -(-s.OC // share)
+    sums_plane, taps_plane = plane_size.py_func(tiles * columns), plane_size.py_func(DEPTH * width)
+    own_taps = 0 if _transformed_ahead(s) else columns // width * PLANES * taps_plane
+    workspace = Workspace(
+        ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * _round_up(s.IC, lanes), PLANES * lanes
+    )
+    return images, points, Blocks(tiles, columns, share, tasks, sums_plane, taps_plane), workspace
+
+
+def _transformed_ahead(s: ConvShape) -> bool:
+    return PLANES * s.IC * s.OC <= _TAPS_AHEAD
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _run_forward(
+    s: ConvShape,
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    residual: NDArray[Any] | None,
+    out: NDArray[Any],
+    activation: int,
+) -> None:
+    workers = threads.worker_count(2 * s.N * s.OH * s.OW * s.IC * s.OC)
+    images, points, blocks, own = _plan(s, codegen.VECTOR_BYTES // out.itemsize, workers)
+    workers = min(workers, blocks.tasks)
+    panels = -(-s.IC // DEPTH) * -(-s.OC // (TILE_VECTORS * codegen.VECTOR_BYTES // out.itemsize))
+    taps_size = panels * PLANES * blocks.taps_plane if _transformed_ahead(s) else 0
+    memory = threads.scratch(taps_size + workers * sum(own), out.dtype)
+    weight, taps = weight.reshape(-1), memory[:taps_size]
+    if taps_size:
+        threads.run(
+            transform_weight_serial,
+            transform_weight_parallel,
+            min(threads.worker_count(taps_size), panels),
+            weight,
+            taps,
+            s,
+            blocks.taps_plane,
+            panels,
+        )
+    absent = np.empty(0, out.dtype)
+    threads.run(
+        conv2d_forward_winograd_serial,
+        conv2d_forward_winograd_parallel,
+        workers,
+        x.reshape(-1),
+        weight,
+        taps,
+        absent if bias is None else bias,
+        absent if residual is None else residual.reshape(-1),
+        out.reshape(-1),
+        memory[taps_size:],
+        s,
+        images,
+        points,
+        blocks,
+        own,
+        activation,
+    )

@@ -1,0 +1,180 @@
+"""Winograd convolution F(4x4, 3x3): the gradient with respect to the weight.
+
+LADDER
+
+The transform of the forward pass read backwards: 36 matrix products of transformed tiles of x and of grad_out, summed
+over all tiles, then one transform for each pair of channels.
+
+Every element is the same few sums of 36 chains of fused multiply-adds over the tiles (n, th, tw) of a split.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from fastconv import _jit, threads
+from fastconv.cpu import codegen, product, simd
+from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_grad_taps
+from fastconv.cpu.winograd_tiles import (
+    Images,
+    Points,
+    ceil_div,
+    plane_size,
+    transform_grad_out_tiles,
+    transform_input_tiles,
+)
+from fastconv.geometry import Conv2dGeometry
+
+# Input and output channels of a block of grad_weight: its sums at 36 points are 600 KB of float32, most of an L2 cache.
+# A block transforms its tiles itself; with fewer channels that work would grow beside the products.
+_CHANNELS = 64
+# Rows of transformed input tiles: a register tile of rows may begin at the last channel.
+_ROW = _CHANNELS + LINE
+# Tiles of a strip: each adds so many products to a sum between loading and storing it.
+_TILES_OF_STRIP = 48
+# Tasks for all threads to share, and tiles below which a split is not worth its own sums.  They decide the order of the
+# sums, so they do not look at the machine.
+_TASKS = 8
+_TILES_OF_SPLIT = 96
+
+_accumulate = product._tile_product(TILE_VECTORS, 1, _ROW)
+
+
+class Blocks(NamedTuple):
+    """How the (input channels x output channels x tiles) of a problem are cut into tasks."""
+
+    splits: int
+    tasks: int
+    tiles: int
+    #: Numbers from one of 36 planes of sums to the next, and of an output tile with its border.
+    sums_plane: int
+    padded: int
+
+
+@_jit.inline
+def _grad_weight_tasks(
+    x, grad_out, partial, memory, memory_at, inputs, outputs, points, gradients, blocks, first_task, last_task
+):
+    """Tasks [first_task, last_task); a task is a split of the tiles times a block of input and one of output channels.
+
+    Strips of tiles outside: both are transformed, then the 36 products one after the other, so that the tiles of one
+    lie in the L1 cache while every register tile of its sums is loaded, updated and stored.  Each element of
+    ``partial[split]`` has one writer, and tiles are added in rising order.
+    """
+    x, grad_out, partial, memory = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(memory)
+    points_size, gradients_size = PLANES * points.plane, PLANES * gradients.plane
+    sums_size = PLANES * blocks.sums_plane
+    transformed = simd.part(memory, memory_at, points_size)
+    right = simd.part(memory, memory_at + points_size, gradients_size)
+    sums = simd.part(memory, memory_at + points_size + gradients_size, sums_size)
+    padded = simd.part(memory, memory_at + points_size + gradients_size + sums_size, blocks.padded)
+    lanes = simd.lane_count(partial)
+    width = TILE_VECTORS * lanes
+    IC, OC = inputs.C, outputs.C
+    ic_blocks, oc_blocks = ceil_div(IC, _CHANNELS), ceil_div(OC, _CHANNELS)
+    for task in range(first_task, last_task):
+        first_ic = task % ic_blocks * _CHANNELS
+        first_oc = task // ic_blocks % oc_blocks * _CHANNELS
+        split = task // (ic_blocks * oc_blocks)
+        ics, ocs = min(_CHANNELS, IC - first_ic), min(_CHANNELS, OC - first_oc)
+        start, stop = blocks.tiles * split // blocks.splits, blocks.tiles * (split + 1) // blocks.splits
+        for first_tile in range(start, stop, _TILES_OF_STRIP):
+            tiles = min(_TILES_OF_STRIP, stop - first_tile)
+            transform_input_tiles(x, inputs, first_tile, tiles, first_ic, ics, padded, transformed, points)
+            transform_grad_out_tiles(grad_out, outputs, first_tile, tiles, first_oc, ocs, padded, right, gradients)
+            for plane in range(PLANES):
+                for oc in range(0, ocs, width):
+                    right_at = plane * gradients.plane + oc // width * gradients.block
+                    for ic in range(0, ics, TILE_ROWS):
+                        at = plane * blocks.sums_plane + ic * _CHANNELS + oc
+                        _accumulate(
+                            transformed, plane * points.plane + ic, right, right_at,
+                            sums, at, _CHANNELS, tiles, first_tile == start,
+                        )  # fmt: skip
+        for ic in range(ics):
+            for oc in range(0, ocs, lanes):
+                plane = blocks.sums_plane
+                transform_grad_taps(sums, ic * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes)
+                count = min(lanes, ocs - oc)
+                for tap in range(TAPS * TAPS):
+                    at = ((split * TAPS * TAPS + tap) * IC + first_ic + ic) * OC + first_oc + oc
+                    if count == lanes:
+                        simd.store(partial, at, simd.load(padded, tap * lanes))
+                    else:
+                        simd.store_first(partial, at, simd.load(padded, tap * lanes), count)
+
+
+@_jit.kernel
+def conv2d_grad_weight_winograd_serial(x, grad_out, partial, memory, inputs, outputs, points, gradients, blocks):
+    """All tasks; arrays are flat."""
+    _grad_weight_tasks(
+        x, grad_out, partial, memory, 0, inputs, outputs, points, gradients, blocks, 0, blocks.tasks
+    )  # fmt: skip
+
+
+@_jit.parallel_kernel
+def conv2d_grad_weight_winograd_parallel(
+    workers, x, grad_out, partial, memory, inputs, outputs, points, gradients, blocks
+):
+    """The same tasks, an equal share for each worker."""
+    for worker in prange(workers):
+        _grad_weight_tasks(
+            x, grad_out, partial, memory, worker * (memory.size // workers),
+            inputs, outputs, points, gradients, blocks,
+            blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
+        )  # fmt: skip
+
+
+def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
+    """``out = the gradient with respect to weight``: partial sums over a fixed split of the tiles, added in order."""
+    inputs, outputs, points, gradients, blocks = _plan(geometry, codegen.VECTOR_BYTES // out.itemsize)
+    partial = out.reshape(1, -1) if blocks.splits == 1 else np.empty((blocks.splits, out.size), out.dtype)
+    workers = min(threads.worker_count(geometry.flops), blocks.tasks)
+    threads.run(
+        conv2d_grad_weight_winograd_serial,
+        conv2d_grad_weight_winograd_parallel,
+        workers,
+        x.reshape(-1),
+        grad_out.reshape(-1),
+        partial.reshape(-1),
+        threads.scratch(workers * _numbers(points, gradients, blocks), out.dtype),
+        inputs,
+        outputs,
+        points,
+        gradients,
+        blocks,
+    )
+    if blocks.splits > 1:
+        np.add.reduce(partial, axis=0, out=out.reshape(-1))
+
+
+def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
+    """Bytes of memory of one thread."""
+    _, _, points, gradients, blocks = _plan(geometry, codegen.VECTOR_BYTES // itemsize)
+    return itemsize * _numbers(points, gradients, blocks)
+
+
+def _numbers(points: Points, gradients: Points, blocks: Blocks) -> int:
+    return PLANES * (points.plane + gradients.plane + blocks.sums_plane) + blocks.padded
+
+
+@lru_cache(maxsize=1024)
+def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Images, Images, Points, Points, Blocks]:
+    grid_h, grid_w = -(-g.OH // OUTPUTS), -(-g.OW // OUTPUTS)
+    inputs = Images(g.IH, g.IW, g.IC, grid_h, grid_w, -g.padding[0][0], -g.padding[1][0])
+    outputs = Images(g.OH, g.OW, g.OC, grid_h, grid_w, 0, 0)
+    width = TILE_VECTORS * lanes
+    points = Points(_CHANNELS, 0, _ROW, plane_size.py_func(_TILES_OF_STRIP * _ROW))
+    gradients = Points(width, _TILES_OF_STRIP * width, width, plane_size.py_func(_TILES_OF_STRIP * _CHANNELS))
+    tiles = g.N * grid_h * grid_w
+    channel_blocks = -(-g.IC // _CHANNELS) * -(-g.OC // _CHANNELS)
+    splits = max(1, min(-(-_TASKS // channel_blocks), tiles // _TILES_OF_SPLIT))
+    sums_plane = plane_size.py_func((_CHANNELS + TILE_ROWS) * _CHANNELS)
+    blocks = Blocks(splits, splits * channel_blocks, tiles, sums_plane, PLANES * _CHANNELS)
+    return inputs, outputs, points, gradients, blocks

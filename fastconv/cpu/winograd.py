@@ -1,0 +1,212 @@
+"""Winograd's transforms: 4x4 outputs of a 3x3 kernel from 36 products in place of 144.
+
+A polynomial product of degree 5 is known from its values at 6 points, and a value costs one product.  So a tile of 6x6
+inputs, a kernel of 3x3 and a tile of 4x4 outputs are related by
+
+    out = A' ((B' x B) * (G weight G')) A        (' transposes, * multiplies number by number)
+
+and channels are summed between the transforms, where they have become 36 matrix products: `conv_winograd`.  The
+gradient of the weight is the same relation read backwards: ``G' ((B' x B) * (A grad_out A')) G``.
+
+The points are 0, infinity and the pairs +-sqrt(1/2) and +-sqrt(2).  With the 0, +-1, +-2 of the textbook, whose powers
+spread from 1 to 8, the largest error on random data is 5 times as large.  A pair of points also halves the work: even
+and odd powers are summed once for both.
+
+A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, sections 3 and 4.1.
+B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd Convolution, arXiv:1803.10986: on points.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import DTypeLike, NDArray
+
+from fastconv.cpu import codegen
+from fastconv.cpu.codegen import Vector
+
+#: Outputs of a tile along one axis, taps of the kernel, and inputs of a tile.
+OUTPUTS = 4
+TAPS = 3
+INPUTS = OUTPUTS + TAPS - 1
+#: Points of a tile: so many matrix products.
+PLANES = INPUTS * INPUTS
+
+_PAIRS = (np.sqrt(0.5), np.sqrt(2.0))
+_POINTS = np.array([0.0, *(sign * point for point in _PAIRS for sign in (1, -1))])
+
+Matrix = NDArray[np.float64]
+
+
+def _matrices() -> tuple[Matrix, Matrix, Matrix]:
+    """B' (inputs to points), G (taps to points) and A (outputs to points), infinity in the last row.
+
+    Row p of A and of G holds the powers of point p; row p of B' the coefficients of the polynomial that is zero at all
+    other points.  The value of that polynomial at point p is divided out of G.
+    """
+    to_inputs, to_taps, to_outputs = (np.zeros((INPUTS, columns)) for columns in (INPUTS, TAPS, OUTPUTS))
+    for row, point in enumerate(_POINTS):
+        others = np.delete(_POINTS, row)
+        to_inputs[row, : INPUTS - 1] = np.poly(others)[::-1]
+        to_taps[row] = point ** np.arange(TAPS) / np.prod(point - others)
+        to_outputs[row] = point ** np.arange(OUTPUTS)
+    to_inputs[-1] = np.poly(_POINTS)[::-1]
+    to_taps[-1, -1] = to_outputs[-1, -1] = 1
+    return to_inputs, to_taps, to_outputs
+
+
+# What rounding leaves of a coefficient that is zero.
+_TINY = 1e-12
+
+
+def _sum_of(builder: Any, coefficients: Matrix, values: list[Any], vector: Vector) -> Any:
+    """``sum of coefficients * values``, those with coefficient 1 first, from then on by fused multiply-adds."""
+    terms = [term for term in zip(coefficients, values, strict=True) if abs(term[0]) > _TINY]
+    terms.sort(key=lambda term: bool(abs(term[0] - 1) > _TINY))
+    total = None
+    for coefficient, value in terms:
+        if abs(coefficient - 1) <= _TINY:
+            total = value if total is None else builder.fadd(total, value)
+        elif total is None:
+            total = builder.fmul(_constant(coefficient, vector), value)
+        else:
+            total = codegen.fused_multiply_add(builder, _constant(coefficient, vector), value, total, vector)
+    return total
+
+
+def _constant(number: float, vector: Vector) -> Any:
+    return ir.Constant(codegen.llvm_vector(vector), [float(number)] * vector.lanes)
+
+
+def _to_points(builder: Any, matrix: Matrix, values: list[Any], vector: Vector) -> list[Any]:
+    """``matrix @ values`` for a matrix with a row for each point.
+
+    The rows of +p and -p have the same even columns and opposite odd ones: one sum of each serves both.
+    """
+    products = [_sum_of(builder, matrix[0], values, vector)]
+    for plus in range(1, INPUTS - 1, 2):
+        even = _sum_of(builder, matrix[plus, ::2], values[::2], vector)
+        scale = matrix[plus, 1::2][np.abs(matrix[plus, 1::2]) > _TINY][-1]
+        odd = _sum_of(builder, matrix[plus, 1::2] / scale, values[1::2], vector)
+        for signed in (scale, -scale):
+            products.append(codegen.fused_multiply_add(builder, _constant(signed, vector), odd, even, vector))
+    return [*products, _sum_of(builder, matrix[-1], values, vector)]
+
+
+def _from_points(builder: Any, matrix: Matrix, values: list[Any], vector: Vector) -> list[Any]:
+    """``matrix.T @ values`` for a matrix with a row for each point: the values at +p and -p are added and subtracted.
+
+    Even powers need the sum, odd ones the difference.
+    """
+    sums, differences = [], []
+    for plus in range(1, INPUTS - 1, 2):
+        sums.append(builder.fadd(values[plus], values[plus + 1]))
+        differences.append(builder.fsub(values[plus], values[plus + 1]))
+    found = []
+    for power in range(matrix.shape[1]):
+        folded = [values[0], *(differences if power % 2 else sums), values[-1]]
+        found.append(_sum_of(builder, matrix[[0, *range(1, INPUTS, 2)], power], folded, vector))
+    return found
+
+
+def _on_both_axes(along_axis: Any, matrix: Matrix, inputs: int, outputs: int) -> Any:
+    """The transform of a tile of *inputs* x *inputs* vectors to *outputs* x *outputs*: first columns, then rows.
+
+    One intrinsic emits all of it: as separate calls in a kernel it would take Numba ten times as long to compile.
+    """
+
+    @intrinsic
+    def transform(
+        typingctx: Any,
+        source: Any,
+        at: Any,
+        row_stride: Any,
+        column_stride: Any,
+        target: Any,
+        target_at: Any,
+        target_stride: Any,
+    ) -> Any:
+        """Vectors (i, j) of *source* lie at ``at + i * row_stride + j * column_stride``, results one stride apart."""
+        vector = Vector(source.dtype)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            source, at, row_stride, column_stride, target, target_at, target_stride = arguments
+
+            def times(stride: Any, count: int) -> Any:
+                return builder.mul(stride, codegen.constant(count))
+
+            def extent(*steps: Any) -> Any:
+                total = codegen.constant(vector.lanes)
+                for step in steps:
+                    total = builder.add(total, step)
+                return total
+
+            reach = extent(times(row_stride, inputs - 1), times(column_stride, inputs - 1))
+            start = codegen.address(context, builder, signature.args[0], source, at, reach)
+            columns = []
+            for j in range(inputs):
+                top = builder.gep(start, [times(column_stride, j)])
+                pointers = [builder.gep(top, [times(row_stride, i)]) for i in range(inputs)]
+                values = [codegen.load_vector(builder, pointer, vector) for pointer in pointers]
+                columns.append(along_axis(builder, matrix, values, vector))
+            reach = extent(times(target_stride, outputs * outputs - 1))
+            start = codegen.address(context, builder, signature.args[4], target, target_at, reach)
+            for i in range(outputs):
+                row = along_axis(builder, matrix, [column[i] for column in columns], vector)
+                for j, value in enumerate(row):
+                    pointer = builder.gep(start, [times(target_stride, i * outputs + j)])
+                    codegen.store_vector(builder, value, pointer, vector)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(source, integer, integer, integer, target, integer, integer), generate
+
+    return transform
+
+
+INPUT_MATRIX, TAP_MATRIX, OUTPUT_MATRIX = _matrices()
+
+
+def _amplification() -> float:
+    """The largest sum of absolute coefficients that a product passes through, in any of the three passes."""
+    rows = [abs(matrix).sum(axis=1) for matrix in (INPUT_MATRIX, TAP_MATRIX, OUTPUT_MATRIX)]
+    forward = (abs(OUTPUT_MATRIX).T * rows[0] * rows[1]).sum(axis=1)
+    backward = (abs(TAP_MATRIX).T * rows[0] * rows[2]).sum(axis=1)
+    return float(max(forward.max(), backward.max()) ** 2)
+
+
+#: How much the transforms can enlarge a rounding error, in the worst case.
+AMPLIFICATION = _amplification()
+# Roundings on the way through three transforms on two axes.
+_TRANSFORM_LENGTH = 36
+
+
+def error_bound(length: int, size: Any, dtype: DTypeLike) -> Any:
+    """Largest possible error of a result.
+
+    Parameters
+    ----------
+    length : int
+        Channels, or pixels for the gradient of the weight, that are summed.
+    size : float or ndarray
+        Sum over them of the product of the largest absolute number of each operand.
+    dtype : dtype
+        float32 or float64.
+    """
+    return AMPLIFICATION * (length + _TRANSFORM_LENGTH) * np.finfo(dtype).eps * size
+
+
+#: 6x6 pixels of x to 36 points.
+transform_input = _on_both_axes(_to_points, INPUT_MATRIX, INPUTS, INPUTS)
+#: 3x3 taps of weight to 36 points.
+transform_taps = _on_both_axes(_to_points, TAP_MATRIX, TAPS, INPUTS)
+#: 36 points to 4x4 pixels of out.
+transform_output = _on_both_axes(_from_points, OUTPUT_MATRIX, INPUTS, OUTPUTS)
+#: 4x4 pixels of grad_out to 36 points.
+transform_grad_out = _on_both_axes(_to_points, OUTPUT_MATRIX, OUTPUTS, INPUTS)
+#: 36 points to 3x3 taps of grad_weight.
+transform_grad_taps = _on_both_axes(_from_points, TAP_MATRIX, INPUTS, TAPS)

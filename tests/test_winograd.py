@@ -1,0 +1,152 @@
+"""Winograd convolution: the transforms, all passes against float64, the published error bound, NaN."""
+
+import numpy as np
+import pytest
+from cases import BY_NAME, CASES, normal_arrays
+from hypothesis import given, note, settings, strategies as st
+
+from fastconv.cpu import winograd
+from fastconv.dispatch import CONV2D
+from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_weight, conv2d_grad_x
+from fastconv.geometry import conv2d_geometry
+from fastconv.reference import conv as reference
+
+(WINOGRAD,) = (one for one in CONV2D if one.name == "winograd")
+ACCEPTED = [case for case in CASES if WINOGRAD.refuses(case.geometry) is None]
+
+
+def test_the_matrices_compute_a_convolution_of_one_axis():
+    rng = np.random.default_rng(0)
+    x, taps = rng.normal(size=winograd.INPUTS), rng.normal(size=winograd.TAPS)
+    to_inputs, to_taps, to_outputs = winograd.INPUT_MATRIX, winograd.TAP_MATRIX, winograd.OUTPUT_MATRIX
+    out = to_outputs.T @ ((to_taps @ taps) * (to_inputs @ x))
+    np.testing.assert_allclose(out, np.correlate(x, taps, "valid"), rtol=1e-13)
+    # and read backwards, the gradient of the taps
+    grad_out = rng.normal(size=winograd.OUTPUTS)
+    grad_taps = to_taps.T @ ((to_inputs @ x) * (to_outputs @ grad_out))
+    np.testing.assert_allclose(grad_taps, np.correlate(x, grad_out, "valid"), rtol=1e-12)
+
+
+def all_passes(geometry, x, weight, grad_out):
+    """(result in float32, exact result, how many numbers are summed between the transforms) for each pass."""
+    g = geometry
+    problem = {"padding": g.padding, "algorithm": "winograd"}
+    wide = [array.astype(np.float64) for array in (x, weight, grad_out)]
+    return [
+        (conv2d(x, weight, **problem), reference.conv2d(g, wide[0], wide[1]), g.IC),
+        (
+            conv2d_grad_x(grad_out, weight, x.shape, **problem),
+            reference.conv2d_grad_x(g, wide[2], wide[1]),
+            g.OC,
+        ),
+        (
+            conv2d_grad_weight(grad_out, x, weight.shape, **problem),
+            reference.conv2d_grad_weight(g, wide[0], wide[2]),
+            g.N * g.OH * g.OW,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=str)
+def test_all_passes_are_within_5e_6_of_the_scale_on_random_data(case):
+    a = normal_arrays(case.geometry)
+    for result, exact, _ in all_passes(case.geometry, a.x, a.weight, a.grad_out):
+        assert result.shape == exact.shape
+        assert result.dtype == np.float32
+        assert abs(result - exact).max() <= 5e-6 * abs(exact).max()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    n=st.integers(0, 3),
+    image=st.tuples(st.integers(3, 14), st.integers(3, 14)),
+    channels=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    padding=st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_problems_are_within_the_worst_case_bound(n, image, channels, padding, seed):
+    g = conv2d_geometry((n, *image, channels[0]), (3, 3, *channels), padding=padding)
+    note(f"replay: {g}")
+    a = normal_arrays(g, seed=seed)
+    if n == 0:
+        for result, exact, _ in all_passes(g, a.x, a.weight, a.grad_out):
+            np.testing.assert_array_equal(result, exact)
+        return
+    sizes = [
+        np.abs(a.x).max(axis=(0, 1, 2)) @ np.abs(a.weight).max(axis=(0, 1)),
+        np.abs(a.grad_out).max(axis=(0, 1, 2)) @ np.abs(a.weight).max(axis=(0, 1)).T,
+        g.N * g.OH * g.OW * np.outer(np.abs(a.x).max(axis=(0, 1, 2)), np.abs(a.grad_out).max(axis=(0, 1, 2))),
+    ]
+    for (result, exact, length), size in zip(all_passes(g, a.x, a.weight, a.grad_out), sizes, strict=True):
+        assert np.all(abs(result - exact) <= winograd.error_bound(length, size, np.float32))
+
+
+def _alternating(g, rng):
+    """Neighbours of opposite sign and equal size: what the transforms add is large and cancels."""
+    sign = (-1.0) ** (np.arange(g.IH)[:, None] + np.arange(g.IW))[..., None]
+    return (np.ones(g.x_shape) * sign).astype(np.float32), np.ones(g.weight_shape, np.float32)
+
+
+def _badly_scaled(g, rng):
+    """One pixel a million times as large as its neighbours."""
+    x = rng.normal(size=g.x_shape)
+    x[:, 1::5, 2::5] *= 1e6
+    return x.astype(np.float32), rng.normal(size=g.weight_shape).astype(np.float32)
+
+
+def _scaled_channels(g, rng):
+    """Channels from 1e-6 to 1e6."""
+    return (
+        (rng.normal(size=g.x_shape) * np.logspace(-6, 6, g.IC)).astype(np.float32),
+        rng.normal(size=g.weight_shape).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("make", [_alternating, _badly_scaled, _scaled_channels])
+def test_the_bound_holds_for_hostile_data_and_2e_5_of_the_scale(make):
+    g = BY_NAME["winograd, many tiles"].geometry
+    x, weight = make(g, np.random.default_rng(0))
+    exact = reference.conv2d(g, x.astype(np.float64), weight.astype(np.float64))
+    error = abs(conv2d(x, weight, padding=g.padding, algorithm="winograd") - exact)
+    size = np.abs(x).max(axis=(0, 1, 2)) @ np.abs(weight).max(axis=(0, 1))
+    assert np.all(error <= winograd.error_bound(g.IC, size, np.float32))
+    # of the largest sum of absolute products, the scale of the results
+    scale = reference.conv2d(g, abs(x).astype(np.float64), abs(weight).astype(np.float64)).max()
+    assert error.max() <= 2e-5 * scale
+
+
+def test_float64_loses_a_few_digits_of_sixteen():
+    g = BY_NAME["winograd, many channels"].geometry
+    a = normal_arrays(g, np.float64)
+    problem = {"padding": g.padding, "algorithm": "winograd"}
+    out = conv2d(a.x, a.weight, **problem)
+    grad_x, grad_weight, _ = conv2d_backward(a.grad_out, a.x, a.weight, **problem)
+    np.testing.assert_allclose(out, reference.conv2d(g, a.x, a.weight), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(grad_x, reference.conv2d_grad_x(g, a.grad_out, a.weight), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(grad_weight, reference.conv2d_grad_weight(g, a.x, a.grad_out), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_bias_residual_and_activation_have_the_bits_of_ones_applied_afterwards(activation):
+    case = BY_NAME["winograd, many tiles"]
+    a = normal_arrays(case.geometry)
+    fused = conv2d(
+        a.x, a.weight, a.bias, residual=a.residual, activation=activation, algorithm="winograd", **case.options
+    )
+    plain = conv2d(a.x, a.weight, algorithm="winograd", **case.options)
+    identity = np.eye(case.geometry.OC, dtype=np.float32)[None, None]
+    afterwards = conv2d(plain, identity, a.bias, residual=a.residual, activation=activation, algorithm="direct")
+    np.testing.assert_array_equal(fused, afterwards)
+
+
+def test_a_number_that_is_not_finite_stays_in_the_tiles_that_see_it():
+    g = BY_NAME["winograd, many tiles"].geometry
+    a = normal_arrays(g)
+    clean = conv2d(a.x, a.weight, padding=1, algorithm="winograd")
+    a.x[1, 13, 14, 3] = np.inf
+    out = conv2d(a.x, a.weight, padding=1, algorithm="winograd")
+    # the pixel is seen by outputs 12 to 14 x 13 to 15, which lie in the tiles of rows 12 to 15 and columns 12 to 15
+    hit = np.zeros(g.out_shape, bool)
+    hit[1, 12:16, 12:16] = True
+    assert not np.isfinite(out[1, 12:15, 13:16]).any()
+    np.testing.assert_array_equal(out[~hit], clean[~hit])
