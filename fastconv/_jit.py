@@ -6,21 +6,29 @@ no ``fastmath``        it lets LLVM assume that NaN does not occur and reorder s
                        results would depend on the vector width.  Fused multiply-adds are written out instead
 lazy signatures        nothing compiles on import, and read-only arrays are accepted
 own cache key          see `KernelCache`
+wrappers               only a function that Python calls needs the code that takes Python's arguments apart; no function
+                       is called from C
+tasks                  a kernel's loops are compiled once, not once for each of its drivers: see `tasks`
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
-from numba.core import caching
+from llvmlite import binding as llvm
+from numba import config, njit, types
+from numba.core import caching, cgutils
+from numba.extending import intrinsic, register_jitable
+
+from fastconv.cpu import denormals
 
 _PACKAGE = Path(__file__).parent
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 @lru_cache(maxsize=1)
@@ -53,16 +61,22 @@ class KernelCache(caching.FunctionCache):
             self.flush()
             return None
 
+    def save_overload(self, sig: Any, data: Any) -> None:
+        # machine code that calls tasks can only be loaded where those have been
+        declared = {function.name for function in data.library._final_module.functions if function.is_declaration}
+        data.reload_init.extend(partial(_link, *_linked[symbol]) for symbol in sorted(declared & _linked.keys()))
+        super().save_overload(sig, data)
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         numba_key = super()._index_key(sig, codegen)
         return (*numba_key, _source_fingerprint(), tuple(_OPTIONS.items()), self._parallel, config.BOUNDSCHECK)
 
 
-def _compile(function: Callable[..., Any], parallel: bool) -> Any:
-    dispatcher = njit(parallel=parallel, **_OPTIONS)(function)
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    dispatcher = njit(**_OPTIONS, **options)(function)
     if not config.DISABLE_JIT:
         try:
-            dispatcher._cache = KernelCache(function, parallel)
+            dispatcher._cache = KernelCache(function, options.get("parallel", False))
         except RuntimeError:  # no writable cache directory (a read-only install): compile in each process instead
             return dispatcher
     return dispatcher
@@ -70,7 +84,7 @@ def _compile(function: Callable[..., Any], parallel: bool) -> Any:
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile *function* for one thread on first use and cache the machine code on disk."""
-    return _compile(function, parallel=False)
+    return _compile(function)
 
 
 def parallel_kernel(function: Callable[..., Any]) -> Any:
@@ -79,5 +93,73 @@ def parallel_kernel(function: Callable[..., Any]) -> Any:
 
 
 def inline(function: Callable[..., Any]) -> Any:
-    """Compile *function* as a part of the kernels that call it; it has no cache entry of its own."""
-    return njit(forceinline=True, **_OPTIONS)(function)
+    """Compile *function* as a part of the kernels that call it; from Python it is called as it stands."""
+    return register_jitable(forceinline=True, no_cpython_wrapper=True, **_OPTIONS)(function)
+
+
+# ---- tasks ------------------------------------------------------------------------------------------------------
+
+#: Name of a task function -> its dispatcher.
+_tasks: dict[str, Any] = {}
+#: Symbol in the machine code of drivers -> name and argument types of the task function that it stands for.
+_linked: dict[str, tuple[str, Any]] = {}
+
+
+def tasks(function: Callable[..., None]) -> Any:
+    """Compile *function*, which both drivers of a kernel call, once, with a cache entry of its own.
+
+    Numba compiles what a ``prange`` calls five times over: it lies in a module that is linked into the module of the
+    loop's body, that into the body's two wrappers, and those into the driver, and every module is optimised and
+    translated.  A serial driver is one module more.  So drivers do not contain the loops: they call them by the name of
+    a symbol, as they would a function of the C library, and both compile in a fraction of the time.
+    """
+    return _called_by_symbol(function, flush=False)
+
+
+def flushing_tasks(function: Callable[..., None]) -> Any:
+    """The same for a *function* that takes denormal numbers as zero: see `cpu.denormals`."""
+    return _called_by_symbol(function, flush=True)
+
+
+def _called_by_symbol(function: Callable[..., None], flush: bool) -> Any:
+    if config.DISABLE_JIT:
+        return function
+    name = f"{function.__module__}.{function.__qualname__}"
+    dispatcher = _tasks[name] = _compile(function, no_cpython_wrapper=True)
+
+    def call(typingctx: Any, *arguments: Any) -> Any:
+        signature = tuple(types.unliteral(argument) for argument in arguments)
+        symbol = _link(name, signature)
+
+        def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+            convention = context.call_conv
+            kind = convention.get_function_type(types.none, signature)
+            target = cgutils.get_or_insert_function(builder.module, kind, symbol)
+            mode = denormals.read_mode(builder)
+            denormals.write_mode(builder, denormals.mode_with(builder, mode, flush))
+            status, _ = convention.call_function(builder, target, types.none, signature, values)
+            denormals.write_mode(builder, mode)
+            with cgutils.if_unlikely(builder, status.is_error):
+                convention.return_status_propagate(builder, status)
+            return context.get_dummy_value()
+
+        return types.none(*signature), generate
+
+    # the intrinsic takes over what this function carries; Numba asks the signature for the names of the arguments
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    typing = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = inspect.signature(function).parameters.values()
+    call.__dict__.update(dispatcher=dispatcher, __signature__=inspect.Signature([typing, *own]))
+    return intrinsic(call)
+
+
+def _link(name: str, signature: tuple[Any, ...]) -> str:
+    """Compile or load a task function for these argument types; the symbol by which drivers call it."""
+    symbol = f"fastconv.{name}.{hashlib.sha256(str(signature).encode()).hexdigest()}"
+    if symbol not in _linked:
+        dispatcher = _tasks[name]
+        dispatcher.compile(signature)
+        compiled = dispatcher.overloads[signature]
+        llvm.add_symbol(symbol, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+        _linked[symbol] = name, signature
+    return symbol

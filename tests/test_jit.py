@@ -56,6 +56,46 @@ def test_an_edited_helper_leaves_no_stale_kernel(run_python, package, cache):
     assert run_python(CALLER, **run) == "3.0 compiled"
 
 
+# A task function and the two drivers that call it by its symbol.
+TASKS = """
+import numba
+import numpy as np
+from fastconv import _jit
+
+@_jit.tasks
+def fill(out, value, first, last):
+    for task in range(first, last):
+        out[task] = value
+
+@_jit.kernel
+def serial(out, value):
+    fill(out, value, 0, out.size)
+
+@_jit.parallel_kernel
+def parallel(workers, out, value):
+    for worker in numba.prange(workers):
+        fill(out, value, out.size * worker // workers, out.size * (worker + 1) // workers)
+
+for number in (np.float32, np.float64):
+    out = np.zeros(7, number)
+    for call in (lambda: serial(out, number(3)), lambda: parallel(2, out, number(5))):
+        call()
+        print(out[0], set(out) == {out[0]}, end=" ")
+print(*(sum(kernel.stats.cache_hits.values()) for kernel in (fill.dispatcher, serial, parallel)))
+"""
+
+
+def test_tasks_compile_once_and_load_with_the_drivers_that_call_them(run_python, cache):
+    run = {"NUMBA_CACHE_DIR": str(cache), "NUMBA_NUM_THREADS": "2"}
+    values = "3.0 True 5.0 True " * 2
+    assert run_python(TASKS, **run) == values + "0 0 0"
+    assert run_python(TASKS, **run) == values + "2 2 2"
+    # drivers whose tasks are gone from the cache
+    for path in cache.rglob("*fill*"):
+        path.unlink()
+    assert run_python(TASKS, **run) == values + "0 2 2"
+
+
 # Reads one number behind the end of an array of 4.
 OUTSIDE = """
 import numpy as np

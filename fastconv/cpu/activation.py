@@ -53,7 +53,7 @@ def activation_code(name: str | None) -> int:
     return ACTIVATIONS[name]
 
 
-@_jit.inline
+@_jit.tasks
 def activate(values, start, count, code):
     """Apply activation *code* in place to ``values[start : start + count]`` of a flat array.
 
@@ -149,7 +149,7 @@ def add_bias(x, bias, out, start, stop):
             at += count
 
 
-@_jit.inline
+@_jit.tasks
 def forward_tasks(x, bias, out, code, first, last):
     """Blocks *first* to *last* of ``out = activation(x + bias)``, all arrays flat; an empty *bias* is none.
 
@@ -185,7 +185,7 @@ def activation_forward(x: Any, bias: Any, out: Any, code: int) -> None:
 # ---- backward -----------------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.tasks
 def backward_tasks(grad_out, x, grad_x, code, first, last):
     """Blocks *first* to *last* of ``grad_x = grad_out * slope(x)``, all arrays flat; each element has one writer."""
     for task in range(first, last):

@@ -94,7 +94,7 @@ def _forward_workspace(out, shape):
     return np.empty(_PIXELS * codegen.VECTOR_BYTES // 4, out.dtype), np.empty(2 * shape.KH * shape.KW, np.int64)
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, activation, first_task, last_task):
     """Tasks [first_task, last_task) of the forward pass; a task is one output row (n, oh).
 
@@ -192,7 +192,7 @@ def _add_row(x, grad_out, partial, x_at, grad_at, sums_at, x_stride, grad_stride
         channel += lanes
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _grad_weight_tasks(x, grad_out, partial, shape, splits, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the rows (n, oh) times a block of channels.
 

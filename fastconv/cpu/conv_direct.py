@@ -116,7 +116,7 @@ def _forward_workspace(out, blocks):
     return patches, panels, sums
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, blocks, activation, first_task, last_task):
     """Tasks [first_task, last_task) of the forward pass; a task is a block of pixels times a block of output channels.
 
@@ -207,7 +207,7 @@ def _grad_weight_workspace(partial, blocks):
     return patches, panel, sums
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _grad_weight_tasks(x, grad_out, partial, workspace, shape, blocks, splits, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the pixels times a block of (kh, kw, ic) times one of output channels.
 

@@ -61,7 +61,7 @@ def random_words(words, start, key):
         words[at], words[at + 1], words[at + 2], words[at + 3] = word_0, word_1, word_2, word_3
 
 
-@_jit.inline
+@_jit.tasks
 def dropout_tasks(x, out, seed, threshold, scale, first, last):
     """Blocks *first* to *last* of ``out = x * scale`` where the element's random word is at least *threshold*, else 0.
 

@@ -20,7 +20,7 @@ from fastconv.cpu.reduction import ROWS_OF_BLOCK, repeats
 _WORK_PER_ELEMENT = 4
 
 
-@_jit.inline
+@_jit.tasks
 def forward_tasks(x, mean, scale, offset, out, span, first, last):
     """Blocks *first* to *last*, of *span* numbers each, of ``out = (x - mean) * scale + offset``; x and out are flat.
 
@@ -53,7 +53,7 @@ def normalize(x: Any, mean: Any, scale: Any, offset: Any) -> NDArray[Any]:
     return out
 
 
-@_jit.inline
+@_jit.tasks
 def backward_tasks(grad_out, x, mean, scale, slope, offset, grad_x, span, first, last):
     """Blocks *first* to *last* of ``grad_x = grad_out * scale + (x - mean) * slope + offset``; the matrices are flat.
 

@@ -34,7 +34,7 @@ OVERLAP_GAIN = 4
 # ---- largest pixel ----------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.tasks
 def extreme_tasks(x, rows, columns, sign, out, indices, first, last):
     """Output rows [first, last) of all N * OH: the largest of ``sign * x`` in each window, and where it is.
 
@@ -95,7 +95,7 @@ def extreme_parallel(workers, x, rows, columns, sign, out, indices, tasks):
 # ---- average ----------------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.tasks
 def average_tasks(x, rows, columns, out, first, last):
     """Output rows [first, last) of all N * OH: the sum of each window, divided by the product of its two counts.
 
@@ -151,7 +151,7 @@ def average_parallel(workers, x, rows, columns, out, tasks):
 # ---- scatter ----------------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.tasks
 def scatter_tasks(values, indices, accumulate, out, rejected, first, last):
     """Blocks of channels [first, last) of all images: every value goes to its stored pixel of ``out``.
 

@@ -51,7 +51,7 @@ def add_blocks(partials, out):
 # ---- sums ---------------------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.tasks
 def sums_tasks(x, width, partials, first, last):
     """Blocks *first* to *last* of the sums over the rows of flat *x*, in rows of *width* numbers.
 
@@ -96,7 +96,7 @@ def column_sums(matrix: Any) -> NDArray[Any]:
 # ---- sums of products ---------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.tasks
 def products_tasks(a, b, a_shift, b_shift, partials, first, last):
     """Blocks *first* to *last* of the sums over the rows of ``(a - a_shift) * (b - b_shift)``; a and b are flat.
 

@@ -18,7 +18,7 @@ _TASK_ELEMENTS = 16 * 1024
 _WORK_PER_ELEMENT = 24
 
 
-@_jit.inline
+@_jit.tasks
 def forward_tasks(x, out, logarithm, rows_of_task, first, last):
     """Tasks *first* to *last* of ``out = exp(x - max) / sum(exp(x - max))``, or of its logarithm, row by row.
 
@@ -67,7 +67,7 @@ def softmax_forward(x: Any, *, logarithm: bool = False) -> NDArray[Any]:
     return out
 
 
-@_jit.inline
+@_jit.tasks
 def backward_tasks(grad_out, out, grad_x, rows_of_task, first, last):
     """Tasks *first* to *last* of ``grad_x = out * (grad_out - sum(grad_out * out))``, row by row.
 

@@ -17,7 +17,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, simd, tiles
 
 
-@_jit.inline
+@_jit.tasks
 def _swap_channels_tasks(weight, rows, columns, out, extents, first_task, last_task):
     """``out[t, u, oc, g * I + ic] = weight[rows[t], columns[u], ic, g * O + oc]``; a task: a few ic of a tap and group.
 

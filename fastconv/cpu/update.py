@@ -18,7 +18,7 @@ _WORK_PER_ELEMENT = 8
 # ---- stochastic gradient descent ----------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def sgd_tasks(parameter, gradient, velocity, learning_rate, momentum, nesterov, first, last):
     """Blocks *first* to *last* of one step of gradient descent; an empty *velocity* is no momentum.
 
@@ -70,7 +70,7 @@ def sgd_update(
 # ---- Adam ---------------------------------------------------------------------------------------------------------
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def adam_tasks(parameter, gradient, mean, square, step, mean_rate, square_rate, epsilon, first, last):
     """Blocks *first* to *last* of one step of Adam; each element is read and written by one thread."""
     for task in range(first, last):

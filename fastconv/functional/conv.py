@@ -85,6 +85,7 @@ def conv2d(
     kw, ic, so the result has the same bits for any number of threads, any batch and any vector width.  The error is at
     most ``eps * KH * KW * IC / groups`` times the sum of the absolute products, typically ``eps`` times the square root
     of that count.  Zeros of the padding take part in the direct sum: a weight that is not finite makes NaN there.
+    Denormal numbers, below 1.2e-38 in float32, count as zero, because many processors are very slow with them.
 
     Examples
     --------
