@@ -6,6 +6,7 @@ Layout, missing batch axis, byte order, strides and read-only memory are dealt w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,13 @@ def float_array(name: str, value: ArrayLike, like: FloatArray | None = None) -> 
     With *like*, the dtype must be the same as that array's.
     """
     array = np.asarray(value)
+    if array.dtype in _DTYPES and array.flags.carray and (like is None or array.dtype == like.dtype):
+        return array
     native = array.dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise TypeError(f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}")
     if like is not None and native != like.dtype:
         raise TypeError(f"{name} must have the dtype of the first array, {like.dtype}. Received: {array.dtype}")
-    if array.dtype == native and array.flags.carray:
-        return array
     array = np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"])
     return array if array.flags.writeable else _writeable_alias(array)
 
@@ -69,12 +70,12 @@ class ImageFormat:
     layout: str
     batched: bool
 
-    @property
+    @cached_property
     def dimensions(self) -> int:
         """Dimensions of the caller's arrays."""
         return len(self.layout) - (not self.batched)
 
-    @property
+    @cached_property
     def channels_last(self) -> bool:
         """Whether nothing has to be transposed."""
         return self.layout in ("NHWC", "NWC")
@@ -132,6 +133,8 @@ class ImageFormat:
         return out.reshape(shape) if direct else np.empty(shape, dtype)
 
 
+_AS_THEY_ARE = (0, 1, 2, 3)
+
 #: Layout of the images -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
 _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "NHWC": ((0, 1, 2, 3), (0, 1, 2, 3)),
@@ -149,7 +152,7 @@ def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray) -> Flo
         raise ValueError(
             f'{name} must have {len(axes)} dimensions with layout="{layout}". Received: {name}.shape={array.shape}'
         )
-    return float_array(name, array.transpose(axes), like)
+    return float_array(name, array if axes == _AS_THEY_ARE[: len(axes)] else array.transpose(axes), like)
 
 
 def weight_shape_in(name: str, shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
@@ -174,7 +177,7 @@ def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, .
             f"{name} must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
             f"Received: {name}.shape={np.shape(value)}"
         )
-    return ImageFormat(layout, dimensions == len(layout))
+    return _image_format(layout, dimensions == len(layout))
 
 
 def image_format_of_shape(
@@ -187,8 +190,13 @@ def image_format_of_shape(
             f"x_shape must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
             f"Received: x_shape={tuple(x_shape)}"
         )
-    image = ImageFormat(layout, len(x_shape) == len(layout))
+    image = _image_format(layout, len(x_shape) == len(layout))
     return image, image.nhwc("x_shape", x_shape)
+
+
+@lru_cache
+def _image_format(layout: str, batched: bool) -> ImageFormat:
+    return ImageFormat(layout, batched)
 
 
 def _check_layout(layout: str, layouts: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import index
 from typing import Any, NamedTuple
 
@@ -66,6 +66,8 @@ def sides(padding: Any, extent: Pair, window: Pair, stride: Pair, dilation: Pair
 
 def hashable(value: Any) -> Any:
     """Lists and arrays become tuples, so that a geometry can be looked up by its arguments."""
+    if isinstance(value, int | str):
+        return value
     if isinstance(value, np.ndarray):
         value = value.tolist()
     return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
@@ -99,17 +101,25 @@ class Conv2dGeometry:
     dilation: Pair
     padding: Sides
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, int, int, int]:
         return self.N, self.IH, self.IW, self.IC
 
-    @property
+    @cached_property
     def weight_shape(self) -> tuple[int, int, int, int]:
         return self.KH, self.KW, self.IC // self.G, self.OC
 
-    @property
+    @cached_property
     def out_shape(self) -> tuple[int, int, int, int]:
         return self.N, self.OH, self.OW, self.OC
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: every call looks things up by its geometry."""
+        return hash((self.x_shape, self.weight_shape, self.stride, self.dilation, self.padding))
 
     @property
     def flops(self) -> int:

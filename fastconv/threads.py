@@ -43,7 +43,8 @@ if hasattr(os, "register_at_fork"):
 
 def worker_count(work: float) -> int:
     """Threads to use for *work* operations: Numba's current setting, or 1 where the problem is small."""
-    if work < PARALLEL_THRESHOLD or _forked_after_launch:
+    # asking Numba takes a microsecond and starts its threads
+    if work < PARALLEL_THRESHOLD or _forked_after_launch or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
     return int(numba.get_num_threads())
 

@@ -130,12 +130,13 @@ def convolve(
     code = activation_code(activation)
     compute = choose("conv2d_forward", geometry, x.itemsize, algorithm)
     if geometry.N:
-        x, weight, result = (
-            x.reshape(geometry.x_shape),
-            weight.reshape(geometry.weight_shape),
-            out.reshape(geometry.out_shape),
-        )
-        compute(geometry, x, weight, bias, residual, result, code)
+        if x.ndim != 4:
+            x, weight, out = (
+                x.reshape(geometry.x_shape),
+                weight.reshape(geometry.weight_shape),
+                out.reshape(geometry.out_shape),
+            )
+        compute(geometry, x, weight, bias, residual, out, code)
 
 
 def conv2d_backward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any, SupportsIndex
 
@@ -365,6 +366,7 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
 # ---- the doors that all pooling shares --------------------------------------------------------------------------
 
 
+@lru_cache
 def spatial_axes(image: ImageFormat) -> tuple[int, ...]:
     """Where the caller's arrays have height and width."""
     axes = image.layout if image.batched else image.layout[1:]
