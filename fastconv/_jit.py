@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,30 @@ class KernelCache(caching.FunctionCache):
         return (*numba_key, _source_fingerprint(), tuple(_OPTIONS.items()), self._parallel, config.BOUNDSCHECK)
 
 
+class _CacheOnFirstUse:
+    """The cache of one function, looked for when it is first needed.
+
+    Numba finds out which directory is writable by writing a file there, for each function anew: too much for an import.
+    """
+
+    def __init__(self, function: Callable[..., Any], parallel: bool) -> None:
+        self._arguments = function, parallel
+
+    @cached_property
+    def _cache(self) -> Any:
+        try:
+            return KernelCache(*self._arguments)
+        except RuntimeError:  # no writable cache directory (a read-only install): compile in each process instead
+            return caching.NullCache()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
     dispatcher = njit(**_OPTIONS, **options)(function)
     if not config.DISABLE_JIT:
-        try:
-            dispatcher._cache = KernelCache(function, options.get("parallel", False))
-        except RuntimeError:  # no writable cache directory (a read-only install): compile in each process instead
-            return dispatcher
+        dispatcher._cache = _CacheOnFirstUse(function, options.get("parallel", False))
     return dispatcher
 
 
