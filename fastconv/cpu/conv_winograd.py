@@ -137,7 +137,7 @@ def _finish_tiles(
                     activate(out_array, out_at + (row * s.OW + pixel) * s.OC, columns, activation)
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _forward_tasks(
     x, weight, taps, bias, residual, out_array, memory, memory_at, s, images, points, blocks, workspace, activation,
     first_task, last_task,
@@ -224,7 +224,7 @@ def conv2d_forward_winograd_parallel(
         )  # fmt: skip
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _weight_tasks(weight, taps, s, plane, first_task, last_task):
     """Tasks [first_task, last_task) of the transform of a whole weight; a task: a panel times a block of depths."""
     padded = np.empty(TAPS * TAPS * codegen.VECTOR_BYTES // 4, taps.dtype)
@@ -297,9 +297,9 @@ def _plan(s: ConvShape, lanes: int, workers: int) -> tuple[Images, Points, Block
     tiles = _round_up(-(-total // blocks_of_tiles), TILE_ROWS)
     share = _round_up(-(-s.OC // shares), width)
     columns = min(_COLUMNS_OF_BLOCK, share)
-    points = Points(DEPTH, PLANES * plane_size.py_func(tiles * _ROW), _ROW, plane_size.py_func(tiles * _ROW))
+    points = Points(DEPTH, PLANES * plane_size(tiles * _ROW), _ROW, plane_size(tiles * _ROW))
     tasks = -(-total // tiles) * -(-s.OC // share)
-    sums_plane, taps_plane = plane_size.py_func(tiles * columns), plane_size.py_func(DEPTH * width)
+    sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
     own_taps = 0 if _transformed_ahead(s) else columns // width * PLANES * taps_plane
     workspace = Workspace(
         ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * _round_up(s.IC, lanes), PLANES * lanes

@@ -57,7 +57,7 @@ class Blocks(NamedTuple):
     padded: int
 
 
-@_jit.inline
+@_jit.flushing_tasks
 def _grad_weight_tasks(
     x, grad_out, partial, memory, memory_at, inputs, outputs, points, gradients, blocks, first_task, last_task
 ):
@@ -170,11 +170,11 @@ def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Images, Images, Points, Points
     inputs = Images(g.IH, g.IW, g.IC, grid_h, grid_w, -g.padding[0][0], -g.padding[1][0])
     outputs = Images(g.OH, g.OW, g.OC, grid_h, grid_w, 0, 0)
     width = TILE_VECTORS * lanes
-    points = Points(_CHANNELS, 0, _ROW, plane_size.py_func(_TILES_OF_STRIP * _ROW))
-    gradients = Points(width, _TILES_OF_STRIP * width, width, plane_size.py_func(_TILES_OF_STRIP * _CHANNELS))
+    points = Points(_CHANNELS, 0, _ROW, plane_size(_TILES_OF_STRIP * _ROW))
+    gradients = Points(width, _TILES_OF_STRIP * width, width, plane_size(_TILES_OF_STRIP * _CHANNELS))
     tiles = g.N * grid_h * grid_w
     channel_blocks = -(-g.IC // _CHANNELS) * -(-g.OC // _CHANNELS)
     splits = max(1, min(-(-_TASKS // channel_blocks), tiles // _TILES_OF_SPLIT))
-    sums_plane = plane_size.py_func((_CHANNELS + TILE_ROWS) * _CHANNELS)
+    sums_plane = plane_size((_CHANNELS + TILE_ROWS) * _CHANNELS)
     blocks = Blocks(splits, splits * channel_blocks, tiles, sums_plane, PLANES * _CHANNELS)
     return inputs, outputs, points, gradients, blocks
