@@ -226,7 +226,8 @@ def explain(
     >>> print(explain((1, 32, 32, 16), (3, 3, 16, 32), padding="same"))  # doctest: +ELLIPSIS
     x=(1, 32, 32, 16) weight=(3, 3, 16, 32) out=(1, 32, 32, 32) stride=(1, 1) ...
       depthwise  refuses: needs one input channel in each group, here 16 (groups=1)
-      direct     chosen: patches of x times the weight, register tile by register tile
+      winograd   chosen: 4x4 outputs from 36 products in place of 144, after transforms of x and weight
+      direct     not needed: patches of x times the weight, register tile by register tile
       reference  not needed: NumPy, one tap of the kernel at a time
       arithmetic 9.4 MFLOP, 44 FLOP per byte of x, weight and out
       workspace  ... MB per thread

@@ -61,7 +61,7 @@ def conv2d(
     layout : {"NHWC", "NCHW"}
         With "NCHW", x, residual and the result have shape (N, C, H, W) and weight is (OC, IC / groups, KH, KW), as in
         PyTorch; they are converted at the door.
-    algorithm : {"auto", "depthwise", "direct", "reference"}
+    algorithm : {"auto", "fastest", "depthwise", "winograd", "direct", "reference"}
         See Notes.
     out : ndarray, optional
         Array to write the result into.
@@ -80,11 +80,20 @@ def conv2d(
 
     Notes
     -----
-    "auto" takes "depthwise" where each group has one input channel and "direct" elsewhere; the choice depends on the
-    shapes of one image and the kernel alone.  Each output element is one chain of fused multiply-adds in the order kh,
-    kw, ic, so the result has the same bits for any number of threads, any batch and any vector width.  The error is at
-    most ``eps * KH * KW * IC / groups`` times the sum of the absolute products, typically ``eps`` times the square root
-    of that count.  Zeros of the padding take part in the direct sum: a weight that is not finite makes NaN there.
+    "auto" takes "depthwise" where each group has one input channel; "winograd" for float32 with a 3x3 kernel, without
+    stride, dilation and groups, where channels and images are large enough for it to pay; and "direct" elsewhere.  The
+    choice depends on the shapes of one image and the kernel alone; "fastest" looks at the batch as well.  `explain`
+    tells the choice and its reasons.
+
+    The result has the same bits for any number of threads, any batch and any vector width.  "direct" and "depthwise"
+    make each output element one chain of fused multiply-adds in the order kh, kw, ic.  Their error is at most
+    ``eps * KH * KW * IC / groups`` times the sum of the absolute products, typically ``eps`` times the square root of
+    that count.  "winograd" is typically within 5e-6 of the largest output, about three times the error of "direct", and
+    within 2e-5 where neighbours differ by many orders of magnitude (`fastconv.cpu.winograd.error_bound` is the proven
+    limit); `algorithm="direct"` asks for the plain sum.
+
+    NaN and infinity reach the outputs that see them, and under "winograd" all outputs of the 4x4 tiles that see them.
+    Zeros of the padding take part in the direct sum: a weight that is not finite makes NaN there.
     Denormal numbers, below 1.2e-38 in float32, count as zero, because many processors are very slow with them.
 
     Examples
@@ -98,6 +107,8 @@ def conv2d(
     References
     ----------
     V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+
+    A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308.
     """
     images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
