@@ -18,19 +18,21 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import compare
-import machine
-import record
-from competitors import COMPETITORS, LIBRARIES, OURS, PASSES
-from problems import Layer, Problem, layers
-from record import Row
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from timing import Pairs, paired, timed
 
+from fastconv.bench import command, machine, record
+from fastconv.bench.libraries import Library, ours
+from fastconv.bench.measure import measure
+from fastconv.bench.problems import Layer, layers
+from fastconv.bench.record import Row
+from fastconv.bench.timing import Pairs, paired, sampler, timed
 from fastconv.geometry import conv2d_geometry
+
+PASSES = ("forward", "grad_x", "grad_weight")
+RIVALS = ("numpy", "torch")
 
 IMPORT_PAIRS = 5
 WARM_CALLS = 5
@@ -42,10 +44,10 @@ SMALL = Layer("small", "call", 1, conv2d_geometry((1, 8, 8, 4), (3, 3, 4, 4)))
 
 def import_row() -> Row:
     """``import fastconv`` against ``import numba``, each in a process of its own."""
-    ours, theirs = (partial(_python, f"import {name}") for name in ("fastconv", "numba"))
-    for call in (ours, theirs):
+    mine, theirs = (partial(_python, f"import {name}") for name in ("fastconv", "numba"))
+    for call in (mine, theirs):
         call()  # Python writes its byte code
-    return _row("import", "import numba", paired(ours, theirs, (1, 1), IMPORT_PAIRS))
+    return _row("import", "import numba", paired(sampler(mine), sampler(theirs), (1, 1), IMPORT_PAIRS))
 
 
 def first_call_rows(direction: str) -> list[Row]:
@@ -63,25 +65,25 @@ def print_first_call(direction: str) -> None:
     """Runs in the new process: print the seconds of the first call."""
     network, name = FIRST_LAYER
     (layer,) = layers([network], name)
-    (prepare,) = COMPETITORS[direction][OURS].values()
-    contender = prepare(Problem(layer.geometry))
+    contender = ours.variants("auto")[layer.operation, direction](layer.problem(), 1)
     print(timed(lambda: contender.compute(0))[0])  # noqa: T201 (the parent reads it)
 
 
-def small_call_rows(direction: str) -> list[Row]:
-    """One small call on one thread against every library."""
-    problem = Problem(SMALL.geometry)
+def small_call_rows(direction: str, rivals: dict[str, Library]) -> list[Row]:
+    """One small call on one thread against NumPy and PyTorch."""
+    problem = SMALL.problem()
     rows = []
-    for library in LIBRARIES:
-        if COMPETITORS[direction][library]:
-            (row,) = compare.measure(SMALL, problem, direction, library, [1], CALL_PAIRS)
-            rows.append(_row(f"small {direction}", f"{library} {row['variant']}", Pairs(row["ours"], row["theirs"])))
+    for name, library in rivals.items():
+        (row,) = measure(SMALL, problem, direction, name, library, [1], CALL_PAIRS)
+        rows.append(_row(f"small {direction}", f"{name} {row['variant']}", Pairs(row["ours"], row["theirs"])))
     return rows
 
 
 def _row(name: str, rival: str, times: Pairs) -> Row:
-    ours, theirs = ([record.seconds(time) for time in part] for part in (times.ours, times.theirs))
-    return {"name": name, "rival": rival, "ours": ours, "theirs": theirs}
+    both = {
+        who: [record.seconds(time) for time in part] for who, part in (("ours", times.ours), ("theirs", times.theirs))
+    }
+    return {"name": name, "rival": rival, **both}
 
 
 def _python(code: str, cache: str | None = None) -> str:
@@ -99,18 +101,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     if line := machine.warning():
         console.print(f"[yellow]{line}[/]")
+    rivals, _ = command.load(RIVALS)
     rows = [import_row()]
     for direction in track(PASSES, "First calls", console=console, transient=True):
         rows += first_call_rows(direction)
     for direction in PASSES:
-        rows += small_call_rows(direction)
+        rows += small_call_rows(direction, rivals)
     table = Table("what", "fastconv, ms", "against", "theirs, ms", title="Medians", box=SIMPLE_HEAD)
     for row in rows:
         theirs = f"{1e3 * median(row['theirs']):.3f}" if row["theirs"] else ""
         table.add_row(row["name"], f"{1e3 * median(row['ours']):.3f}", row["rival"], theirs)
     console.print(table)
     if arguments.json:
-        record.write(arguments.json, "startup", machine.describe(), rows)
+        record.write(arguments.json, "startup", machine.describe(list(rivals.values())), rows)
     return 0
 
 

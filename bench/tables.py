@@ -17,14 +17,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import record
-from record import Row
 from rich.console import Console
+
+from fastconv.bench import machine, record
+from fastconv.bench.record import Row
 
 # From here on a number needs no digits behind the point.
 WHOLE = 100
 
 README = Path(__file__).parent.parent / "README.md"
+RESULTS = Path(__file__).with_name("results")
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
@@ -34,12 +36,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 
 
-def machine_line(machine: dict[str, Any]) -> str:
+def machine_line(description: dict[str, Any]) -> str:
     """What the numbers below belong to."""
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    processor = f"{machine['cpu']}, {machine['cores']} cores, {machine['vector_bits']}-bit vectors"
-    settings = ", ".join(f"{name}={value}" for name, value in machine["environment"].items())
-    return f"{processor}; {versions}; {machine['date']}." + (f" **With {settings}.**" if settings else "") + "\n\n"
+    settings = machine.settings(description)
+    return f"{machine.line(description)}." + (f" **With {settings}.**" if settings else "") + "\n\n"
 
 
 def compare_table(rows: Sequence[Row]) -> str:
@@ -48,14 +48,14 @@ def compare_table(rows: Sequence[Row]) -> str:
     for part in record.summarise(rows):
         best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
         counts = f"{part.lost} of {part.layers}" + (f", {part.wrong} with wrong values" if part.wrong else "")
-        start = [part.network, f"{part.direction} against {part.library}", str(part.threads)]
+        start = [part.network, f"{part.direction} against {part.library}", str(part.batch), str(part.threads)]
         body.append([*start, f"{part.mean:.2f}", best, worst, counts])
-    header = ["network", "pass", "threads", "mean speed-up", "best layer", "worst layer", "layers lost"]
+    header = ["network", "pass", "batch", "threads", "mean speed-up", "best layer", "worst layer", "layers lost"]
     lost = sorted((row for row in rows if row["ours"] and record.ratio(row) < 1), key=record.ratio)
     text = markdown(header, body)
     if lost:
         losses = [[f"{row['network']} {row['layer']}", *_loss(row)] for row in lost]
-        table = markdown(["layer", "pass", "threads", "ms", "theirs, ms", "speed-up"], losses)
+        table = markdown(["layer", "pass", "batch", "threads", "ms", "theirs, ms", "speed-up"], losses)
         text += f"\n<details><summary>The {len(lost)} rows where fastconv is slower</summary>\n\n{table}\n</details>\n"
     return text
 
@@ -63,7 +63,7 @@ def compare_table(rows: Sequence[Row]) -> str:
 def _loss(row: Row) -> list[str]:
     against = f"{row['pass']} against {row['library']} {row['variant']}"
     times = [_milliseconds(row["ours"]), _milliseconds(row["theirs"])]
-    return [against, str(row["threads"]), *times, f"{record.ratio(row):.2f}"]
+    return [against, str(row["batch"]), str(row["threads"]), *times, f"{record.ratio(row):.2f}"]
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
@@ -105,7 +105,7 @@ def updated(text: str, results: Path) -> str:
     return MARKED.sub(table, text)
 
 
-def main(argv: Sequence[str] | None = None, readme: Path = README, results: Path = record.RESULTS) -> int:
+def main(argv: Sequence[str] | None = None, readme: Path = README, results: Path = RESULTS) -> int:
     """Write or check the tables; the result is the exit status."""
     parser = argparse.ArgumentParser(description="Write the tables of the README from bench/results.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")

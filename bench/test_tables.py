@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import record
 import tables
+
+from fastconv.bench import record
 
 MACHINE = {
     "date": "2020-02-02",
@@ -22,7 +23,7 @@ MACHINE = {
 
 def row(layer: str, count: int, ours: list[float], theirs: list[float]) -> dict[str, Any]:
     place = {"network": "net", "layer": layer, "count": count, "pass": "forward", "library": "numpy", "variant": "taps"}
-    return {**place, "threads": 1, "ours": ours, "theirs": theirs}
+    return {**place, "batch": 8, "threads": 1, "ours": ours, "theirs": theirs}
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_losses_and_wrong_values_are_shown(readme: Path, results: Path) -> None:
     text = readme.read_text()
     assert "| 8.00 (won) | 0.50 (lost) | 1 of 3, 1 with wrong values |" in text
     assert "The 1 rows where fastconv is slower" in text
-    assert "| net lost | forward against numpy taps | 1 | 2,000 | 1,000 | 0.50 |" in text
+    assert "| net lost | forward against numpy taps | 8 | 1 | 2,000 | 1,000 | 0.50 |" in text
 
 
 def test_check_fails_without_a_table_and_without_its_results(readme: Path, results: Path) -> None:

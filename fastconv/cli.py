@@ -1,4 +1,4 @@
-"""The `fastconv` command: ``fastconv train | info | warmup | explain``."""
+"""The `fastconv` command: ``fastconv train | bench | info | warmup | explain``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from rich.progress import track
 from rich.table import Table
 
 from fastconv import __version__, dispatch, functional, plots, threads
+from fastconv.bench import command
 from fastconv.cpu import codegen, tiles, update
-from fastconv.keras import Sequential, callbacks, datasets, layers, losses, optimizers, utils
+from fastconv.demo import LEARNING_RATE, tutorial_network
+from fastconv.keras import Sequential, callbacks, datasets, losses, optimizers, utils
 
 EXIT_OK, EXIT_MISSED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_EPOCHS = 12
 DEFAULT_BATCH_SIZE = 32
-#: Adam's rate in the first epoch; it falls along a cosine to almost 0 in the last one, for a steadier end.
-LEARNING_RATE = 1e-3
 DEMO_PACKAGES = ("matplotlib", "safetensors")
 DATASETS = {"fashion-mnist": datasets.fashion_mnist, "mnist": datasets.mnist, "cifar10": datasets.cifar10}
 FEATURE_MAP_IMAGE = 0
@@ -75,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="exit with status 1 if the test accuracy is below X",
     )
+
+    bench = commands.add_parser("bench", help="time fastconv against NumPy, PyTorch and others, layer by layer")
+    bench.set_defaults(command=command.run)
+    command.add_arguments(bench)
 
     info = commands.add_parser("info", help="show versions, CPU, vector width, threads and cache folders")
     info.set_defaults(command=_info)
@@ -151,23 +155,6 @@ def load_images(name: str) -> Images:
     return Images(pixels(x_train), numbers(y_train), pixels(x_test), numbers(y_test), class_names)
 
 
-def tutorial_network(input_shape: tuple[int, ...], classes: int) -> Sequential:
-    """The network of the Keras tutorial on convolutional networks; its outputs are logits."""
-    return Sequential(
-        [
-            layers.Input(input_shape),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(classes),
-        ]
-    )
-
-
 def _train(arguments: argparse.Namespace, console: Console) -> int:
     _require_demo_packages()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -210,7 +197,7 @@ def _train(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def cosine_schedule(epochs: int) -> Callable[[int, float], float]:
-    """From the full learning rate in epoch 0 down half a wave that would reach 0 in epoch *epochs*."""
+    """From the full learning rate in epoch 0 down half a wave that would reach 0 in epoch *epochs*: a steadier end."""
     return lambda epoch, _: LEARNING_RATE * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numba
-from competitors import torch
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastconv
+from fastconv.bench.libraries import Library
 from fastconv.cpu import codegen
 
-PACKAGES = ("numpy", "numba", "llvmlite", "torch")
+PACKAGES = ("numpy", "numba", "llvmlite")
 # Settings that choose other machine code than the libraries would; a ratio taken with one of them set means little.
 SLOWING = (
     "OPENBLAS_CORETYPE",
@@ -30,26 +30,41 @@ SLOWING = (
     "NUMBA_DISABLE_JIT",
 )
 
-_POOLS = ThreadpoolController()
 
-
-def describe() -> dict[str, Any]:
+def describe(libraries: Sequence[Library] = ()) -> dict[str, Any]:
     """What a reader must know to judge a time: processor, versions, BLAS, environment, date."""
+    packages = [package for library in libraries for package in library.packages if package not in PACKAGES]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": _processor(),
         "vector_bits": 8 * codegen.VECTOR_BYTES,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), "fastconv": fastconv.__version__, **_versions()},
+        "versions": {
+            "python": platform.python_version(),
+            "fastconv": fastconv.__version__,
+            **{package: _version(package) for package in (*PACKAGES, *packages)},
+        },
         "threading_layer": _threading_layer(),
         "blas": [
             {key: pool.get(key) for key in ("internal_api", "version", "architecture", "threading_layer")}
-            for pool in _POOLS.info()
+            for pool in threadpool_info()
             if pool["user_api"] == "blas"
         ],
         "environment": {name: os.environ[name] for name in SLOWING if name in os.environ},
     }
+
+
+def line(machine: dict[str, Any]) -> str:
+    """What `describe` found, in one line: what the numbers below it belong to."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    processor = f"{machine['cpu']}, {machine['cores']} cores, {machine['vector_bits']}-bit vectors"
+    return f"{processor}; {versions}; {machine['date']}"
+
+
+def settings(machine: dict[str, Any]) -> str | None:
+    """The settings that were unfair to a library, or None."""
+    return ", ".join(f"{name}={value}" for name, value in machine["environment"].items()) or None
 
 
 def warning() -> str | None:
@@ -58,7 +73,7 @@ def warning() -> str | None:
     return f"Warning: {', '.join(names)} is set, so the ratios are not fair." if names else None
 
 
-def check_threads(counts: list[int]) -> None:
+def check_threads(counts: Sequence[int]) -> None:
     """Raise ValueError where a number of threads is not possible here."""
     most = numba.config.NUMBA_NUM_THREADS
     for count in counts:
@@ -67,37 +82,33 @@ def check_threads(counts: list[int]) -> None:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Every library uses *count* threads inside."""
-    before = numba.get_num_threads(), torch.get_num_threads() if torch else count
+def threads(count: int, libraries: Sequence[Library] = ()) -> Iterator[None]:
+    """We, every BLAS and *libraries* use *count* threads inside."""
+    before = numba.get_num_threads()
     numba.set_num_threads(count)
-    if torch:
-        torch.set_num_threads(count)
     try:
-        with _POOLS.limit(limits=count, user_api="blas"):
+        with ExitStack() as stack:
+            stack.enter_context(threadpool_limits(limits=count, user_api="blas"))
+            for library in libraries:
+                stack.enter_context(library.threads(count))
             yield
     finally:
-        numba.set_num_threads(before[0])
-        if torch:
-            torch.set_num_threads(before[1])
+        numba.set_num_threads(before)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # imported all the same: another distribution holds it, as tensorflow-cpu
+        return "of unknown version"
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        for entry in cpuinfo.read_text().splitlines():
+            if entry.startswith("model name"):
+                return entry.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

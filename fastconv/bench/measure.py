@@ -1,233 +1,121 @@
-"""Time fastconv against NumPy and PyTorch over the layers of well-known networks.
+"""A row of the comparison: values compared first, the first call apart, then times taken in pairs.
 
-    python bench/compare.py --against torch --json bench/results/torch.json
-    python bench/compare.py --net keras_mnist --pass forward --threads 1
-
-For each layer, pass, library and number of threads: the values are compared first; the first call, which may compile,
-is timed apart; then ours and theirs are timed in turns (`timing.paired`), both with the same number of threads.
-The exit status is 1 where values differ.
+The first call may compile.  Ours and theirs are then timed in turns (`timing.paired`), both with the same number of
+threads.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
-from pathlib import Path
-from statistics import median
 from typing import Any
 
-import machine
 import numpy as np
-import record
-from competitors import COMPETITORS, LIBRARIES, OURS, PASSES, Contender
-from problems import Array, Layer, Problem, layers
-from record import Row
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.table import Table
-from timing import Pairs, calls_in_sample, paired, settle, timed, usual
 
-# Largest difference that rounding explains, relative to the largest value: a Winograd transform loses 2e-5, a sum over
-# the 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
-TOLERANCE = 1e-4
+from fastconv.bench import machine, record, training
+from fastconv.bench.libraries import Contender, Library, Prepare, ours
+from fastconv.bench.problems import Inputs, Task
+from fastconv.bench.record import Row
+from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, settle, timed, usual
+
 # A variant slower than the fastest by this factor is not tried again with another number of threads.
 HOPELESS = 2
-# Ratio below which a row is marked: a loss by a factor of two.
-LOUD_LOSS = 0.5
-LIVE_ROWS = 15
-# A file has no width of its own; the widest row fits in this.
-PIPE_WIDTH = 170
 
 
-def difference(ours: Array, theirs: Array) -> float:
-    """Largest difference of two results, relative to the largest value; infinite where a NaN or a shape differs."""
+def difference(ours: Any, theirs: Any) -> float:
+    """Largest difference of two results, relative to the largest value; infinite where a NaN or a shape differs.
+
+    Of results of several arrays, the largest of each pair.
+    """
+    if isinstance(ours, tuple):
+        return max(difference(*both) for both in zip(ours, theirs, strict=True))
     if ours.shape != theirs.shape:
         return float("inf")
     error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     return error if np.isfinite(error) else float("inf")
 
 
+def our_preparation(task: Task, direction: str, algorithm: str) -> Prepare:
+    """How fastconv computes a pass."""
+    return training.ours if direction == "train" else ours.variants(algorithm)[task.operation, direction]
+
+
 def measure(
-    layer: Layer, problem: Problem, direction: str, library: str, thread_counts: Sequence[int], pairs: int
+    task: Task,
+    problem: Any,
+    direction: str,
+    name: str,
+    library: Library,
+    thread_counts: Sequence[int],
+    pairs: int,
+    algorithm: str = "auto",
+    note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Row]:
     """A row for each number of threads: check the values of all variants of *library*, then time ours and the fastest.
 
-    A row whose values differ has no times.
+    A row whose values differ has no times.  There is no row where a library, or our *algorithm*, refuses the problem;
+    *note* gets the sentence.
     """
-    ours, variants = prepared(problem, direction, library)
-    our_call = rotating(ours, problem)
+    prepare_ours = our_preparation(task, direction, algorithm)
+    variants = library.variants.get((task.operation, direction), {})
+    flops, moved = task.work(direction)
     for threads in thread_counts:
-        with machine.threads(threads):
-            our_first, our_result = timed(lambda: ours.compute(0))
-            our_values = ours.as_ours(our_result)
-            firsts, errors, times = {}, {}, {}
-            for name, theirs in variants.items():
-                firsts[name], result = timed(partial(theirs.compute, 0))
-                errors[name] = difference(our_values, theirs.as_ours(result))
+        with machine.threads(threads, [library]):
+            contenders = _prepared(variants, problem, threads, note)
+            if not contenders:
+                return
+            mine = prepare_ours(problem, threads)
+            our_sample = sampler(rotating(mine, problem))
+            our_first, our_result = timed(partial(mine.compute, 0))
+            our_values = mine.as_ours(our_result)
+            firsts, errors, times, samples = {}, {}, {}, {}
+            for variant, theirs in contenders.items():
+                firsts[variant], result = timed(partial(theirs.compute, 0))
+                errors[variant] = difference(our_values, theirs.as_ours(result))
                 settle()
-                times[name] = usual(rotating(theirs, problem), firsts[name])
+                samples[variant] = sampler(rotating(theirs, problem))
+                times[variant] = usual(samples[variant], firsts[variant])
             fastest = min(times, key=times.__getitem__)
-            variants = {name: variants[name] for name in variants if times[name] <= HOPELESS * times[fastest]}
+            variants = {name: variants[name] for name in times if times[name] <= HOPELESS * times[fastest]}
             error = max(errors.values())
-            samples = Pairs([], [])
-            if error <= TOLERANCE:
-                calls = calls_in_sample(timed(our_call)[0]), calls_in_sample(times[fastest])
-                samples = paired(our_call, rotating(variants[fastest], problem), calls, pairs)
+            found = Pairs([], [])
+            if error <= problem.tolerance:
+                calls = calls_in_sample(our_sample(1)), calls_in_sample(times[fastest])
+                found = paired(our_sample, samples[fastest], calls, pairs, problem.seconds)
         yield {
-            "network": layer.network,
-            "layer": layer.name,
-            "count": layer.count,
-            "problem": str(layer.geometry),
-            "flops": layer.geometry.flops,
+            "network": task.network,
+            "layer": task.name,
+            "count": task.count,
+            "batch": task.batch,
+            "problem": str(task.geometry),
+            "flops": flops,
+            "bytes": moved,
+            "images": task.images,
             "pass": direction,
             "threads": threads,
-            "library": library,
+            "algorithm": algorithm,
+            "library": name,
             "variant": fastest,
             "error": error,
             "first_ours": record.seconds(our_first),
             "first_theirs": record.seconds(firsts[fastest]),
-            "ours": [record.seconds(time) for time in samples.ours],
-            "theirs": [record.seconds(time) for time in samples.theirs],
+            "ours": [record.seconds(time) for time in found.ours],
+            "theirs": [record.seconds(time) for time in found.theirs],
         }
 
 
-def rotating(contender: Contender, problem: Problem) -> Callable[[], Any]:
+def rotating(contender: Contender, problem: Inputs) -> Callable[[], Any]:
     """The timed call: each one takes the next copy of the inputs."""
     return lambda: contender.compute(problem.turn())
 
 
-def prepared(problem: Problem, direction: str, library: str) -> tuple[Contender, dict[str, Contender]]:
-    """Ours, and all variants of *library*, ready to be called."""
-    (prepare_ours,) = COMPETITORS[direction][OURS].values()
-    variants = COMPETITORS[direction][library]
-    return prepare_ours(problem), {name: prepare(problem) for name, prepare in variants.items()}
-
-
-def cells(row: Row) -> list[str]:
-    """A row as the live table shows it; a loss by a factor of two and wrong values are loud."""
-    start = [f"{row['network']} {row['layer']}", row["pass"], str(row["threads"]), f"{row['library']} {row['variant']}"]
-    start += [f"{row['error']:.0e}", f"{1e3 * row['first_ours']:.0f} ms"]
-    if not row["ours"]:
-        return [*start, "", "", "", "0", "[bold white on red]VALUES DIFFER[/]"]
-    ratio, ours = record.ratio(row), min(row["ours"])
-    if ratio < LOUD_LOSS:
-        verdict = f"[bold red]{ratio:.2f} LOST BY {1 / ratio:.1f}[/]"
-    else:
-        verdict = f"[{'green' if ratio >= 1 else 'yellow'}]{ratio:.2f}[/]"
-    speed = f"{row['flops'] / ours / 1e9:.1f}"
-    return [*start, _milliseconds(row["ours"]), _milliseconds(row["theirs"]), speed, str(len(row["ours"])), verdict]
-
-
-def _milliseconds(values: Sequence[float]) -> str:
-    return f"{1e3 * min(values):.3f} / {1e3 * median(values):.3f}"
-
-
-def results_table(rows: Sequence[Row] | deque[Row], title: str) -> Table:
-    """The rows with their times: min / median in ms."""
-    header = [
-        "layer",
-        "pass",
-        "threads",
-        "against",
-        "error",
-        "first call",
-        "ours, ms",
-        "theirs, ms",
-        "GFLOP/s",
-        "pairs",
-    ]
-    table = Table(*header, "speed-up", title=title, caption="speed-up: median of their time / ours", box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*cells(row))
-    return table
-
-
-def summary_table(rows: Sequence[Row]) -> Table:
-    """Geometric means, with the worst layer of each by name."""
-    header = ["network", "pass", "threads", "against", "mean speed-up", "worst layer", "lost"]
-    table = Table(*header, title="Summary", box=SIMPLE_HEAD)
-    for part in record.summarise(rows):
-        mean = f"[{'green' if part.mean >= 1 else 'bold red'}]{part.mean:.2f}[/]"
-        worst = f"{part.worst['layer']} {record.ratio(part.worst):.2f}"
-        lost = f"{part.lost} of {part.layers}" + (f", {part.wrong} WRONG" if part.wrong else "")
-        table.add_row(part.network, part.direction, str(part.threads), part.library, mean, worst, lost)
-    return table
-
-
-def run(chosen: Sequence[Layer], libraries: Sequence[str], arguments: Any, console: Console) -> list[Row]:
-    """Measure all rows, with a live table of the latest and a progress bar."""
-    rows: list[Row] = []
-    latest: deque[Row] = deque(maxlen=LIVE_ROWS)
-    bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    total = len(chosen) * len(arguments.passes) * len(libraries) * len(arguments.threads)
-    task = bar.add_task("", total=total)
-    with Live(bar, console=console, transient=True, auto_refresh=False) as live:  # no refresh while a row is timed
-        for layer in chosen:
-            bar.update(task, description=f"{layer.network} {layer.name}")
-            problem = Problem(layer.geometry)
-            for direction, library in product(arguments.passes, libraries):
-                for row in measure(layer, problem, direction, library, arguments.threads, arguments.pairs):
-                    rows.append(row)
-                    latest.append(row)
-                    bar.advance(task)
-                    live.update(Group(results_table(latest, "Latest rows"), bar), refresh=True)
-    return rows
-
-
-def _one_of(known: Sequence[str]) -> Any:
-    def names(text: str) -> list[str]:
-        for name in text.split(","):
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, not {name!r}")
-        return text.split(",")
-
-    return names
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Time fastconv against NumPy and PyTorch.")
-    parser.add_argument("--net", nargs="+", metavar="NAME", help="networks of networks.json; default: all")
-    parser.add_argument("--layer", metavar="NAME", help="only layers of this name")
-    parser.add_argument("--pass", dest="passes", type=_one_of(PASSES), default=list(PASSES), help=",".join(PASSES))
-    parser.add_argument("--batch", type=int, default=8, help="images at a time; default: %(default)s")
-    parser.add_argument("--threads", type=_numbers, default=[1, 2], metavar="N,M", help="default: 1,2")
-    parser.add_argument("--against", type=_one_of(LIBRARIES), default=list(LIBRARIES), help=",".join(LIBRARIES))
-    parser.add_argument("--pairs", type=int, default=15, help="at most; a slow row takes fewer; default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the times of every pair")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the comparison; the result is the exit status."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    try:
-        machine.check_threads(arguments.threads)
-        chosen = layers(arguments.net, arguments.layer, arguments.batch)
-    except ValueError as error:
-        parser.error(str(error))
-    if line := machine.warning():
-        console.print(f"[yellow]{line}[/]")
-    installed = [library for library in arguments.against if COMPETITORS[PASSES[0]][library]]
-    for library in set(arguments.against) - set(installed):
-        console.print(f"[yellow]{library} is not installed: skipped.[/]")
-    rows = run(chosen, installed, arguments, console)
-    console.print(results_table(rows, f"Batch {arguments.batch}"), summary_table(rows))
-    if arguments.json:
-        record.write(arguments.json, "compare", machine.describe(), rows)
-    return int(any(not row["ours"] for row in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _prepared(
+    variants: Mapping[str, Prepare], problem: Any, threads: int, note: Callable[[str], None]
+) -> dict[str, Contender]:
+    contenders = {}
+    for variant, prepare in variants.items():
+        try:
+            contenders[variant] = prepare(problem, threads)
+        except ValueError as error:
+            note(str(error))
+    return contenders

@@ -9,9 +9,8 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-from timing import Pairs
+from fastconv.bench.timing import Pairs
 
-RESULTS = Path(__file__).with_name("results")
 NANOSECOND_DIGITS = 9
 
 Row = dict[str, Any]
@@ -42,10 +41,11 @@ def ratio(row: Row) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of one network, pass, library and number of threads."""
+    """The rows of one network, pass, batch size, library and number of threads."""
 
     network: str
     direction: str
+    batch: int
     library: str
     threads: int
     #: Geometric mean of the ratios; a layer counts as often as the network has it.
@@ -59,12 +59,13 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """One `Summary` for each network, pass, library and number of threads, in the order of the rows."""
-    parts: dict[tuple[str, str, str, int], list[Row]] = {}
+    """One `Summary` for each network, pass, batch size, library and number of threads, in the order of the rows."""
+    parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        parts.setdefault((row["network"], row["pass"], row["library"], row["threads"]), []).append(row)
+        key = (row["network"], row["pass"], row["batch"], row["library"], row["threads"])
+        parts.setdefault(key, []).append(row)
     found = []
-    for (network, direction, library, threads), part in parts.items():
+    for key, part in parts.items():
         compared = [row for row in part if row["ours"]]
         if compared:
             weights = [row["count"] for row in compared]
@@ -73,5 +74,5 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
             best, worst = max(compared, key=ratio), min(compared, key=ratio)
             lost = sum(ratio(row) < 1 for row in compared)
             wrong = len(part) - len(compared)
-            found.append(Summary(network, direction, library, threads, mean, best, worst, len(part), lost, wrong))
+            found.append(Summary(*key, mean, best, worst, len(part), lost, wrong))
     return found

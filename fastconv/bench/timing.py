@@ -1,4 +1,4 @@
-"""How every number of this folder is taken: one timing loop, and pairs of it.
+"""How every number of the bench is taken: one timing loop, and pairs of it.
 
 Two libraries are timed in turns, ours, theirs, ours, theirs ..., so that a noisy neighbour or a changing clock
 frequency hits both alike.  Each pair gives one ratio, and the median of these ratios is the verdict.
@@ -24,6 +24,9 @@ LOOK_SECONDS = 0.001
 BUSY_SHARE = 0.25
 MOST_LOOKS = 100
 
+#: Takes a number of calls and returns the seconds of one of them.
+Sampler = Callable[[int], float]
+
 
 def timed(call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
     """Seconds of one of *calls* calls in a row, and the last result."""
@@ -34,11 +37,16 @@ def timed(call: Callable[[], Any], calls: int = 1) -> tuple[float, Any]:
     return (perf_counter() - start) / calls, result
 
 
-def usual(call: Callable[[], Any], before: float) -> float:
+def sampler(call: Callable[[], Any]) -> Sampler:
+    """The seconds of *call*, which runs in this process."""
+    return lambda calls: timed(call, calls)[0]
+
+
+def usual(sample: Sampler, before: float) -> float:
     """Seconds of one call over a whole sample, or *before*, the time of its first call, where that fills one."""
     if before >= SAMPLE_SECONDS:
         return before
-    return timed(call, calls_in_sample(timed(call)[0]))[0]
+    return sample(calls_in_sample(sample(1)))
 
 
 def calls_in_sample(seconds: float) -> int:
@@ -67,26 +75,35 @@ class Pairs:
     theirs: list[float]
 
     @property
+    def ratios(self) -> list[float]:
+        """Their time divided by ours, pair by pair: above 1, ours is faster."""
+        return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+    @property
     def ratio(self) -> float:
-        """Median over the pairs of their time divided by ours: above 1, ours is faster."""
-        return median(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
+        """The verdict: the median over the pairs."""
+        return median(self.ratios)
 
 
-def paired(ours: Callable[[], Any], theirs: Callable[[], Any], calls: tuple[int, int], pairs: int) -> Pairs:
+def paired(
+    ours: Sampler, theirs: Sampler, calls: tuple[int, int], pairs: int, most_seconds: float = PAIRS_SECONDS
+) -> Pairs:
     """Time two calls, which have run before, in turns.
 
     Parameters
     ----------
-    ours, theirs : callable without arguments
+    ours, theirs : Sampler
     calls : (int, int)
         Calls in one sample of ours and of theirs.
     pairs : int
-        Pairs to take, fewer where they would need more than `PAIRS_SECONDS`.
+        Pairs to take, fewer where they would need more than *most_seconds*.
+    most_seconds : float
+        No pair starts later than this, but at least `LEAST_PAIRS` are taken.
     """
     result = Pairs([], [])
     start = perf_counter()
-    while len(result.ours) < pairs and (len(result.ours) < LEAST_PAIRS or perf_counter() - start < PAIRS_SECONDS):
-        for call, count, seconds in zip((ours, theirs), calls, (result.ours, result.theirs), strict=True):
+    while len(result.ours) < pairs and (len(result.ours) < LEAST_PAIRS or perf_counter() - start < most_seconds):
+        for sample, count, seconds in zip((ours, theirs), calls, (result.ours, result.theirs), strict=True):
             settle()
-            seconds.append(timed(call, count)[0])
+            seconds.append(sample(count))
     return result

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from problems import Array, Problem
 
+from fastconv.bench.problems import Array, ConvProblem
 from fastconv.geometry import Conv2dGeometry
 
 Compute = Callable[[int], Array]
@@ -111,7 +111,7 @@ def contract(g: Conv2dGeometry, subscripts: str, a: Any, b: Any) -> Any:
     return np.einsum(subscripts, a, b, optimize=PAIR)
 
 
-def forward_windows(problem: Problem) -> Compute:
+def forward_windows(problem: ConvProblem) -> Compute:
     g, images = problem.geometry, Images(problem.geometry)
 
     def compute(copy: int) -> Array:
@@ -123,7 +123,7 @@ def forward_windows(problem: Problem) -> Compute:
     return compute
 
 
-def grad_x_windows(problem: Problem) -> Compute:
+def grad_x_windows(problem: ConvProblem) -> Compute:
     """A forward convolution of grad_out, with zeros between and around its pixels, and the flipped weight."""
     g = problem.geometry
     reach = [(k - 1) * d for k, d in zip((g.KH, g.KW), g.dilation, strict=True)]
@@ -147,7 +147,7 @@ def grad_x_windows(problem: Problem) -> Compute:
     return compute
 
 
-def grad_weight_windows(problem: Problem) -> Compute:
+def grad_weight_windows(problem: ConvProblem) -> Compute:
     g, images = problem.geometry, Images(problem.geometry)
 
     def compute(copy: int) -> Array:
@@ -160,7 +160,7 @@ def grad_weight_windows(problem: Problem) -> Compute:
     return compute
 
 
-def forward_columns(problem: Problem) -> Compute:
+def forward_columns(problem: ConvProblem) -> Compute:
     g, images = problem.geometry, Columns(problem.geometry)
     weights = [images.weights(weight) for weight in problem.weight]
 
@@ -178,7 +178,7 @@ def forward_columns(problem: Problem) -> Compute:
     return compute
 
 
-def grad_x_columns(problem: Problem) -> Compute:
+def grad_x_columns(problem: ConvProblem) -> Compute:
     g, images = problem.geometry, Columns(problem.geometry)
     weights = [np.ascontiguousarray(images.weights(weight).swapaxes(1, 2)) for weight in problem.weight]
 
@@ -197,7 +197,7 @@ def grad_x_columns(problem: Problem) -> Compute:
     return compute
 
 
-def grad_weight_columns(problem: Problem) -> Compute:
+def grad_weight_columns(problem: ConvProblem) -> Compute:
     g, images = problem.geometry, Columns(problem.geometry)
 
     def compute(copy: int) -> Array:

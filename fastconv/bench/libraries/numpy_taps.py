@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy_conv import FLOAT_BYTES, Compute, Images, by_group
-from problems import Array, Problem
 
+from fastconv.bench.libraries.numpy_conv import FLOAT_BYTES, Compute, Images, by_group
+from fastconv.bench.problems import Array, ConvProblem
 from fastconv.geometry import Conv2dGeometry
 
 
@@ -57,7 +57,7 @@ class Grid(Images):
         total += np.matmul(a, b, out=self.product[: total.size].reshape(total.shape))
 
 
-def forward(problem: Problem) -> Compute:
+def forward(problem: ConvProblem) -> Compute:
     g = problem.geometry
     if is_shift(g):
         return _forward_shifts(problem)
@@ -79,7 +79,7 @@ def forward(problem: Problem) -> Compute:
     return compute
 
 
-def grad_x(problem: Problem) -> Compute:
+def grad_x(problem: ConvProblem) -> Compute:
     g = problem.geometry
     if is_shift(g):
         return _grad_x_shifts(problem)
@@ -103,7 +103,7 @@ def grad_x(problem: Problem) -> Compute:
     return compute
 
 
-def grad_weight(problem: Problem) -> Compute:
+def grad_weight(problem: ConvProblem) -> Compute:
     g = problem.geometry
     if is_shift(g):
         return _grad_weight_shifts(problem)
@@ -125,7 +125,7 @@ def grad_weight(problem: Problem) -> Compute:
     return compute
 
 
-def _forward_shifts(problem: Problem) -> Compute:
+def _forward_shifts(problem: ConvProblem) -> Compute:
     g, grid = problem.geometry, Grid(problem.geometry)
 
     def compute(copy: int) -> Array:
@@ -144,7 +144,7 @@ def _forward_shifts(problem: Problem) -> Compute:
     return compute
 
 
-def _grad_x_shifts(problem: Problem) -> Compute:
+def _grad_x_shifts(problem: ConvProblem) -> Compute:
     g, grid = problem.geometry, Grid(problem.geometry)
 
     def compute(copy: int) -> Array:
@@ -160,7 +160,7 @@ def _grad_x_shifts(problem: Problem) -> Compute:
     return compute
 
 
-def _grad_weight_shifts(problem: Problem) -> Compute:
+def _grad_weight_shifts(problem: ConvProblem) -> Compute:
     g, grid = problem.geometry, Grid(problem.geometry)
 
     def compute(copy: int) -> Array:

@@ -1,137 +1,186 @@
-"""Who runs: `COMPETITORS[pass][library][variant]` prepares one way to compute a pass of a convolution.
-
-Everything that a library may do ahead (its own layout, its own copies of the inputs, workspace) is done while
-preparing, outside the timed call.  Where a library has several variants, all are checked and the fastest counts.
-"""
+"""PyTorch, eager, on tensors that already have the layout that it computes in: channels_last or NCHW."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-import numpy_conv
-import numpy_taps
-from problems import Array, Problem
+import torch
 
-from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
+from fastconv.bench.libraries import Contender, Library, Prepare
+from fastconv.bench.problems import Array, ConvProblem, PoolProblem
+from fastconv.bench.training import TrainProblem
+from fastconv.geometry import Sides
 
-try:
-    import torch as torch
-except ImportError:
-    torch = None  # type: ignore[assignment]
-
-OURS = "fastconv"
+IMAGE_AXES, WEIGHT_AXES = (0, 3, 1, 2), (3, 2, 0, 1)
+IMAGE_AXES_BACK, WEIGHT_AXES_BACK = (0, 2, 3, 1), (2, 3, 1, 0)
 
 
-class Contender(NamedTuple):
-    """One way to compute a pass: `compute` takes the number of a copy of the inputs, `as_ours` is not timed."""
-
-    compute: Callable[[int], Any]
-    as_ours: Callable[[Any], Array] = np.asarray
+def _tensors(arrays: list[Array], axes: tuple[int, ...], layout: Any) -> list[Any]:
+    return [torch.from_numpy(array.transpose(axes)).contiguous(memory_format=layout) for array in arrays]
 
 
-Prepare = Callable[[Problem], Contender]
+def _image(tensor: Any) -> Any:
+    return tensor.numpy().transpose(IMAGE_AXES_BACK)
 
 
-def options(problem: Problem) -> dict[str, Any]:
-    """The keyword arguments of fastconv's functions."""
-    g = problem.geometry
-    return {"stride": g.stride, "padding": g.padding, "dilation": g.dilation, "groups": g.G}
+def _weight(tensor: Any) -> Any:
+    return tensor.numpy().transpose(WEIGHT_AXES_BACK)
 
 
-def _ours_forward(problem: Problem) -> Contender:
-    p, arguments = problem, options(problem)
-    return Contender(lambda copy: conv2d(p.x[copy], p.weight[copy], **arguments))
+def _both_sides(padding: Sides) -> tuple[int, int]:
+    (top, bottom), (left, right) = padding
+    if (top, left) != (bottom, right):
+        raise ValueError("its padding is the same on opposite sides")
+    return top, left
 
 
-def _ours_grad_x(problem: Problem) -> Contender:
-    p, arguments, shape = problem, options(problem), problem.geometry.x_shape
-    return Contender(lambda copy: conv2d_grad_x(p.grad_out[copy], p.weight[copy], shape, **arguments))
+# ---- convolution ---------------------------------------------------------------------------------------------------
 
 
-def _ours_grad_weight(problem: Problem) -> Contender:
-    p, arguments, shape = problem, options(problem), problem.geometry.weight_shape
-    return Contender(lambda copy: conv2d_grad_weight(p.grad_out[copy], p.x[copy], shape, **arguments))
-
-
-def _numpy(prepare: Callable[[Problem], numpy_conv.Compute]) -> Prepare:
-    return lambda problem: Contender(prepare(problem))
-
-
-def _torch(direction: str, channels_last: bool) -> Prepare:
-    """PyTorch on tensors that already have the layout that it computes in."""
-
-    def prepare(problem: Problem) -> Contender:
+def _convolution(direction: str, layout: Any) -> Prepare:
+    def prepare(problem: ConvProblem, threads: int) -> Contender:
         g = problem.geometry
-        (top, bottom), (left, right) = g.padding
-        if (top, left) != (bottom, right):
-            raise ValueError(f"padding must be the same on opposite sides for PyTorch. Received: {g}")
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-
-        def tensors(arrays: list[Array], axes: tuple[int, ...]) -> list[Any]:
-            return [torch.from_numpy(array.transpose(axes)).contiguous(memory_format=layout) for array in arrays]
-
-        image_axes, weight_axes = (0, 3, 1, 2), (3, 2, 0, 1)
-        x, grad_out = tensors(problem.x, image_axes), tensors(problem.grad_out, image_axes)
-        weight = tensors(problem.weight, weight_axes)
-        place = (g.stride, (top, left), g.dilation)
+        x, grad_out = (_tensors(arrays, IMAGE_AXES, layout) for arrays in (problem.x, problem.grad_out))
+        weight = _tensors(problem.weight, WEIGHT_AXES, layout)
+        place = (g.stride, _both_sides(g.padding), g.dilation)
 
         def forward(copy: int) -> Any:
             return torch.nn.functional.conv2d(x[copy], weight[copy], None, *place, g.G)
 
-        def backward(copy: int) -> Any:
-            wanted = [direction == "grad_x", direction == "grad_weight", False]
-            gradients = torch.ops.aten.convolution_backward(
-                grad_out[copy], x[copy], weight[copy], None, *place, False, (0, 0), g.G, wanted
+        def backward(copy: int, *wanted: bool) -> Any:
+            return torch.ops.aten.convolution_backward(
+                grad_out[copy], x[copy], weight[copy], None, *place, False, (0, 0), g.G, [*wanted, False]
             )
-            return gradients[wanted.index(True)]
 
-        def as_ours(tensor: Any) -> Array:
-            axes = (2, 3, 1, 0) if direction == "grad_weight" else (0, 2, 3, 1)
-            array: Array = tensor.numpy().transpose(axes)
-            return array
-
-        return Contender(forward if direction == "forward" else backward, as_ours)
+        if direction == "forward":
+            return Contender(forward, _image)
+        if direction == "grad_x":
+            return Contender(lambda copy: backward(copy, True, False)[0], _image)
+        if direction == "grad_weight":
+            return Contender(lambda copy: backward(copy, False, True)[1], _weight)
+        return Contender(
+            lambda copy: (forward(copy), *backward(copy, True, True)[:2]),
+            lambda results: (_image(results[0]), _image(results[1]), _weight(results[2])),
+        )
 
     return prepare
 
 
-def _torch_variants(direction: str) -> dict[str, Prepare]:
-    if torch is None:
-        return {}
-    return {"channels_last": _torch(direction, True), "NCHW": _torch(direction, False)}
+# ---- pooling -------------------------------------------------------------------------------------------------------
 
 
-#: A library without variants is not installed.
-COMPETITORS: dict[str, dict[str, dict[str, Prepare]]] = {
-    "forward": {
-        OURS: {"auto": _ours_forward},
-        "numpy": {
-            "columns": _numpy(numpy_conv.forward_columns),
-            "taps": _numpy(numpy_taps.forward),
-            "windows": _numpy(numpy_conv.forward_windows),
+def _pooling(kind: str, direction: str, layout: Any) -> Prepare:
+    def prepare(problem: PoolProblem, threads: int) -> Contender:
+        g, aten = problem.geometry, torch.ops.aten
+        x, grad_out = (_tensors(arrays, IMAGE_AXES, layout) for arrays in (problem.x, problem.grad_out))
+        place = (g.kernel_size, g.stride, _both_sides(g.padding))
+        winners = aten.max_pool2d_with_indices(x[0], *place)[1] if kind == "max" else None
+
+        def forward(copy: int) -> Any:
+            if kind == "max":
+                return torch.nn.functional.max_pool2d(x[copy], *place)
+            if kind == "average":
+                return torch.nn.functional.avg_pool2d(x[copy], *place)
+            return torch.nn.functional.adaptive_avg_pool2d(x[copy], 1)
+
+        def backward(copy: int, indices: Any = winners) -> Any:
+            if kind == "max":
+                return aten.max_pool2d_with_indices_backward(grad_out[copy], x[copy], *place, (1, 1), False, indices)
+            if kind == "average":
+                return aten.avg_pool2d_backward(grad_out[copy], x[copy], *place, False, True, None)
+            return aten._adaptive_avg_pool2d_backward(grad_out[copy], x[copy])
+
+        def both(copy: int) -> Any:
+            if kind == "max":
+                out, indices = aten.max_pool2d_with_indices(x[copy], *place)
+                return out, backward(copy, indices)
+            return forward(copy), backward(copy)
+
+        if direction == "all":
+            return Contender(both, lambda results: tuple(_image(result) for result in results))
+        return Contender(forward if direction == "forward" else backward, _image)
+
+    return prepare
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def _training(layout: Any) -> Prepare:
+    def prepare(problem: TrainProblem, threads: int) -> Contender:
+        model = _network(problem.weights).to(memory_format=layout)
+        optimizer = torch.optim.Adam(model.parameters(), problem.learning_rate, eps=problem.epsilon)
+        (x,) = _tensors([problem.x], IMAGE_AXES, layout)
+        y = torch.from_numpy(problem.y)
+
+        def compute(copy: int) -> Any:
+            total = torch.zeros(())
+            for images, labels in zip(x.split(problem.batch), y.split(problem.batch), strict=True):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(model(images), labels)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(labels)
+            return total.item() / len(y)
+
+        return Contender(compute)
+
+    return prepare
+
+
+def _network(weights: list[Array]) -> Any:
+    """`demo.tutorial_network` with these weights."""
+    nn = torch.nn
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(3 * 3 * 64, 64), nn.ReLU(), nn.Linear(64, 10)),
+    )
+    with torch.no_grad():
+        for parameter, kernel in zip(model.parameters(), weights, strict=True):
+            if kernel.shape == (3 * 3 * 64, 64):  # Flatten takes the channels first here: a 3x3 convolution in effect
+                kernel = kernel.reshape(3, 3, 64, 64)
+            value = kernel.transpose(WEIGHT_AXES) if kernel.ndim == 4 else kernel.T
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)).reshape(parameter.shape))
+    return model
+
+
+# ---- the library ---------------------------------------------------------------------------------------------------
+
+LAYOUTS = {"channels_last": torch.channels_last, "NCHW": torch.contiguous_format}
+
+
+def _both(prepare: Callable[..., Prepare], *arguments: str) -> dict[str, Prepare]:
+    return {name: prepare(*arguments, layout) for name, layout in LAYOUTS.items()}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+LIBRARY = Library(
+    ("torch",),
+    {
+        **{
+            ("conv2d", direction): _both(_convolution, direction)
+            for direction in ("forward", "grad_x", "grad_weight", "all")
         },
-        "torch": _torch_variants("forward"),
-    },
-    "grad_x": {
-        OURS: {"auto": _ours_grad_x},
-        "numpy": {
-            "columns": _numpy(numpy_conv.grad_x_columns),
-            "taps": _numpy(numpy_taps.grad_x),
-            "windows": _numpy(numpy_conv.grad_x_windows),
+        **{
+            (f"{kind}_pool2d", direction): _both(_pooling, kind, direction)
+            for kind in ("max", "average", "global_average")
+            for direction in ("forward", "grad_x", "all")
         },
-        "torch": _torch_variants("grad_x"),
+        ("network", "train"): _both(_training),
     },
-    "grad_weight": {
-        OURS: {"auto": _ours_grad_weight},
-        "numpy": {
-            "columns": _numpy(numpy_conv.grad_weight_columns),
-            "taps": _numpy(numpy_taps.grad_weight),
-            "windows": _numpy(numpy_conv.grad_weight_windows),
-        },
-        "torch": _torch_variants("grad_weight"),
-    },
-}
-PASSES = tuple(COMPETITORS)
-LIBRARIES = tuple(library for library in COMPETITORS["forward"] if library != OURS)
+    _threads,
+)

@@ -1,0 +1,15 @@
+"""`fastconv bench`: fastconv against other libraries, layer by layer, pass by pass.
+
+``command``    the command line
+``live``       the table and the progress bar
+``report``     the HTML page, drawn by ``charts``
+``measure``    a row: values compared first, then times taken in pairs
+``libraries``  how each library computes a pass
+``problems``   the layers of well-known networks, and inputs for them
+``roofline``   what this machine can do at most
+``record``     rows on disk and what they add up to
+``machine``    what a number belongs to; how many threads every library uses
+``timing``     the one timing loop
+
+Nothing here is imported by the rest of the package but the command line.
+"""

@@ -1,0 +1,103 @@
+"""Training as a problem of its own: the network of `fastconv train`, step by step over the same images.
+
+Every library starts from the same weights and takes the same batches in the same order with the same Adam.  A call
+trains once over `IMAGES` images and returns the mean loss of these steps, so the first calls, which start alike, are
+compared before anything is timed; later ones go on from where the last one ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.bench.libraries import Contender
+from fastconv.bench.problems import Array, Inputs
+from fastconv.demo import LEARNING_RATE, tutorial_network
+from fastconv.keras import Sequential, datasets, losses, optimizers, utils
+
+#: Images of a call: long enough that what a library does once per epoch is small, short enough for several pairs.
+IMAGES = 512
+BATCHES = (32, 128)
+CLASSES = 10
+EPSILON = 1e-7
+#: A training step costs the forward pass and two gradients.
+PASSES_OF_A_STEP = 3
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training with so many images per step: like `problems.Layer` for those who time it."""
+
+    batch: int
+    network: str = "training"
+    name: str = "tutorial CNN"
+    count: int = 1
+    operation: str = "network"
+    passes: tuple[str, ...] = ("train",)
+    images: int = IMAGES
+
+    @property
+    def geometry(self) -> str:
+        """The problem in words."""
+        return f"the network of fastconv train, {self.images} images, {self.batch} a step"
+
+    def work(self, direction: str) -> tuple[int, int]:
+        """FLOPs of the convolutions and dense layers; bytes of the weights, moved once for each pass of each step."""
+        model = network()
+        flops = 0
+        for layer in model.layers:
+            for weight in layer.get_weights()[:1]:
+                pixels = prod(extent or 0 for extent in layer.output_shape[1:-1]) if weight.ndim == 4 else 1
+                flops += 2 * weight.size * pixels
+        steps = -(-self.images // self.batch)
+        weights = sum(weight.nbytes for weight in model.get_weights())
+        return PASSES_OF_A_STEP * flops * self.images, PASSES_OF_A_STEP * steps * weights
+
+    def problem(self) -> TrainProblem:
+        """Images, labels and initial weights."""
+        return TrainProblem(self.batch, self.images)
+
+
+class TrainProblem(Inputs):
+    """What training starts from."""
+
+    #: The mean loss of the first steps, relative: Adam divides by tiny gradients, so rounding grows from step to step.
+    tolerance = 1e-2
+    #: A step is long, and there are few rows.
+    seconds = 10.0
+
+    def __init__(self, batch: int, images: int) -> None:
+        super().__init__()
+        (x, y), _ = datasets.load_sample()
+        self.x: Array = x[:images, ..., np.newaxis].astype(np.float32) / np.float32(255)
+        self.y: NDArray[np.int64] = y[:images].astype(np.int64)
+        self.batch = batch
+        self.learning_rate, self.epsilon = LEARNING_RATE, EPSILON
+        #: Kernel and bias of each layer in turn, HWIO and (IC, OC).
+        self.weights = network().get_weights()
+
+
+@lru_cache(maxsize=1)
+def network() -> Sequential:
+    """The network with the weights that everybody starts from."""
+    utils.set_random_seed(0)
+    return tutorial_network((28, 28, 1), CLASSES)
+
+
+def ours(problem: TrainProblem, threads: int) -> Contender:
+    """fastconv's `fit`."""
+    model = tutorial_network(problem.x.shape[1:], CLASSES)
+    model.set_weights(problem.weights)
+    optimizer = optimizers.Adam(problem.learning_rate, epsilon=problem.epsilon)
+    model.compile(optimizer, losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def compute(copy: int) -> Any:
+        history = model.fit(problem.x, problem.y, batch_size=problem.batch, verbose=0, shuffle=False)
+        return history.history["loss"][0]
+
+    return Contender(compute)
