@@ -133,7 +133,7 @@ def test_training_is_timed_against_numpy_made_to_train(monkeypatch, tmp_path, ca
     monkeypatch.setattr(numpy_library, "LIBRARY", trainer)
     path = tmp_path / "result.json"
     arguments = ["--train", "--batch", "8", "--threads", "1", "--pairs", "1", "--against", "numpy"]
-    monkeypatch.setattr(training.TrainProblem, "seconds", 0)
+    monkeypatch.setattr(training.Training, "seconds", 0)
     assert cli.main(["bench", *arguments, "--json", str(path)]) == cli.EXIT_OK
     (found,) = record.read(path)["rows"]
     assert (found["pass"], found["batch"], found["images"], found["error"]) == ("train", 8, 16, 0)
@@ -148,7 +148,7 @@ def test_pytorch_trains_the_same_network():
     for prepare in torch_library.LIBRARY.variants["network", "train"].values():
         theirs = prepare(problem, 1)
         losses = [theirs.as_ours(theirs.compute(0)) for _ in range(2)]
-        np.testing.assert_allclose(losses, mine, rtol=training.TrainProblem.tolerance)
+        np.testing.assert_allclose(losses, mine, rtol=training.Training.tolerance)
         assert mine[1] < mine[0]
 
 

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numba
 from rich.console import Console
 from rich.markup import escape
 
-from fastconv.bench import libraries, problems, training
+from fastconv.bench import libraries, problems
 from fastconv.bench.libraries import Library
 from fastconv.bench.problems import Task
 
@@ -35,6 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
+    how = add_task_arguments(parser)
+    how.add_argument(
+        "--against",
+        type=_some_of(libraries.NAMES),
+        default=list(libraries.NAMES),
+        metavar="A,B",
+        help=f"some of {','.join(libraries.NAMES)}; default: all that are installed",
+    )
+    out = parser.add_argument_group("what to write")
+    out.add_argument("--json", type=Path, metavar="FILE", help="the times of every pair")
+    out.add_argument("--html", type=Path, metavar="FILE", help="a page with tables, roofline and bars")
+
+
+def add_task_arguments(parser: argparse.ArgumentParser) -> Any:
+    """Describe the arguments that choose what to time and how; the result is the group of the latter."""
     names = ", ".join(problems.networks())
     what = parser.add_argument_group("what to time")
     what.add_argument(
@@ -47,13 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--shape", nargs="+", metavar="SHAPE", help=f"layers of your own: {problems.SHAPE_HELP}")
     what.add_argument("--train", action="store_true", help="training steps of the network of fastconv train")
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--against",
-        type=_some_of(libraries.NAMES),
-        default=list(libraries.NAMES),
-        metavar="A,B",
-        help=f"some of {','.join(libraries.NAMES)}; default: all that are installed",
-    )
     how.add_argument(
         "--pass",
         dest="passes",
@@ -72,9 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pairs of times for a row, fewer where it is slow; default: %(default)s",
     )
-    out = parser.add_argument_group("what to write")
-    out.add_argument("--json", type=Path, metavar="FILE", help="the times of every pair")
-    out.add_argument("--html", type=Path, metavar="FILE", help="a page with tables, roofline and bars")
+    return how
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -146,6 +153,8 @@ def chosen_tasks(arguments: argparse.Namespace) -> list[Task]:
             tasks += problems.layers(networks, arguments.layer, batch)
         tasks += [problems.layer_of_text(shape, batch) for shape in arguments.shape or ()]
     if arguments.train:
+        from fastconv.bench import training
+
         tasks += [training.Training(batch, images=training.IMAGES) for batch in arguments.batch or training.BATCHES]
     return tasks
 

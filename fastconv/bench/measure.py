@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.bench import machine, record, training
-from fastconv.bench.libraries import Contender, Library, Prepare, ours
-from fastconv.bench.problems import Inputs, Task
+from fastconv.bench import machine, record
+from fastconv.bench.libraries import Contender, Library, Prepare, ours, rotating
+from fastconv.bench.problems import Task
 from fastconv.bench.record import Row
 from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, settle, timed, usual
 
@@ -35,11 +35,6 @@ def difference(ours: Any, theirs: Any) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def our_preparation(task: Task, direction: str, algorithm: str) -> Prepare:
-    """How fastconv computes a pass."""
-    return training.ours if direction == "train" else ours.variants(algorithm)[task.operation, direction]
-
-
 def measure(
     task: Task,
     problem: Any,
@@ -56,7 +51,7 @@ def measure(
     A row whose values differ has no times.  There is no row where a library, or our *algorithm*, refuses the problem;
     *note* gets the sentence.
     """
-    prepare_ours = our_preparation(task, direction, algorithm)
+    prepare_ours = ours.preparation(task.operation, direction, algorithm)
     variants = library.variants.get((task.operation, direction), {})
     flops, moved = task.work(direction)
     for threads in thread_counts:
@@ -79,9 +74,9 @@ def measure(
             variants = {name: variants[name] for name in times if times[name] <= HOPELESS * times[fastest]}
             error = max(errors.values())
             found = Pairs([], [])
-            if error <= problem.tolerance:
+            if error <= task.tolerance:
                 calls = calls_in_sample(our_sample(1)), calls_in_sample(times[fastest])
-                found = paired(our_sample, samples[fastest], calls, pairs, problem.seconds)
+                found = paired(our_sample, samples[fastest], calls, pairs, task.seconds)
         yield {
             "network": task.network,
             "layer": task.name,
@@ -102,11 +97,6 @@ def measure(
             "ours": [record.seconds(time) for time in found.ours],
             "theirs": [record.seconds(time) for time in found.theirs],
         }
-
-
-def rotating(contender: Contender, problem: Inputs) -> Callable[[], Any]:
-    """The timed call: each one takes the next copy of the inputs."""
-    return lambda: contender.compute(problem.turn())
 
 
 def _prepared(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,12 @@ class Layer:
     name: str
     count: int
     geometry: Conv2dGeometry | Pooling
+
+    #: Largest difference between two libraries that rounding explains, relative to the largest value: a Winograd
+    #: transform loses 2e-5, a sum over the 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
+    tolerance: ClassVar[float] = 1e-4
+    #: What the pairs of a row may take.
+    seconds: ClassVar[float] = PAIRS_SECONDS
 
     @property
     def batch(self) -> int:
@@ -223,18 +229,16 @@ class Task(Protocol):
     def operation(self) -> str: ...
     @property
     def passes(self) -> tuple[str, ...]: ...
+    @property
+    def tolerance(self) -> float: ...
+    @property
+    def seconds(self) -> float: ...
     def work(self, direction: str) -> tuple[int, int]: ...
     def problem(self) -> Inputs: ...
 
 
 class Inputs:
     """Random inputs, `COPIES` of each: what every contender is prepared from."""
-
-    #: Largest difference between two libraries that rounding explains, relative to the largest value: a Winograd
-    #: transform loses 2e-5, a sum over the 400,000 pixels of a large batch as much again.  One wrong tap shows as 1e-2.
-    tolerance = 1e-4
-    #: What the pairs of a row may take.
-    seconds = PAIRS_SECONDS
 
     def __init__(self) -> None:
         self._turns = cycle(range(COPIES))

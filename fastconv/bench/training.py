@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,11 @@ class Training:
     passes: tuple[str, ...] = ("train",)
     images: int = IMAGES
 
+    #: The mean loss of the first steps, relative: Adam divides by tiny gradients, so rounding grows from step to step.
+    tolerance: ClassVar[float] = 1e-2
+    #: A call is long, and there are few rows.
+    seconds: ClassVar[float] = 10.0
+
     @property
     def geometry(self) -> str:
         """The problem in words."""
@@ -65,11 +70,6 @@ class Training:
 
 class TrainProblem(Inputs):
     """What training starts from."""
-
-    #: The mean loss of the first steps, relative: Adam divides by tiny gradients, so rounding grows from step to step.
-    tolerance = 1e-2
-    #: A step is long, and there are few rows.
-    seconds = 10.0
 
     def __init__(self, batch: int, images: int) -> None:
         super().__init__()

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.bench.problems import Inputs
+
 #: Those that we are compared with; each is a module here.
 NAMES = ("numpy", "scipy", "torch", "onnxruntime", "openvino", "jax", "tensorflow")
 OURS = "ours"
@@ -44,6 +46,11 @@ class Contender(NamedTuple):
 
 #: Takes inputs (`ConvProblem` for "conv2d" ...) and the number of threads.
 Prepare = Callable[[Any, int], Contender]
+
+
+def rotating(contender: Contender, problem: Inputs) -> Callable[[], Any]:
+    """The timed call: each one takes the next copy of the inputs."""
+    return lambda: contender.compute(problem.turn())
 
 
 def _unlimited(count: int) -> AbstractContextManager[None]:

@@ -17,6 +17,15 @@ from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
 from fastconv.functional.pool import max_pool2d, max_pool2d_backward
 
 
+def preparation(operation: str, direction: str, algorithm: str) -> Prepare:
+    """How we compute a pass."""
+    if operation == "network":
+        from fastconv.bench import training  # which needs what is here
+
+        return training.ours
+    return variants(algorithm)[operation, direction]
+
+
 def variants(algorithm: str) -> Mapping[tuple[str, str], Prepare]:
     """By operation and pass, with *algorithm* for the convolutions."""
     passes: dict[tuple[str, str], Mapping[str, Prepare]] = {
