@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastconv.arrays import FloatArray
 from fastconv.keras import layers as layer_classes
-from fastconv.keras.layers.activation import ActivatedLayer
+from fastconv.keras.layers.activation import STEPS, ActivatedLayer
 from fastconv.keras.layers.base import Layer, Shape
+from fastconv.keras.layers.pool import MaxPooling2D
 from fastconv.keras.layers.reshape import InputLayer
 from fastconv.keras.layers.variable import Variable, assign_all
 from fastconv.keras.summary import print_summary
@@ -181,12 +183,16 @@ class Network:
             return
         # Nothing below the first layer with weights needs a gradient, and of that one only the weights do.
         first = self._layers[learning[0]]
-        head = self._softmax_head
+        activated = self._softmax_head
         grad: FloatArray | None = grad_logits
-        for layer in reversed(self._layers[learning[0] :]):
+        for below, layer in reversed(list(pairwise([None, *self._layers[learning[0] :]]))):
             assert grad is not None
-            if head is not None and layer is head:
-                grad = head.linear_backward(grad, need_grad_x=layer is not first)
+            assert layer is not None
+            if layer is activated:  # its activation has been dealt with
+                grad = activated.linear_backward(grad, need_grad_x=layer is not first)
+            elif isinstance(layer, MaxPooling2D) and isinstance(below, ActivatedLayer) and below.activation in STEPS:
+                grad = layer.backward_of_activated(grad, below.activation)
+                activated = below
             else:
                 grad = layer.backward(grad, need_grad_x=layer is not first)
 

@@ -12,6 +12,8 @@ from fastconv.keras.layers.base import Layer
 #: Activations whose derivative has the same value at the result as at the number that went in.  Training keeps only the
 #: result of a layer that has one of them, so that the kernel may apply it as it stores.
 _FROM_RESULT = ("linear", "relu", "relu6", "leaky_relu")
+#: Those whose derivative is 0 or 1.
+STEPS = ("relu", "relu6")
 
 
 def activation_of(name: str | None) -> str:
