@@ -238,6 +238,36 @@ def test_progress_shows_speed_loss_and_metrics(capsys):
     assert "40 samples: loss " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("activation", ["linear", "relu", "relu6", "leaky_relu", "tanh"])
+def test_going_back_through_pooling_and_activation_at_once_changes_no_bit(activation, data_format):
+    utils.set_random_seed(1)
+    options = {"data_format": data_format}
+    model = Sequential(
+        [
+            layers.Input((11, 9, 3) if data_format == "channels_last" else (3, 11, 9)),
+            layers.Conv2D(5, 3, activation=activation, **options),
+            # windows that overlap: some pixels are taken several times
+            layers.MaxPooling2D(3, strides=1, padding="same", **options),
+            layers.Conv2D(4, 3, **options),
+            layers.Activation(activation),
+            layers.MaxPooling2D(2, **options),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    generator = np.random.default_rng(0)
+    logits = model._logits(3 * generator.normal(size=(6, *model.input_shape[1:])).astype(np.float32), training=True)
+    grad = grad_logits = generator.normal(size=logits.shape).astype(np.float32)
+    model._backward(grad_logits)
+    at_once = [variable.gradient for variable in model.trainable_weights]
+    for layer in reversed(model.layers):
+        grad = layer.backward(grad)
+    for variable, gradient in zip(model.trainable_weights, at_once, strict=True):
+        np.testing.assert_array_equal(variable.gradient, gradient)
+        assert np.any(gradient)
+
+
 def test_only_trainable_layers_learn():
     x, y = stripes(32, seed=12)
     model = compiled()
