@@ -28,6 +28,7 @@ from fastconv import __version__, dispatch, functional, plots, threads
 from fastconv.bench import command
 from fastconv.cpu import codegen, tiles, update
 from fastconv.demo import LEARNING_RATE, tutorial_network
+from fastconv.geometry import conv2d_geometry
 from fastconv.keras import Sequential, callbacks, datasets, losses, optimizers, utils
 
 EXIT_OK, EXIT_MISSED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--padding", type=_padding, default=0, help="a number, same, same_lower or valid")
     explain.add_argument("--dilation", type=int, default=1)
     explain.add_argument("--groups", type=int, default=1)
+    explain.add_argument("--measure", action="store_true", help="time it, beside what this machine could do")
     explain.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     return parser
 
@@ -325,9 +327,13 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
         update.sgd_update(parameter, gradient, mean, learning_rate=0.1, momentum=0.9)
         update.adam_update(parameter, gradient, mean, square, iteration=1, learning_rate=0.1)
 
+    def convolution(algorithm: str) -> None:
+        functional.conv2d(x, weight, bias, activation="relu", algorithm=algorithm)
+        functional.conv2d_backward(grad, x, weight, algorithm=algorithm)
+
     return {
-        "convolution": lambda: functional.conv2d(x, weight, bias, activation="relu"),
-        "gradients of the convolution": lambda: functional.conv2d_backward(grad, x, weight),
+        "convolution": lambda: convolution("direct"),
+        "Winograd convolution": lambda: convolution("winograd"),
         "transposed convolution": lambda: functional.conv_transpose2d(x, weight, bias),
         "depthwise convolution": lambda: functional.conv2d(x, depthwise, bias, groups=4),
         "gradients of the depthwise convolution": lambda: functional.conv2d_backward(grad, x, depthwise, groups=4),
@@ -366,4 +372,10 @@ def _warmup(arguments: argparse.Namespace, console: Console) -> int:
 def _explain(arguments: argparse.Namespace, console: Console) -> int:
     options = {name: getattr(arguments, name) for name in ("stride", "padding", "dilation", "groups", "dtype")}
     console.print(escape(dispatch.explain(arguments.x, arguments.weight, **options)), soft_wrap=True)
+    if arguments.measure:
+        from fastconv.bench import speed
+
+        dtype = options.pop("dtype")
+        for line in speed.lines(conv2d_geometry(arguments.x, arguments.weight, **options), dtype):
+            console.print(line, soft_wrap=True)
     return EXIT_OK

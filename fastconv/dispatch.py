@@ -25,15 +25,10 @@ from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd, conv_winogr
 from fastconv.cpu.activation import activation_forward
 from fastconv.cpu.winograd import OUTPUTS, TAPS
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
+from fastconv.profile import current as current_profile
 from fastconv.reference import conv as reference
 
 OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
-
-# Where Winograd starts to pay, measured with `fastconv bench --algorithm winograd`.  Its transforms need channels to
-# share them, its tiles an image that fills them, and its transformed weight tiles to use it.
-_WINOGRAD_CHANNELS = 16
-_WINOGRAD_FILL = 0.7
-_WINOGRAD_WORK = 256
 
 
 @dataclass(frozen=True)
@@ -72,19 +67,31 @@ def _winograd_refuses(geometry: Conv2dGeometry) -> str | None:
     )
 
 
+def _tiles(geometry: Conv2dGeometry) -> int:
+    return -(-geometry.OH // OUTPUTS) * -(-geometry.OW // OUTPUTS)
+
+
+def winograd_fill(geometry: Conv2dGeometry) -> float:
+    """Share of the tiles over an image that its outputs fill."""
+    return geometry.OH * geometry.OW / (_tiles(geometry) * OUTPUTS * OUTPUTS)
+
+
+def winograd_work(geometry: Conv2dGeometry) -> int:
+    """Tiles of an image times channels."""
+    return _tiles(geometry) * min(geometry.IC, geometry.OC)
+
+
 def _winograd_declines(geometry: Conv2dGeometry, itemsize: int, images: int) -> str | None:
-    g = geometry
-    channels = min(g.IC, g.OC)
-    tiles = -(-g.OH // OUTPUTS) * -(-g.OW // OUTPUTS)
-    fill = g.OH * g.OW / (tiles * OUTPUTS * OUTPUTS)
+    g, pays = geometry, current_profile()
+    channels, fill = min(g.IC, g.OC), winograd_fill(geometry)
     if itemsize > np.dtype(np.float32).itemsize:
         return "float64 is asked for accuracy, which the transforms lose"
-    if channels < _WINOGRAD_CHANNELS:
-        return f"pays from {_WINOGRAD_CHANNELS} channels on, here {channels}"
-    if fill < _WINOGRAD_FILL:
-        return f"{g.OH}x{g.OW} outputs fill {fill:.0%} of {tiles} tiles of {OUTPUTS}x{OUTPUTS}, pays from 70%"
-    if images * tiles * channels < _WINOGRAD_WORK:
-        return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"
+    if channels < pays.channels:
+        return f"pays from {pays.channels} channels on, here {channels}"
+    if fill < pays.fill:
+        return f"pays where outputs fill {pays.fill:.0%} of 4x4 tiles, here {g.OH}x{g.OW} fill {fill:.0%}"
+    if images * winograd_work(g) < pays.work:
+        return f"{_tiles(g)} tiles of {channels} channels do not pay for transforming the weight"
     return None
 
 

@@ -18,6 +18,9 @@ _OWN_CACHE = None if "NUMBA_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefi
 if _OWN_CACHE is not None:
     os.environ["NUMBA_CACHE_DIR"] = _OWN_CACHE
 
+# A profile of this machine would change which algorithm "auto" takes.
+os.environ["FASTCONV_PROFILE"] = os.devnull + ".json"
+
 # Where the package under test lies: in the checkout, or installed.  Looked up without importing it.
 _SPEC = find_spec("fastconv")
 assert _SPEC is not None

@@ -9,7 +9,9 @@
 ``roofline``   what this machine can do at most
 ``record``     rows on disk and what they add up to
 ``machine``    what a number belongs to; how many threads every library uses
+``speed``      one convolution beside what would be possible
 ``timing``     the one timing loop
+``tune``       which algorithm to take when on this machine
 
 Nothing here is imported by the rest of the package but the command line.
 """

@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   fastconv bench --shape 56x56x64,3x3x64,padding=same --against torch,onnxruntime --batch 1,8
   fastconv bench --net pool --against torch --threads 1
   fastconv bench --train --against torch                    training instead of layers
+  fastconv bench --tune                                     write a profile of this machine
 """
 
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     how = add_task_arguments(parser)
+    how.add_argument("--tune", action="store_true", help="only measure which algorithm to take when on this machine")
     how.add_argument(
         "--against",
         type=_some_of(libraries.NAMES),
@@ -99,6 +101,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     except ModuleNotFoundError as error:
         raise ImportError(f'fastconv bench needs {error.name}: pip install "fastconv[bench]"') from None
 
+    if arguments.tune:
+        from fastconv.bench.tune import tune
+
+        tune(console)
+        return 0
     thread_counts = arguments.threads or [1, 2][: numba.config.NUMBA_NUM_THREADS]
     machine.check_threads(thread_counts)
     tasks = chosen_tasks(arguments)
