@@ -66,11 +66,12 @@ def sides(padding: Any, extent: Pair, window: Pair, stride: Pair, dilation: Pair
 
 def hashable(value: Any) -> Any:
     """Lists and arrays become tuples, so that a geometry can be looked up by its arguments."""
-    if isinstance(value, int | str):
-        return value
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
+    try:
+        hash(value)
+    except TypeError:
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        return tuple(hashable(item) for item in items) if isinstance(items, list | tuple) else items
+    return value
 
 
 def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
