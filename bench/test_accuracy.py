@@ -9,7 +9,7 @@ import pytest
 from fastconv import dispatch
 from fastconv.geometry import conv2d_geometry
 
-LAYER = conv2d_geometry((1, 12, 11, 19), (3, 3, 19, 17), padding=1)
+LAYER = conv2d_geometry((1, 16, 15, 19), (3, 3, 19, 17), padding=1)
 
 
 @pytest.mark.parametrize("make", accuracy.DATA)
