@@ -206,8 +206,15 @@ def test_a_refusal_is_a_sentence(monkeypatch, capsys):
 
     fussy = libraries.Library(("numpy",), {("conv2d", "forward"): {"fussy": refuse}})
     monkeypatch.setattr(numpy_library, "LIBRARY", fussy)
-    assert cli.main(SMALL) == cli.EXIT_OK
-    assert "numpy skips shape 6x5x3,3x3x4 forward: does not like it" in capsys.readouterr().out
+    assert cli.main(SMALL) == cli.EXIT_USAGE  # nothing is left
+    assert "Skipped shape 6x5x3,3x3x4 forward against numpy: does not like it" in capsys.readouterr().err
+
+
+def test_an_algorithm_need_not_take_every_layer(capsys):
+    shapes = ["bench", "--shape", "6x5x3,3x3x3", "6x5x3,3x3x3,groups=3", *SMALL[3:], "--algorithm", "depthwise"]
+    assert cli.main(shapes) == cli.EXIT_OK
+    text = " ".join(capsys.readouterr().out.split())
+    assert 'Skipped shape 6x5x3,3x3x3 forward against numpy: algorithm="depthwise" needs one input channel' in text
 
 
 def test_the_networks_hold_what_their_names_say():

@@ -129,6 +129,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             f"{ceiling.copy_gbs:.0f} GB/s copied"
         )
     rows, refusals = live.run(todo, thread_counts, arguments.pairs, arguments.algorithm, console)
+    if not rows:
+        raise ValueError(refusals[0])
     for refusal in refusals:
         console.print(f"[yellow]{escape(refusal)}[/]", soft_wrap=True)
     console.print(live.results_table(rows, "Rows"), live.summary_table(rows))

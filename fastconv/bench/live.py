@@ -72,7 +72,7 @@ def run(
 
 
 def _refused(refusals: list[str], job: Job, reason: str) -> None:
-    line = f"{job.name} skips {job.task.network} {job.task.name} {job.direction}: {reason}"
+    line = f"Skipped {job.task.network} {job.task.name} {job.direction} against {job.name}: {reason}"
     if line not in refusals:
         refusals.append(line)
 

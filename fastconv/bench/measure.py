@@ -60,8 +60,12 @@ def measure(
             if not contenders:
                 return
             mine = prepare_ours(problem, threads)
+            try:
+                our_first, our_result = timed(partial(mine.compute, 0))
+            except ValueError as error:  # an algorithm that does not take every problem
+                note(str(error))
+                return
             our_sample = sampler(rotating(mine, problem))
-            our_first, our_result = timed(partial(mine.compute, 0))
             our_values = mine.as_ours(our_result)
             firsts, errors, times, samples = {}, {}, {}, {}
             for variant, theirs in contenders.items():

@@ -210,7 +210,7 @@ def _every_row(rows: Sequence[Row]) -> str:
         else:
             cells = ["", "", '<span class="bad">values differ</span>', ""]
         body.append([*start, escape(_rival(row)), *cells, f"{row['error']:.0e}"])
-    return f'<div class="wide">{_table(header, body, numbers={2, 3, 5, 6, 7, 8, 9})}</div>'
+    return _table(header, body, numbers={2, 3, 5, 6, 7, 8, 9})
 
 
 def _bar(row: Row, name: str) -> Bar:
@@ -245,4 +245,5 @@ def _table(header: Sequence[str], body: Sequence[Sequence[str]], numbers: set[in
         return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
     lines = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in body)
-    return f"<table><thead><tr>{cells(header, 'th')}</tr></thead><tbody>\n{lines}\n</tbody></table>"
+    head = f"<thead><tr>{cells(header, 'th')}</tr></thead>"
+    return f'<div class="wide"><table>{head}<tbody>\n{lines}\n</tbody></table></div>'

@@ -110,17 +110,15 @@ def with_all(variants: Mapping[tuple[str, str], Mapping[str, Prepare]]) -> dict[
     return {**variants, **every}
 
 
+def require_cores() -> None:
+    """Raise ImportError where `cores` cannot work: a library that needs it is then as good as not installed."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise ImportError("its number of threads can be set on Linux only")
+
+
 @contextmanager
 def cores(count: int) -> Iterator[None]:
-    """Confine all threads of this process to *count* cores.
-
-    Raises
-    ------
-    ValueError
-        If the system has no such call.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        raise ValueError("needs sched_setaffinity, which only Linux has, to set its number of threads")
+    """Confine all threads of this process to *count* cores."""
     before = os.sched_getaffinity(0)
     _confine(set(sorted(before)[:count]))
     try:

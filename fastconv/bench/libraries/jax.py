@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fastconv.bench.libraries import Contender, Library, Prepare, cores, with_all
+from fastconv.bench.libraries import Contender, Library, Prepare, cores, require_cores, with_all
 from fastconv.bench.problems import ConvProblem
 
 #: Names of the layouts, and where an array of ours has their axes.
@@ -60,6 +60,7 @@ def _convolution(direction: str, layout: str) -> Prepare:
     return prepare
 
 
+require_cores()
 LIBRARY = Library(
     ("jax", "jaxlib"),
     with_all(

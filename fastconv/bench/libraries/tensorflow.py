@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fastconv.bench.libraries import Contender, Library, Prepare, cores, with_all
+from fastconv.bench.libraries import Contender, Library, Prepare, cores, require_cores, with_all
 from fastconv.bench.problems import ConvProblem
 from fastconv.bench.training import TrainProblem
 
@@ -80,6 +80,7 @@ def _training(problem: TrainProblem, threads: int) -> Contender:
     return Contender(compute)
 
 
+require_cores()
 LIBRARY = Library(
     ("tensorflow", "keras"),
     {
