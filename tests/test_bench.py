@@ -34,7 +34,7 @@ MACHINE = {
 def quick(monkeypatch):
     """The ceilings of the machine are measured in next to no time, and one set of pairs is enough."""
     monkeypatch.setattr(roofline, "STEPS", 1000)
-    monkeypatch.setattr(roofline, "COPY_NUMBERS", 1000)
+    monkeypatch.setattr(roofline, "COPY_NUMBERS", 1 << 18)
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-4)
 
 
@@ -215,6 +215,23 @@ def test_an_algorithm_need_not_take_every_layer(capsys):
     assert cli.main(shapes) == cli.EXIT_OK
     text = " ".join(capsys.readouterr().out.split())
     assert 'Skipped shape 6x5x3,3x3x3 forward against numpy: algorithm="depthwise" needs one input channel' in text
+
+
+def test_ctrl_c_keeps_the_rows(monkeypatch, tmp_path, capsys):
+    right = numpy_library.LIBRARY.variants["conv2d", "forward"]["taps"]
+
+    def interrupted(problem, threads):
+        if problem.geometry.OC == 5:
+            raise KeyboardInterrupt
+        return right(problem, threads)
+
+    slow = libraries.Library(("numpy",), {("conv2d", "forward"): {"taps": interrupted}})
+    monkeypatch.setattr(numpy_library, "LIBRARY", slow)
+    path = tmp_path / "result.json"
+    shapes = ["--shape", "6x5x3,3x3x4", "6x5x3,3x3x5", "6x5x3,3x3x6"]
+    assert cli.main(["bench", *shapes, *SMALL[3:], "--json", str(path)]) == cli.EXIT_OK
+    assert len(record.read(path)["rows"]) == 1
+    assert "Stopped by Ctrl-C after 1 rows." in capsys.readouterr().out
 
 
 def test_the_networks_hold_what_their_names_say():

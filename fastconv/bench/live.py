@@ -50,7 +50,10 @@ def jobs(tasks: Sequence[Task], passes: Sequence[str], libraries: dict[str, Libr
 def run(
     todo: Sequence[Job], threads: Sequence[int], pairs: int, algorithm: str, console: Console
 ) -> tuple[list[Row], list[str]]:
-    """Measure all rows, with a live table of the latest and a progress bar; also a line for what was refused."""
+    """Measure all rows, with a live table of the latest and a progress bar; also a line for what was refused.
+
+    Ctrl-C ends the run and keeps its rows.
+    """
     rows: list[Row] = []
     refusals: list[str] = []
     latest: deque[Row] = deque(maxlen=LIVE_ROWS)
@@ -58,16 +61,21 @@ def run(
     progress = bar.add_task("", total=len(todo))
     task, problem = None, None
     with Live(bar, console=console, transient=True, auto_refresh=False) as live:  # no refresh while a row is timed
-        for job in todo:
-            if job.task is not task:
-                task, problem = job.task, job.task.problem()
-                bar.update(progress, description=escape(f"{task.network} {task.name}"))
-            note = partial(_refused, refusals, job)
-            for row in measure(task, problem, job.direction, job.name, job.library, threads, pairs, algorithm, note):
-                rows.append(row)
-                latest.append(row)
-                live.update(Group(results_table(latest, "Latest rows"), bar), refresh=True)
-            bar.advance(progress)
+        try:
+            for job in todo:
+                if job.task is not task:
+                    task, problem = job.task, job.task.problem()
+                    bar.update(progress, description=escape(f"{task.network} {task.name}"))
+                note = partial(_refused, refusals, job)
+                for row in measure(
+                    task, problem, job.direction, job.name, job.library, threads, pairs, algorithm, note
+                ):
+                    rows.append(row)
+                    latest.append(row)
+                    live.update(Group(results_table(latest, "Latest rows"), bar), refresh=True)
+                bar.advance(progress)
+        except KeyboardInterrupt:  # an hour's rows are not thrown away
+            refusals.append(f"Stopped by Ctrl-C after {len(rows)} rows.")
     return rows, refusals
 
 

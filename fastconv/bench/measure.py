@@ -62,8 +62,8 @@ def measure(
             mine = prepare_ours(problem, threads)
             try:
                 our_first, our_result = timed(partial(mine.compute, 0))
-            except ValueError as error:  # an algorithm that does not take every problem
-                note(str(error))
+            except ValueError as refusal:  # an algorithm that does not take every problem
+                note(str(refusal))
                 return
             our_sample = sampler(rotating(mine, problem))
             our_values = mine.as_ours(our_result)

@@ -27,8 +27,6 @@ def _forward(level: Any) -> Prepare:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # No waiting threads that would take the cores from us; waking them is part of a call, as it is for us.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(convolution(g, problem.weight[0]), options, ["CPUExecutionProvider"])
         out = onnxruntime.OrtValue.ortvalue_from_shape_and_type((g.N, g.OC, g.OH, g.OW), np.float32)
         bindings = []
