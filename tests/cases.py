@@ -62,6 +62,7 @@ CASES = (
     ConvCase("depthwise dilated", (1, 23, 19, 7), (3, 2, 1, 7), padding=(2, 3), dilation=(3, 2), groups=7),
     ConvCase("depthwise multiplier", (2, 11, 7, 5), (3, 3, 1, 15), stride=2, padding=1, groups=5),
     ConvCase("depthwise stride larger than kernel", (1, 17, 11, 9), (1, 2, 1, 9), stride=(3, 5), groups=9),
+    ConvCase("depthwise over blocks of channels", (1, 3, 5, 147), (3, 3, 1, 147), padding=1, groups=147),
     ConvCase("dilated", (1, 19, 23, 9), (3, 3, 9, 13), padding=2, dilation=2),
     ConvCase("dilated strided", (2, 19, 17, 5), (3, 2, 5, 11), stride=(2, 3), padding=(3, 2), dilation=(3, 2)),
     ConvCase("dilation shares a factor with stride", (1, 23, 29, 3), (3, 3, 3, 5), stride=(4, 2), dilation=(2, 6)),

@@ -20,6 +20,7 @@ NAMES = (
     "over one block of depth and columns",
     "depthwise strided",
     "depthwise multiplier",
+    "depthwise over blocks of channels",
     "grad_weight over all splits",
     "winograd, many tiles",
     "winograd, many channels",

@@ -94,25 +94,46 @@ def test_a_tile_is_a_sum_of_outer_products():
 
 
 @_jit.kernel
-def row_by_row(a, b, out, count):
-    """The tiles one vector wide of depthwise convolution: 4 rows times a vector, and 4 rows times 4 rows."""
+def rows_times_a_row(a, a_stride, b, out):
+    """The tile of depthwise convolution: 4 rows of *a*, 2 vectors each, times one row."""
     a, b, out = simd.span(a), simd.span(b), simd.span(out)
-    lanes = simd.lane_count(out)
-    tile = tiles.multiply_add(tiles.zeros(out, 4, 1), a, 1, lanes + 1, simd.load(b, 0), count)
-    tile = tiles.multiply_add_rows(tile, a, 0, b, 0)
-    tiles.store(tile, out, 0, lanes)
+    simd.prefetch_for_read(a, a.size + 1)
+    simd.prefetch_for_write(out, -1)
+    tile = tiles.multiply_add(tiles.full(out, 7, 4, 2), a, 1, a_stride, b, 2)
+    tiles.store(tile, out, 0, 2 * simd.lane_count(out))
 
 
-@pytest.mark.parametrize("count", [1, LANES - 1, LANES])
-def test_tiles_one_vector_wide(count):
+def test_rows_of_a_tile_are_multiplied_with_one_row():
     rng = np.random.default_rng(0)
-    a, b = (rng.integers(-9, 10, 4 * (LANES + 2)).astype(np.float32) for _ in range(2))
-    out = np.empty((4, LANES), np.float32)
-    row_by_row(a, b, out.reshape(-1), count)
-    apart = np.stack([a[1 + row * (LANES + 1) :][:LANES] for row in range(4)])
-    inside = np.arange(LANES) < count
-    together = (a[: 4 * LANES] * b[: 4 * LANES]).reshape(4, LANES)
-    np.testing.assert_array_equal(out, np.where(inside, apart * b[:LANES], 0) + together)
+    stride = 2 * LANES + 3
+    a, b = (rng.integers(-9, 10, size).astype(np.float32) for size in (1 + 4 * stride, 2 + 2 * LANES))
+    out = np.empty((4, 2 * LANES), np.float32)
+    rows_times_a_row(a, stride, b, out.reshape(-1))
+    np.testing.assert_array_equal(out, 7 + a[1:].reshape(4, stride)[:, : 2 * LANES] * b[2:])
+
+
+@_jit.kernel
+def lane_by_lane(a, b, out):
+    """Row by row of *out*, what two tiles of a row of two vectors give."""
+    a, b, out = simd.span(a), simd.span(b), simd.span(out)
+    width = 2 * simd.lane_count(out)
+    first, second = tiles.load(a, 0, 0, 1, 2), tiles.load(b, 0, 0, 1, 2)
+    tiles.store(tiles.add(first, second), out, 0, 0)
+    tiles.store(tiles.multiply(first, second), out, width, 0)
+    tiles.store(tiles.divide(first, second), out, 2 * width, 0)
+    tiles.store(tiles.larger(first, second), out, 3 * width, 0)
+
+
+def test_tiles_are_combined_lane_by_lane():
+    """``larger`` keeps NaN from either side, and the second of two equal numbers: a zero shows it by its sign."""
+    a, b = numbers(2 * LANES), numbers(2 * LANES, seed=1)
+    a[0], b[1], a[2], b[2], a[3], b[3] = np.nan, np.nan, 0.0, -0.0, -0.0, 0.0
+    out = np.empty((4, 2 * LANES), np.float32)
+    lane_by_lane(a, b, out.reshape(-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = np.stack([a + b, a * b, a / b, np.where((a > b) | np.isnan(a), a, b)])
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(np.signbit(out[3, 2:4]), [True, False])
 
 
 @_jit.kernel

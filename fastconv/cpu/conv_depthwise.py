@@ -1,7 +1,22 @@
 """Depthwise convolution, each channel with its own kernel: forward, grad_x and grad_weight.
 
 One product needs one number of x and one of the weight, so there is no matrix product to win from; what counts is that
-every number is loaded in full vectors of neighbouring channels and that x passes through the cache once.
+every number is loaded in full vectors of neighbouring channels and that memory never waits.
+
+Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, one AVX2 core (Zen 3), batch 8, mean of
+the nine depthwise layers of MobileNet:
+
+                                                                  forward   grad_x   grad_weight
+    one vector of channels of 8 pixels, every load masked           0.48     0.38       0.98
+    whole vectors without masks, 4 pixels x 2 vectors; all phases
+    of a stride in one pass over rows of grad_x; 3 taps of
+    grad_weight in registers                                        0.93     1.05       1.07
+    the rows that the next one needs are fetched meanwhile          1.17     1.36       1.09
+
+    fastconv bench --net mobilenet_dw --pass forward,grad_x,grad_weight --against torch --threads 1
+
+Rows of x copied to a window in the L1 cache, strip by strip, measured slower (forward 0.86): the copy costs more than
+the conflicts it avoids.
 
 Every output element is one chain of fused multiply-adds over (kh, kw), or over pixels (n, oh, ow) for grad_weight.
 Taps that fall on padding are left out, so a chain has at most KH * KW links: the error is below ``eps * KH * KW``
@@ -10,235 +25,487 @@ times the sum of the absolute products.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import groupby
+from math import gcd
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, simd, tiles
+from fastconv.cpu import simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.epilogue import RELU, finish_vector
-from fastconv.cpu.shape import ConvShape, forward_shape, phases
 from fastconv.geometry import Conv2dGeometry
 
-# Neighbouring output pixels that share each loaded weight vector.
-_PIXELS = 8
-# Vectors of channels whose sums grad_weight keeps in registers: enough independent chains to hide the latency of one.
-_CHAINS = 4
-# grad_weight is summed over at most this many parts of the rows of all images, whatever the number of threads.
+# A register tile: neighbouring output pixels times vectors of channels.  8 sums hide the latency of a multiply-add, and
+# two AVX2 vectors are a cache line.
+_PIXELS = 4
+_VECTORS = 2
+# Channels of a task of the forward pass, at least: runs of memory long enough for the hardware to fetch ahead.
+_CHANNELS = 64
+# Rows are cut into blocks of channels only where there are fewer rows than this for each thread.
+_TASKS_PER_WORKER = 8
+# float32 numbers in a cache line.
+_LINE = 16
+# grad_weight: taps of a kernel row whose sums are in registers together.
+_TAPS = 3
+# Channels of a task of grad_weight, and the least number of tasks into which the rows of all images are split for it;
+# at most _SPLITS parts, whatever the number of threads.
+_CHANNELS_OF_SUMS = 128
+_TASKS = 32
 _SPLITS = 16
 
 
-@_jit.inline
-def _inside(start, step, taps, extent):
-    """The range of taps k with 0 <= start + k * step < extent."""
-    first = 0
-    if start < 0:
-        first = (-start + step - 1) // step
-    last = min(taps, (extent - start + step - 1) // step)
-    return first, max(last, first)
+# ---- which taps an output pixel sees ----------------------------------------------------------------------------
+
+
+class _Axis(NamedTuple):
+    """One axis of a depthwise pass, read from *source* pixels into *target* pixels.
+
+    ``runs`` has a row (target, pixels, source, tap, taps) for each run of target pixels that see the same taps of the
+    kernel: its pixels lie at ``target + j * target_step``; the taps are ``tap + k * tap_step`` for k < taps, and pixel
+    j reads the source at ``source + j * source_step + k * dilation`` for tap k.
+    """
+
+    runs: NDArray[np.int64]
+    source_step: int
+    target_step: int
+    dilation: int
+    tap_step: int
+
+
+class Plan(NamedTuple):
+    """A depthwise pass: ``lines[row] = (source row, tap, taps)`` for each row of the target, and runs of columns.
+
+    Flat, because Numba takes no tuple inside a tuple into a parallel loop.
+    """
+
+    N: int
+    SOURCE_H: int
+    SOURCE_W: int
+    TARGET_H: int
+    TARGET_W: int
+    C: int
+    KH: int
+    KW: int
+    lines: NDArray[np.int64]
+    dilation_h: int
+    tap_step_h: int
+    runs: NDArray[np.int64]
+    source_step: int
+    target_step: int
+    dilation_w: int
+    tap_step_w: int
+
+
+Row = tuple[int, int, int, int, int]
+
+
+def _runs(
+    first: int, step: int, pixels: int, source: int, stride: int, extent: int, taps: range, dilation: int
+) -> Iterator[Row]:
+    """Runs of the *pixels* from *first* on; pixel j reads tap number k at ``source + j * stride + k * dilation``."""
+
+    def seen(j: int) -> tuple[int, int]:
+        start = source + j * stride
+        low = max(0, -(start // dilation))
+        return low, max(low, min(len(taps), -(-(extent - start) // dilation)))
+
+    for (low, high), group in groupby(range(pixels), seen):
+        run = list(group)
+        tap = taps[low] if high > low else 0
+        yield first + run[0] * step, len(run), source + run[0] * stride + low * dilation, tap, high - low
+
+
+def _forward_axis(source: int, target: int, kernel: int, stride: int, dilation: int, pad: int) -> _Axis:
+    runs = list(_runs(0, 1, target, -pad, stride, source, range(kernel), dilation))
+    return _Axis(_table(runs), stride, 1, dilation, 1)
+
+
+def _grad_x_axis(source: int, target: int, kernel: int, stride: int, dilation: int, pad: int) -> _Axis:
+    """Pixel i of x receives tap k from pixel o = (i + pad - k * dilation) / stride of grad_out, where that is whole.
+
+    All pixels of one phase, i = phase + stride * j, have the same taps, every stride / gcd(stride, dilation)-th one:
+    a convolution of stride 1 over grad_out with these taps in reverse order.
+    """
+    runs: list[Row] = []
+    common = gcd(stride, dilation)
+    for phase in range(min(stride, target)):
+        met = [k for k in range(kernel) if (phase + pad - k * dilation) % stride == 0]
+        taps = range(met[-1], -1, -(stride // common)) if met else range(0)
+        first_read = (phase + pad - taps[0] * dilation) // stride if met else 0
+        pixels = -(-(target - phase) // stride)
+        runs += _runs(phase, stride, pixels, first_read, 1, source, taps, dilation // common)
+    return _Axis(_table(runs), 1, stride, dilation // common, -(stride // common))
+
+
+def _table(rows: Any) -> NDArray[np.int64]:
+    table = np.array(rows, np.int64)
+    table.setflags(write=False)
+    return table
+
+
+def _lines(axis: _Axis) -> NDArray[np.int64]:
+    """(source, tap, taps) for each target pixel of an axis in turn."""
+    lines = {
+        target + j * axis.target_step: (source + j * axis.source_step, tap, taps)
+        for target, pixels, source, tap, taps in axis.runs.tolist()
+        for j in range(pixels)
+    }
+    return _table([lines[target] for target in sorted(lines)])
+
+
+@lru_cache(maxsize=1024)
+def forward_plan(geometry: Conv2dGeometry) -> Plan:
+    """x is the source, out the target."""
+    g = geometry
+    rows = _forward_axis(g.IH, g.OH, g.KH, g.stride[0], g.dilation[0], g.padding[0][0])
+    columns = _forward_axis(g.IW, g.OW, g.KW, g.stride[1], g.dilation[1], g.padding[1][0])
+    sizes = g.N, g.IH, g.IW, g.OH, g.OW, g.OC, g.KH, g.KW
+    return Plan(*sizes, _lines(rows), rows.dilation, rows.tap_step, *columns)
+
+
+@lru_cache(maxsize=1024)
+def grad_x_plan(geometry: Conv2dGeometry) -> Plan:
+    """grad_out is the source, grad_x the target."""
+    g = geometry
+    rows = _grad_x_axis(g.OH, g.IH, g.KH, g.stride[0], g.dilation[0], g.padding[0][0])
+    columns = _grad_x_axis(g.OW, g.IW, g.KW, g.stride[1], g.dilation[1], g.padding[1][0])
+    sizes = g.N, g.OH, g.OW, g.IH, g.IW, g.OC, g.KH, g.KW
+    return Plan(*sizes, _lines(rows), rows.dilation, rows.tap_step, *columns)
+
+
+# ---- forward and grad_x -----------------------------------------------------------------------------------------
 
 
 @_jit.inline
-def _list_taps(taps, shape, rows, columns):
-    """Write where the taps in *rows* x *columns* lie, in x and in the weight, and return how many there are.
+def _list_taps(taps, plan, rows, columns):
+    """Write where *rows* x *columns* taps from the given ones on lie, in the source and in the weight; how many.
 
     A list, because loops over kh and kw of two or three turns each would spend their time on setting up addresses.
     """
-    s = shape
+    p = plan
+    (row_tap, row_taps), (column_tap, column_taps) = rows, columns
     count = 0
-    for kh in range(rows[0], rows[1]):
-        for kw in range(columns[0], columns[1]):
-            taps[2 * count] = (kh * s.dilation_h * s.IW + kw * s.dilation_w) * s.IC
-            taps[2 * count + 1] = (kh * s.KW + kw) * s.OC
+    for kh in range(row_taps):
+        for kw in range(column_taps):
+            taps[2 * count] = (kh * p.dilation_h * p.SOURCE_W + kw * p.dilation_w) * p.C
+            tap = (row_tap + kh * p.tap_step_h) * p.KW + column_tap + kw * p.tap_step_w
+            taps[2 * count + 1] = tap * p.C
             count += 1
     return count
 
 
-def _pixel_run(pixels):
-    """The forward pass for *pixels* neighbouring output pixels and all channels."""
+def _register_tile(pixels):
+    """The sums of *pixels* output pixels and _VECTORS vectors of channels."""
 
     @_jit.inline
-    def run(x, weight, bias, residual, out, sums, taps, tap_count, shape, x_at, out_at, activation):
-        """Sum over the listed taps, which lie inside the image for all these pixels, and finish, vector by vector."""
-        s = shape
-        lanes = simd.lane_count(out)
-        for channel in range(0, s.OC, lanes):
-            count = min(lanes, s.OC - channel)
-            tile = tiles.zeros(out, pixels, 1)
-            for number in range(tap_count):
-                tap = simd.load_first(weight, taps[2 * number + 1] + channel, count)
-                at = x_at + taps[2 * number] + channel
-                tile = tiles.multiply_add(tile, x, at, s.stride_w * s.IC, tap, count)
-            tiles.store(tile, sums, 0, lanes)
-            for pixel in range(pixels):
-                at = out_at + pixel * s.step_w * s.OC + channel
-                value = simd.load(sums, pixel * lanes)
-                value = finish_vector(value, bias, channel, residual, at, count, activation)
-                # the memory is fetched while the next run is computed: up to 1.1 times as fast on large images
-                simd.prefetch_for_write(out, at + 2 * pixels * s.step_w * s.OC)
-                simd.store_first(out, at, value, count)
+    def sum_taps(x, weight, out, taps, tap_count, x_at, x_step, channel, out_at, out_step):
+        tile = tiles.zeros(out, pixels, _VECTORS)
+        for number in range(tap_count):
+            tap = taps[2 * number + 1] + channel
+            tile = tiles.multiply_add(tile, x, x_at + taps[2 * number], x_step, weight, tap)
+        tiles.store(tile, out, out_at, out_step)
 
-    return run
+    return sum_taps
 
 
-_many_pixels = _pixel_run(_PIXELS)
-_one_pixel = _pixel_run(1)
+_many_pixels = _register_tile(_PIXELS)
+_one_pixel = _register_tile(1)
 
 
 @_jit.inline
-def _forward_workspace(out, shape):
-    """Memory of one thread: the sums of a run of pixels for a vector of channels, and the list of taps."""
-    return np.empty(_PIXELS * codegen.VECTOR_BYTES // 4, out.dtype), np.empty(2 * shape.KH * shape.KW, np.int64)
+def _store(out, at, value, count):
+    """Store *count* lanes; a masked store is slow on many CPUs, so only where it must be."""
+    if count == simd.lane_count(out):
+        simd.store(out, at, value)
+    else:
+        simd.store_first(out, at, value, count)
+
+
+@_jit.inline
+def _few_channels(x, weight, out, taps, tap_count, x_at, channel, out_at, count):
+    """The sums of one output pixel and *count* channels, at most one vector of them."""
+    total = simd.zeros(out)
+    for number in range(tap_count):
+        tap = simd.load_first(weight, taps[2 * number + 1] + channel, count)
+        total = simd.fma(simd.load_first(x, x_at + taps[2 * number], count), tap, total)
+    _store(out, out_at, total, count)
+
+
+@_jit.inline
+def _finish(bias, residual, out, out_at, out_step, pixels, first, last, activation):
+    """Bias, residual and ReLU for channels [first, last) of a run of pixels that has just been written."""
+    lanes = simd.lane_count(out)
+    for pixel in range(pixels):
+        at = out_at + pixel * out_step - first
+        for channel in range(first, last, lanes):
+            here = at + channel
+            if channel + lanes <= last:
+                value = finish_vector(simd.load(out, here), bias, channel, residual, here, lanes, activation)
+                simd.store(out, here, value)
+            else:
+                count = last - channel
+                value = simd.load_first(out, here, count)
+                value = finish_vector(value, bias, channel, residual, here, count, activation)
+                simd.store_first(out, here, value, count)
+
+
+@_jit.inline
+def _fetch(x, out, ahead, lines, out_at, out_step, width):
+    """Ask for *lines* cache lines of x, which the next row reads, and for those of the tile two further in out.
+
+    Without this the loop waits for memory: 1.4 times as fast for the nine layers of the ladder.
+    """
+    for line in range(lines):
+        simd.prefetch_for_read(x, ahead + line * _LINE)
+    for pixel in range(_PIXELS):
+        for line in range(0, width, _LINE):
+            simd.prefetch_for_write(out, out_at + (pixel + 2 * _PIXELS) * out_step + line)
+
+
+@_jit.inline
+def _run(x, weight, out, taps, tap_count, x_at, x_step, out_at, out_step, pixels, first, last, ahead, lines):
+    """Sums of a run of *pixels* that see the same taps, for channels [first, last): four pixels at a time.
+
+    The last tile of channels is moved back to end with the last channel: what it computes twice has the same bits.
+    Returns how far x has been fetched ahead.
+    """
+    lanes = simd.lane_count(out)
+    width = _VECTORS * lanes
+    done = 0
+    while done < pixels:
+        together = 1
+        if last - first < width:
+            for c in range(first, last, lanes):
+                count = min(lanes, last - c)
+                _few_channels(x, weight, out, taps, tap_count, x_at + c, c, out_at + c, count)
+        elif done + _PIXELS <= pixels:
+            together = _PIXELS
+            for channel in range(first, last, width):
+                c = min(channel, last - width)
+                _fetch(x, out, ahead, lines, out_at + c, out_step, width)
+                ahead += lines * _LINE
+                _many_pixels(x, weight, out, taps, tap_count, x_at + c, x_step, c, out_at + c, out_step)
+        else:
+            for channel in range(first, last, width):
+                c = min(channel, last - width)
+                _one_pixel(x, weight, out, taps, tap_count, x_at + c, x_step, c, out_at + c, out_step)
+        x_at += together * x_step
+        out_at += together * out_step
+        done += together
+    return ahead
+
+
+@_jit.inline
+def _end_of_window(plan, line):
+    """The source row behind the last one that a row of the target reads."""
+    return plan.lines[line, 0] + (plan.lines[line, 2] - 1) * plan.dilation_h + 1
 
 
 @_jit.flushing_tasks
-def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, activation, first_task, last_task):
-    """Tasks [first_task, last_task) of the forward pass; a task is one output row (n, oh).
+def _forward_tasks(x, weight, bias, residual, out_array, taps, plan, activation, blocks, first_task, last_task):
+    """Tasks [first_task, last_task) of a forward pass; a task is a block of channels of one row of out.
 
-    Pixels outermost, eight at a time where the kernel lies inside the image, then channels, a vector at a time: memory
-    is read in order, and which taps lie inside is found out once for all channels.  Each output element has one writer.
+    Runs of pixels that see the same taps outermost, then four pixels, then channels, then taps: memory is read in
+    order, and which taps lie inside is found out once for all channels.  Each output element has one writer.
     """
-    s = shape
+    p = plan
     x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
-    out, sums, taps = simd.span(out_array), simd.span(workspace[0]), simd.span(workspace[1])
+    out, taps = simd.span(out_array), simd.span(taps)
+    width = _VECTORS * simd.lane_count(out)
+    tiles_of_row = max(p.C // width, 1)
+    x_step, out_step = p.source_step * p.C, p.target_step * p.C
+    unfinished = bias.size > 0 or residual.size > 0 or activation > 0
     for task in range(first_task, last_task):
-        n = task // s.OH
-        oh = task % s.OH
-        ih = oh * s.stride_h - s.pad_top
-        rows = _inside(ih, s.dilation_h, s.KH, s.IH)
-        out_at = ((n * s.OUT_H + s.start_h + s.step_h * oh) * s.OUT_W + s.start_w) * s.OC
-        ow = 0
-        while ow < s.OW:
-            iw = ow * s.stride_w - s.pad_left
-            x_at = ((n * s.IH + ih) * s.IW + iw) * s.IC
-            last_read = iw + (_PIXELS - 1) * s.stride_w + (s.KW - 1) * s.dilation_w
-            at = out_at + ow * s.step_w * s.OC
-            if iw >= 0 and last_read < s.IW and ow + _PIXELS <= s.OW:
-                tap_count = _list_taps(taps, s, rows, (0, s.KW))
-                _many_pixels(x, weight, bias, residual, out, sums, taps, tap_count, s, x_at, at, activation)
-                ow += _PIXELS
-            else:
-                tap_count = _list_taps(taps, s, rows, _inside(iw, s.dilation_w, s.KW, s.IW))
-                _one_pixel(x, weight, bias, residual, out, sums, taps, tap_count, s, x_at, at, activation)
-                ow += 1
+        row, block = task // blocks, task % blocks
+        first = tiles_of_row * block // blocks * width
+        last = p.C if block + 1 == blocks else tiles_of_row * (block + 1) // blocks * width
+        n, line = row // p.TARGET_H, row % p.TARGET_H
+        row_taps = p.lines[line, 1], p.lines[line, 2]
+        # the part of the next row's window that is not in this one, evenly over the tiles of this task
+        end = _end_of_window(p, line)
+        next_end = _end_of_window(p, line + 1) if line + 1 < p.TARGET_H else end + _end_of_window(p, 0)
+        new = max(0, next_end - end) * p.SOURCE_W * p.C
+        ahead = (n * p.SOURCE_H + end) * p.SOURCE_W * p.C + new * block // blocks
+        tiles_of_task = max(p.TARGET_W // _PIXELS * (last - first) // width, 1)
+        lines = (new // blocks // _LINE + tiles_of_task - 1) // tiles_of_task
+        for number in range(p.runs.shape[0]):
+            target, pixels = p.runs[number, 0], p.runs[number, 1]
+            source, tap, tap_count = p.runs[number, 2], p.runs[number, 3], p.runs[number, 4]
+            tap_count = _list_taps(taps, p, row_taps, (tap, tap_count))
+            x_at = ((n * p.SOURCE_H + p.lines[line, 0]) * p.SOURCE_W + source) * p.C
+            out_at = (row * p.TARGET_W + target) * p.C
+            ahead = _run(
+                x, weight, out, taps, tap_count, x_at, x_step, out_at, out_step, pixels, first, last, ahead, lines
+            )
+            if unfinished:
+                _finish(bias, residual, out, out_at + first, out_step, pixels, first, last, activation)
         if activation > RELU:
-            for ow in range(s.OW):
-                activate(out_array, out_at + ow * s.step_w * s.OC, s.OC, activation)
+            for column in range(p.TARGET_W):
+                activate(out_array, (row * p.TARGET_W + column) * p.C + first, last - first, activation)
 
 
 @_jit.kernel
-def conv2d_forward_depthwise_serial(x, weight, bias, residual, out, shape, activation):
+def conv2d_forward_depthwise_serial(x, weight, bias, residual, out, plan, activation, blocks, tasks):
     """All rows of the forward pass; arrays are flat."""
-    workspace = _forward_workspace(out, shape)
-    _forward_tasks(x, weight, bias, residual, out, workspace, shape, activation, 0, shape.N * shape.OH)
+    taps = np.empty(2 * plan.KH * plan.KW, np.int64)
+    _forward_tasks(x, weight, bias, residual, out, taps, plan, activation, blocks, 0, tasks)
 
 
 @_jit.parallel_kernel
-def conv2d_forward_depthwise_parallel(workers, x, weight, bias, residual, out, shape, activation):
+def conv2d_forward_depthwise_parallel(workers, x, weight, bias, residual, out, plan, activation, blocks, tasks):
     """The same rows, an equal share for each worker."""
-    tasks = shape.N * shape.OH
     for worker in prange(workers):
         first_task = tasks * worker // workers
         last_task = tasks * (worker + 1) // workers
-        workspace = _forward_workspace(out, shape)
-        _forward_tasks(x, weight, bias, residual, out, workspace, shape, activation, first_task, last_task)
+        taps = np.empty(2 * plan.KH * plan.KW, np.int64)
+        _forward_tasks(x, weight, bias, residual, out, taps, plan, activation, blocks, first_task, last_task)
 
 
-def _row_sum(chains):
-    """Sums over a run of pixels for *chains* whole vectors of channels."""
+# ---- grad_weight ------------------------------------------------------------------------------------------------
+
+
+def _tap_sums(taps):
+    """Sums over a run of pixels for *taps* neighbouring taps of a kernel row and _VECTORS vectors of channels."""
 
     @_jit.inline
-    def add_row(x, grad_out, partial, x_at, grad_at, sums_at, x_stride, grad_stride, pixels):
-        """``partial[sums_at + c] += sum over pixels of x * grad_out``, one chain of multiply-adds for each channel."""
-        lanes = simd.lane_count(partial)
-        tile = tiles.load(partial, sums_at, lanes, chains, 1)
-        for pixel in range(pixels):
-            tile = tiles.multiply_add_rows(tile, x, x_at + pixel * x_stride, grad_out, grad_at + pixel * grad_stride)
-        tiles.store(tile, partial, sums_at, lanes)
+    def add_pixels(x, grad_out, sums, x_at, grad_at, sums_at, x_step, grad_step, dilation, pixels):
+        tile = tiles.load(sums, sums_at, _CHANNELS_OF_SUMS, taps, _VECTORS)
+        for _ in range(pixels):
+            tile = tiles.multiply_add(tile, x, x_at, dilation, grad_out, grad_at)
+            x_at += x_step
+            grad_at += grad_step
+        tiles.store(tile, sums, sums_at, _CHANNELS_OF_SUMS)
 
-    return add_row
+    return add_pixels
 
 
-_add_row_of_many = _row_sum(_CHAINS)
-_add_row_of_two = _row_sum(2)
+_many_taps = _tap_sums(_TAPS)
+_one_tap = _tap_sums(1)
 
 
 @_jit.inline
-def _add_row(x, grad_out, partial, x_at, grad_at, sums_at, x_stride, grad_stride, pixels, channels):
-    """The same for any number of channels: in fours of vectors, in twos, and the rest one by one."""
-    lanes = simd.lane_count(partial)
-    channel = 0
-    while channel + _CHAINS * lanes <= channels:
-        _add_row_of_many(
-            x, grad_out, partial, x_at + channel, grad_at + channel, sums_at + channel, x_stride, grad_stride, pixels
-        )
-        channel += _CHAINS * lanes
-    while channel + 2 * lanes <= channels:
-        _add_row_of_two(
-            x, grad_out, partial, x_at + channel, grad_at + channel, sums_at + channel, x_stride, grad_stride, pixels
-        )
-        channel += 2 * lanes
-    while channel < channels:
-        count = min(lanes, channels - channel)
-        sums = simd.load_first(partial, sums_at + channel, count)
-        for pixel in range(pixels):
-            a = simd.load_first(x, x_at + pixel * x_stride + channel, count)
-            b = simd.load_first(grad_out, grad_at + pixel * grad_stride + channel, count)
-            sums = simd.fma(a, b, sums)
-        simd.store_first(partial, sums_at + channel, sums, count)
-        channel += lanes
+def _few_channels_of_tap(x, grad_out, sums, x_at, grad_at, sums_at, x_step, grad_step, pixels, count):
+    """The same for one tap and *count* channels, at most one vector of them."""
+    total = simd.load(sums, sums_at)
+    for _ in range(pixels):
+        a = simd.load_first(x, x_at, count)
+        total = simd.fma(a, simd.load_first(grad_out, grad_at, count), total)
+        x_at += x_step
+        grad_at += grad_step
+    simd.store(sums, sums_at, total)
+
+
+@_jit.inline
+def _add_row(x, grad_out, sums, plan, x_row, grad_row, kh, first, last):
+    """Add what one row of grad_out and one row of x give to the sums of row *kh* of the kernel.
+
+    Channels innermost: neighbouring tiles have nothing to do with each other, so the CPU works on several at once.
+    """
+    p = plan
+    lanes = simd.lane_count(sums)
+    width = _VECTORS * lanes
+    x_step, dilation = p.source_step * p.C, p.dilation_w * p.C
+    for number in range(p.runs.shape[0]):
+        target, pixels = p.runs[number, 0], p.runs[number, 1]
+        source, tap, taps = p.runs[number, 2], p.runs[number, 3], p.runs[number, 4]
+        x_at, grad_at = (x_row + source) * p.C, (grad_row + target) * p.C
+        sums_at = (kh * p.KW + tap) * _CHANNELS_OF_SUMS - first
+        while taps > 0:
+            together = _TAPS if taps >= _TAPS and p.C >= width else 1
+            if together == _TAPS:
+                for channel in range(first, last, width):
+                    # the last tile of channels is moved back to end with the last channel; its sums are its own
+                    c = min(channel, p.C - width)
+                    _many_taps(
+                        x, grad_out, sums, x_at + c, grad_at + c, sums_at + channel, x_step, p.C, dilation, pixels
+                    )
+            elif p.C >= width:
+                for channel in range(first, last, width):
+                    c = min(channel, p.C - width)
+                    _one_tap(x, grad_out, sums, x_at + c, grad_at + c, sums_at + channel, x_step, p.C, dilation, pixels)
+            else:
+                for c in range(0, p.C, lanes):
+                    count = min(lanes, p.C - c)
+                    _few_channels_of_tap(
+                        x, grad_out, sums, x_at + c, grad_at + c, sums_at + c, x_step, p.C, pixels, count
+                    )
+            x_at += together * dilation
+            sums_at += together * _CHANNELS_OF_SUMS
+            taps -= together
+
+
+@_jit.inline
+def _prefetch_pixels(array, at, pixels, step, channels):
+    """Ask for *channels* of a row of pixels."""
+    for pixel in range(pixels):
+        for channel in range(0, channels, _LINE):
+            simd.prefetch_for_read(array, at + pixel * step + channel)
 
 
 @_jit.flushing_tasks
-def _grad_weight_tasks(x, grad_out, partial, shape, splits, first_task, last_task):
+def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the rows (n, oh) times a block of channels.
 
-    Row by row, so that a row of grad_out serves all taps from the L1 cache; the sums of a tap wait in ``partial``
-    between rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
+    Row by row, so that a row of grad_out serves all taps from the cache; the sums of a block wait in ``sums`` between
+    rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
     """
-    s = shape
-    x, grad_out, partial = simd.span(x), simd.span(grad_out), simd.span(partial)
-    lanes = simd.lane_count(partial)
-    width = _CHAINS * lanes
-    blocks = (s.OC + width - 1) // width
+    p = plan
+    x, grad_out, partial, sums = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(sums)
+    lanes = simd.lane_count(sums)
+    width = _VECTORS * lanes
     for task in range(first_task, last_task):
         split = task // blocks
-        block = task % blocks * width
-        start = split * s.KH * s.KW * s.OC
-        for row in range(s.N * s.OH * split // splits, s.N * s.OH * (split + 1) // splits):
-            n = row // s.OH
-            oh = row % s.OH
-            ih = oh * s.stride_h - s.pad_top
-            first_kh, last_kh = _inside(ih, s.dilation_h, s.KH, s.IH)
-            for kh in range(first_kh, last_kh):
-                for kw in range(s.KW):
-                    first_iw = kw * s.dilation_w - s.pad_left
-                    first_ow, last_ow = _inside(first_iw, s.stride_w, s.OW, s.IW)
-                    x_at = ((n * s.IH + ih + kh * s.dilation_h) * s.IW + first_iw + first_ow * s.stride_w) * s.IC
-                    grad_at = (row * s.OW + first_ow) * s.OC
-                    sums_at = start + (kh * s.KW + kw) * s.OC
-                    _add_row(
-                        x, grad_out, partial, x_at + block, grad_at + block, sums_at + block,
-                        s.stride_w * s.IC, s.OC, last_ow - first_ow, min(width, s.OC - block),
-                    )  # fmt: skip
+        first = task % blocks * _CHANNELS_OF_SUMS
+        last = min(first + _CHANNELS_OF_SUMS, p.C)
+        for at in range(0, p.KH * p.KW * _CHANNELS_OF_SUMS, lanes):
+            simd.store(sums, at, simd.zeros(sums))
+        for row in range(p.N * p.TARGET_H * split // splits, p.N * p.TARGET_H * (split + 1) // splits):
+            n = row // p.TARGET_H
+            line = row % p.TARGET_H
+            _prefetch_pixels(grad_out, (row + 1) * p.TARGET_W * p.C + first, p.TARGET_W, p.C, last - first)
+            x_row = (n * p.SOURCE_H + p.lines[line, 0]) * p.SOURCE_W
+            for k in range(p.lines[line, 2]):
+                x_line = x_row + k * p.dilation_h * p.SOURCE_W
+                if k + 1 == p.lines[line, 2]:
+                    _prefetch_pixels(x, (x_line + p.SOURCE_W) * p.C + first, p.SOURCE_W, p.C, last - first)
+                _add_row(x, grad_out, sums, p, x_line, row * p.TARGET_W, p.lines[line, 1] + k, first, last)
+        for tap in range(p.KH * p.KW):
+            source, target = tap * _CHANNELS_OF_SUMS - first, (split * p.KH * p.KW + tap) * p.C
+            whole = last - (last - first) % width
+            for channel in range(first, whole, lanes):
+                simd.store(partial, target + channel, simd.load(sums, source + channel))
+            moved = whole - max(p.C - width, 0) if whole < last else 0
+            for channel in range(whole, last):
+                partial[target + channel] = sums[source + channel + moved]
+
+
+@_jit.inline
+def _grad_weight_workspace(out, plan):
+    """Memory of one thread: the sums of a block of channels, for all taps."""
+    return np.empty(plan.KH * plan.KW * _CHANNELS_OF_SUMS, out.dtype)
 
 
 @_jit.kernel
-def conv2d_grad_weight_depthwise_serial(x, grad_out, partial, shape, splits, tasks):
+def conv2d_grad_weight_depthwise_serial(x, grad_out, partial, plan, splits, blocks):
     """All tasks of grad_weight; arrays are flat."""
-    _grad_weight_tasks(x, grad_out, partial, shape, splits, 0, tasks)
+    sums = _grad_weight_workspace(partial, plan)
+    _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, 0, splits * blocks)
 
 
 @_jit.parallel_kernel
-def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, shape, splits, tasks):
+def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, splits, blocks):
     """The same tasks, an equal share for each worker."""
     for worker in prange(workers):
-        first_task = tasks * worker // workers
-        last_task = tasks * (worker + 1) // workers
-        _grad_weight_tasks(x, grad_out, partial, shape, splits, first_task, last_task)
+        first_task = splits * blocks * worker // workers
+        last_task = splits * blocks * (worker + 1) // workers
+        sums = _grad_weight_workspace(partial, plan)
+        _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_task, last_task)
 
 
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
@@ -254,9 +521,7 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)``."""
-    _run_forward(
-        _same_channels(forward_shape(geometry)), _repeated(geometry, x), weight, bias, residual, out, activation
-    )
+    _run_forward(geometry, forward_plan(geometry), _repeated(geometry, x), weight, bias, residual, out, activation)
 
 
 def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
@@ -264,9 +529,7 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
     g = geometry
     multiplier = g.OC // g.IC
     of_each_output = out if multiplier == 1 else np.empty((*out.shape[:3], g.OC), out.dtype)
-    for phase in phases(g):
-        taps = np.ascontiguousarray(weight[phase.rows][:, phase.columns])
-        _run_forward(_same_channels(phase.shape, g.OC), grad_out, taps, None, None, of_each_output, 0)
+    _run_forward(g, grad_x_plan(g), grad_out, weight, None, None, of_each_output, 0)
     if multiplier > 1:
         np.add.reduce(of_each_output.reshape(*out.shape, multiplier), axis=-1, out=out)
 
@@ -274,26 +537,27 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
 def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the rows, added in order."""
     g = geometry
-    splits = min(_SPLITS, g.N * g.OH)
-    partial = np.zeros((splits, out.size), out.dtype)
-    tasks = splits * -(-g.OC // (_CHAINS * (codegen.VECTOR_BYTES // out.itemsize)))
+    blocks = -(-g.OC // _CHANNELS_OF_SUMS)
+    splits = min(_SPLITS, -(-_TASKS // blocks), g.N * g.OH)
+    partial = np.empty((splits, out.size), out.dtype) if splits > 1 else out
     threads.run(
         conv2d_grad_weight_depthwise_serial,
         conv2d_grad_weight_depthwise_parallel,
-        min(threads.worker_count(g.flops), tasks),
+        min(threads.worker_count(g.flops), splits * blocks),
         _repeated(g, x).reshape(-1),
         grad_out.reshape(-1),
         partial.reshape(-1),
-        _same_channels(forward_shape(g)),
+        forward_plan(g),
         splits,
-        tasks,
+        blocks,
     )
-    np.add.reduce(partial, axis=0, out=out.reshape(-1))
+    if splits > 1:
+        np.add.reduce(partial, axis=0, out=out.reshape(-1))
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread: the sums of a run of pixels and the list of taps."""
-    return _PIXELS * codegen.VECTOR_BYTES // 4 * itemsize + 2 * geometry.KH * geometry.KW * np.dtype(np.int64).itemsize
+    """Bytes of memory of one thread: the list of taps, or the sums of grad_weight for a block of channels."""
+    return geometry.KH * geometry.KW * (_CHANNELS_OF_SUMS * itemsize + 2 * np.dtype(np.int64).itemsize)
 
 
 def _repeated(geometry: Conv2dGeometry, x: NDArray[Any]) -> NDArray[Any]:
@@ -302,14 +566,9 @@ def _repeated(geometry: Conv2dGeometry, x: NDArray[Any]) -> NDArray[Any]:
     return x if multiplier == 1 else np.repeat(x, multiplier, axis=-1)
 
 
-def _same_channels(shape: ConvShape, channels: int | None = None) -> ConvShape:
-    """The shape with as many channels in as out."""
-    channels = channels or shape.OC
-    return shape._replace(IC=channels, OC=channels)
-
-
 def _run_forward(
-    shape: ConvShape,
+    geometry: Conv2dGeometry,
+    plan: Plan,
     x: NDArray[Any],
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
@@ -317,17 +576,22 @@ def _run_forward(
     out: NDArray[Any],
     activation: int,
 ) -> None:
-    s = shape
     absent = np.empty(0, out.dtype)
+    workers = threads.worker_count(geometry.flops)
+    rows = plan.N * plan.TARGET_H
+    blocks = min(-(-_TASKS_PER_WORKER * workers // rows), max(plan.C // _CHANNELS, 1)) if workers > 1 else 1
+    tasks = rows * blocks
     threads.run(
         conv2d_forward_depthwise_serial,
         conv2d_forward_depthwise_parallel,
-        min(threads.worker_count(2 * s.N * s.OH * s.OW * s.OC * s.KH * s.KW), s.N * s.OH),
+        min(workers, tasks),
         x.reshape(-1),
         weight.reshape(-1),
         absent if bias is None else bias,
         absent if residual is None else residual.reshape(-1),
         out.reshape(-1),
-        shape,
+        plan,
         activation,
+        blocks,
+        tasks,
     )

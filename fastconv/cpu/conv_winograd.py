@@ -103,7 +103,7 @@ def _transform_taps(weight, first_ic, first_column, s, depth, columns, padded, t
             at = (first_ic + ic) * s.OC + first_column + column
             if column + lanes <= columns:
                 for tap in range(TAPS * TAPS):
-                    simd.prefetch(weight, at + tap * tap_stride + _AHEAD * s.OC)
+                    simd.prefetch_for_read(weight, at + tap * tap_stride + _AHEAD * s.OC)
                 source, row_stride, tap_step = weight, TAPS * tap_stride, tap_stride
             else:
                 for tap in range(TAPS * TAPS):

@@ -189,7 +189,7 @@ def _prefetch(for_write: bool) -> Any:
     return prefetch
 
 
-prefetch = _prefetch(for_write=False)
+prefetch_for_read = _prefetch(for_write=False)
 prefetch_for_write = _prefetch(for_write=True)
 
 

@@ -7,6 +7,7 @@ width of a vector nor the size of a tile changes a bit of the result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -97,48 +98,78 @@ def rank1(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: An
 
 
 @intrinsic
-def multiply_add(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: Any, count: Any) -> Any:
-    """``tile[m] += a[a_offset + m * a_stride :][:count] * b`` for a tile one vector wide and a vector b."""
+def multiply_add(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: Any, b_offset: Any) -> Any:
+    """``tile[m] += a[a_offset + m * a_stride :][:columns] * b[b_offset:][:columns]``: rows of a times one row b.
+
+    The arithmetic of depthwise convolution, element by element: rows are pixels and b the weight, or rows are taps of
+    the kernel and b the gradient.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, a, a_offset, a_stride, b, count = arguments
+        value, a, a_offset, a_stride, b, b_offset = arguments
         vector = tile.vector
-        extent = builder.add(builder.mul(a_stride, codegen.constant(tile.rows - 1)), count)
-        start = codegen.address(context, builder, signature.args[1], a, a_offset, extent)
-        kind = codegen.llvm_vector(vector)
-        align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
-        mask = codegen.first_lanes(builder, count, vector)
-        for position, pointer in codegen.each_row(builder, start, a_stride, tile):
-            pointer = builder.bitcast(pointer, kind.as_pointer())
-            row = codegen.call_masked(builder, "load", vector, kind, [pointer, align, mask, ir.Constant(kind, None)])
-            accumulator = codegen.fused_multiply_add(builder, row, b, builder.extract_value(value, position), vector)
+        columns = codegen.constant(tile.vectors * vector.lanes)
+        extent = codegen.tile_extent(builder, a_stride, tile)
+        a_start = codegen.address(context, builder, signature.args[1], a, a_offset, extent)
+        b_start = codegen.address(context, builder, signature.args[4], b, b_offset, columns)
+        row_of_b = [
+            codegen.load_vector(builder, builder.gep(b_start, [codegen.constant(column * vector.lanes)]), vector)
+            for column in range(tile.vectors)
+        ]
+        for position, pointer in codegen.each_row(builder, a_start, a_stride, tile):
+            element = codegen.load_vector(builder, pointer, vector)
+            accumulator = builder.extract_value(value, position)
+            accumulator = codegen.fused_multiply_add(
+                builder, element, row_of_b[position % tile.vectors], accumulator, vector
+            )
             value = builder.insert_value(value, accumulator, position)
         return value
 
     return tile(tile, a, types.intp, types.intp, b, types.intp), generate
 
 
-@intrinsic
-def multiply_add_rows(typingctx: Any, tile: Any, a: Any, a_offset: Any, b: Any, b_offset: Any) -> Any:
-    """``tile += a[a_offset :] * b[b_offset :]``, the vectors of a tile one vector wide taken one after the other."""
+@intrinsic(prefer_literal=True)
+def full(typingctx: Any, span: Any, value: Any, rows: Any, vectors: Any) -> Any:
+    """A tile of the span's dtype with *value* in every lane; *rows* and *vectors* are constants."""
+    tile = Tile(span.dtype, rows.literal_value, vectors.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, a, a_offset, b, b_offset = arguments
-        lanes = codegen.constant(tile.vector.lanes)
-        extent = codegen.constant(tile.rows * tile.vector.lanes)
-        a_start = codegen.address(context, builder, signature.args[1], a, a_offset, extent)
-        b_start = codegen.address(context, builder, signature.args[3], b, b_offset, extent)
-        b_pointers = dict(codegen.each_row(builder, b_start, lanes, tile))
-        for position, pointer in codegen.each_row(builder, a_start, lanes, tile):
-            row_of_a = codegen.load_vector(builder, pointer, tile.vector)
-            row_of_b = codegen.load_vector(builder, b_pointers[position], tile.vector)
-            accumulator = codegen.fused_multiply_add(
-                builder, row_of_a, row_of_b, builder.extract_value(value, position), tile.vector
-            )
-            value = builder.insert_value(value, accumulator, position)
-        return value
+        vector = codegen.broadcast(builder, arguments[1], tile.vector)
+        result = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for position in range(tile.rows * tile.vectors):
+            result = builder.insert_value(result, vector, position)
+        return result
 
-    return tile(tile, a, types.intp, b, types.intp), generate
+    return tile(span, span.dtype, rows, vectors), generate
+
+
+def _lane_by_lane(operation: Callable[[Any, Any, Any], Any]) -> Any:
+    """A function of two tiles that applies *operation* to each pair of vectors."""
+
+    @intrinsic
+    def apply(typingctx: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            result = ir.Constant(context.get_value_type(a), ir.Undefined)
+            for position in range(a.rows * a.vectors):
+                pair = (builder.extract_value(argument, position) for argument in arguments)
+                result = builder.insert_value(result, operation(builder, *pair), position)
+            return result
+
+        return a(a, a), generate
+
+    return apply
+
+
+def _larger(builder: Any, value: Any, best: Any) -> Any:
+    """*value* where it is larger than *best* or NaN; the machine's own maximum, which drops NaN, is put right."""
+    larger = builder.select(builder.fcmp_ordered(">", value, best), value, best)
+    return builder.select(builder.fcmp_unordered("uno", value, value), value, larger)
+
+
+add = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
+multiply = _lane_by_lane(lambda builder, a, b: builder.fmul(a, b))
+divide = _lane_by_lane(lambda builder, a, b: builder.fdiv(a, b))
+larger = _lane_by_lane(_larger)
 
 
 # ---- transposing ------------------------------------------------------------------------------------------------
