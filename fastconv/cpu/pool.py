@@ -17,12 +17,20 @@ import numpy as np
 from numba import prange
 
 from fastconv import _jit, threads
-from fastconv.cpu import simd
+from fastconv.cpu import simd, tiles
 from fastconv.geometry import AxisWindows as Axis, single_pixels
 
 # Pixels that one partial sum of an average takes: rounding errors grow with the longest chain of additions, so a
 # window of any size is summed in three short chains instead of one long one.
 SUM_BLOCK = 64
+# Vectors of channels that run over a window together: they share the work of finding its pixels.
+_VECTORS = 4
+# Numbers by which loads are announced in a small window, a page of float32; windows of at least so many pixels announce
+# the same pixel of the next vectors of channels instead, which are read only after all their other pixels.
+_AHEAD = 1024
+_MANY_PIXELS = 16
+# float32 numbers in a cache line.
+_LINE = 16
 # Channels that one task of a scatter owns: a cache line of float32, so that no two tasks write to one line.
 CHANNEL_BLOCK = 16
 # Fewer output rows than this, over windows with at least so many rows, are pooled in two passes (see `_in_two_passes`).
@@ -31,53 +39,121 @@ FEW_ROWS = 16
 OVERLAP_GAIN = 4
 
 
+@_jit.inline
+def _fetch(x, at, vectors):
+    """Ask for the cache lines of some vectors of x."""
+    for line in range(0, vectors * simd.lane_count(x), _LINE):
+        simd.prefetch_for_read(x, at + line)
+
+
 # ---- largest pixel ----------------------------------------------------------------------------------------------
+
+
+def _largest(vectors):
+    """The largest of ``sign * x`` in a window, for *vectors* vectors of channels that stay in registers."""
+
+    @_jit.inline
+    def block(x, at, row_step, rows, pixel_step, pixels, ahead, sign, out, out_at, lowest):
+        signs = tiles.full(x, sign, 1, vectors)
+        best = tiles.full(x, lowest, 1, vectors)
+        for _ in range(rows):
+            here = at
+            for _ in range(pixels):
+                _fetch(x, here + ahead, vectors)
+                best = tiles.larger(tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs), best)
+                here += pixel_step
+            at += row_step
+        tiles.store(tiles.multiply(best, signs), out, out_at, 0)
+
+    return block
+
+
+_largest_of_many = _largest(_VECTORS)
+_largest_of_one = _largest(1)
+
+
+@_jit.inline
+def _largest_and_where(x, at, row_step, rows, pixel_step, pixels, sign, out, indices, out_at, count, lowest, place):
+    """The largest of ``sign * x`` in a window and its position, for *count* channels, at most one vector of them.
+
+    A later pixel wins only if it is larger, or NaN: PyTorch's rule.  *place* is (the first position, the distance of
+    rows, the distance of pixels).
+    """
+    lanes = simd.lane_count(x)
+    signs = simd.splat(x, sign)
+    best = simd.splat(x, lowest)
+    first, row_distance, pixel_distance = place
+    where = simd.splat_position(x, first)
+    for _ in range(rows):
+        here, position = at, first
+        for _ in range(pixels):
+            value = simd.load(x, here) if count == lanes else simd.load_first(x, here, count)
+            value = simd.multiply(value, signs)
+            better = simd.exceeds(value, best)
+            best = simd.select(better, value, best)
+            where = simd.select(better, simd.splat_position(x, position), where)
+            here += pixel_step
+            position += pixel_distance
+        at += row_step
+        first += row_distance
+    if count == lanes:
+        simd.store(out, out_at, simd.multiply(best, signs))
+    else:
+        simd.store_first(out, out_at, simd.multiply(best, signs), count)
+    if indices.size:
+        simd.store_positions(indices, out_at, where, count)
 
 
 @_jit.tasks
 def extreme_tasks(x, rows, columns, sign, out, indices, first, last):
     """Output rows [first, last) of all N * OH: the largest of ``sign * x`` in each window, and where it is.
 
-    A vector of channels runs over the pixels of its window in reading order and stays in registers; the windows of a
-    row follow one another, so that rows of x shared by neighbours come from the cache.  A later pixel wins only if it
-    is larger, or NaN: PyTorch's rule.  The first position is a pixel of the image, so an index is valid even where all
-    pixels are -inf.
+    Vectors of channels run over the pixels of their window in reading order and stay in registers; the windows of a
+    row follow one another, so that rows of x shared by neighbours come from the cache.  The first position is a pixel
+    of the image, so an index is valid even where all pixels are -inf.  The last vector of channels is moved back to
+    end with the last channel: what it computes twice has the same bits.
     Each output element has one writer.
     """
     _, IH, IW, C = x.shape
     _, OH, OW, _ = out.shape
     source, target, places = simd.span(x), simd.span(out), simd.span(indices)
     lanes = simd.lane_count(source)
-    signs = simd.splat(source, sign)
+    width = _VECTORS * lanes
+    lowest = x.dtype.type(-np.inf)
+    row_step, pixel_step = rows.step * IW * C, columns.step * C
     for task in range(first, last):
-        image = task // OH * IH * IW
         oh = task % OH
-        top, bottom = rows.start[oh], rows.stop[oh]
+        top = rows.start[oh]
+        height = (rows.stop[oh] - top + rows.step - 1) // rows.step
         for ow in range(OW):
-            left, right = columns.start[ow], columns.stop[ow]
-            for c in range(0, C, lanes):
-                count = min(lanes, C - c)
-                best = simd.splat(source, x.dtype.type(-np.inf))
-                where = simd.splat_position(source, top * IW + left)
-                # not range(start, stop, step): that divides by the step, which costs more than a small window
-                ih = top
-                while ih < bottom:
-                    pixel, end = ih * IW + left, ih * IW + right
-                    while pixel < end:
-                        if count == lanes:
-                            value = simd.load(source, (image + pixel) * C + c)
-                        else:
-                            value = simd.load_first(source, (image + pixel) * C + c, count)
-                        value = simd.multiply(value, signs)
-                        better = simd.exceeds(value, best)
-                        best = simd.select(better, value, best)
-                        where = simd.select(better, simd.splat_position(source, pixel), where)
-                        pixel += columns.step
-                    ih += rows.step
-                at = (task * OW + ow) * C + c
-                simd.store_first(target, at, simd.multiply(best, signs), count)
-                if indices.size:
-                    simd.store_positions(places, at, where, count)
+            left = columns.start[ow]
+            pixels = (columns.stop[ow] - left + columns.step - 1) // columns.step
+            at = (task // OH * IH * IW + top * IW + left) * C
+            out_at = (task * OW + ow) * C
+            ahead = width if height * pixels >= _MANY_PIXELS else _AHEAD
+            c = 0
+            if indices.size or C < lanes:
+                place = top * IW + left, rows.step * IW, columns.step
+                while c < C:
+                    count = min(lanes, C)
+                    c = min(c, C - count)
+                    _largest_and_where(
+                        source, at + c, row_step, height, pixel_step, pixels, sign,
+                        target, places, out_at + c, count, lowest, place,
+                    )  # fmt: skip
+                    c += lanes
+            else:
+                while c + width <= C:
+                    _largest_of_many(
+                        source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest
+                    )
+                    c += width
+                while c < C:
+                    c = min(c, C - lanes)
+                    _largest_of_one(
+                        source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest
+                    )
+                    c += lanes
 
 
 @_jit.kernel
@@ -95,11 +171,76 @@ def extreme_parallel(workers, x, rows, columns, sign, out, indices, tasks):
 # ---- average ----------------------------------------------------------------------------------------------------
 
 
+def _window_sum(vectors):
+    """The sum of a window divided by *divisor*, for *vectors* vectors of channels that stay in registers."""
+
+    @_jit.inline
+    def band_sum(x, at, row_step, rows, pixel_step, pixels, ahead):
+        """Rows of at most SUM_BLOCK pixels each."""
+        band = tiles.zeros(x, 1, vectors)
+        for _ in range(rows):
+            run = tiles.zeros(x, 1, vectors)
+            here = at
+            for _ in range(pixels):
+                _fetch(x, here + ahead, vectors)
+                run = tiles.add(run, tiles.load(x, here, 0, 1, vectors))
+                here += pixel_step
+            band = tiles.add(band, run)
+            at += row_step
+        return band
+
+    @_jit.inline
+    def block(x, at, row_step, rows, pixel_step, pixels, ahead, divisor, out, out_at):
+        if rows <= SUM_BLOCK and pixels <= SUM_BLOCK:
+            total = band_sum(x, at, row_step, rows, pixel_step, pixels, ahead)
+        else:
+            total = tiles.zeros(x, 1, vectors)
+            for top in range(0, rows, SUM_BLOCK):
+                band = tiles.zeros(x, 1, vectors)
+                for row in range(top, min(top + SUM_BLOCK, rows)):
+                    row_sum = tiles.zeros(x, 1, vectors)
+                    for left in range(0, pixels, SUM_BLOCK):
+                        start = at + row * row_step + left * pixel_step
+                        run = band_sum(x, start, row_step, 1, pixel_step, min(SUM_BLOCK, pixels - left), ahead)
+                        row_sum = tiles.add(row_sum, run)
+                    band = tiles.add(band, row_sum)
+                total = tiles.add(total, band)
+        if divisor != 1:
+            total = tiles.divide(total, tiles.full(x, divisor, 1, vectors))
+        tiles.store(total, out, out_at, 0)
+
+    return block
+
+
+_sum_of_many = _window_sum(_VECTORS)
+_sum_of_one = _window_sum(1)
+
+
+@_jit.inline
+def _sum_of_few(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_at, count):
+    """The same for *count* channels, less than a vector of them."""
+    zeros = simd.zeros(x)
+    total = zeros
+    for band_top in range(0, rows, SUM_BLOCK):
+        band = zeros
+        for row in range(band_top, min(band_top + SUM_BLOCK, rows)):
+            row_sum = zeros
+            for left in range(0, pixels, SUM_BLOCK):
+                run = zeros
+                for pixel in range(left, min(left + SUM_BLOCK, pixels)):
+                    value = simd.load_first(x, at + row * row_step + pixel * pixel_step, count)
+                    run = simd.add(run, value)
+                row_sum = simd.add(row_sum, run)
+            band = simd.add(band, row_sum)
+        total = simd.add(total, band)
+    simd.store_first(out, out_at, simd.divide(total, simd.splat(x, divisor)), count)
+
+
 @_jit.tasks
 def average_tasks(x, rows, columns, out, first, last):
     """Output rows [first, last) of all N * OH: the sum of each window, divided by the product of its two counts.
 
-    As in the kernel above, a vector of channels runs over its window in registers.  The sum is one of bands of
+    As in the kernel above, vectors of channels run over their window in registers.  The sum is one of bands of
     SUM_BLOCK rows, a band one of rows, a row one of runs of SUM_BLOCK pixels: an order that the window alone decides,
     and that pooling along the rows first does not change.  Each output element has one writer.
     """
@@ -107,33 +248,29 @@ def average_tasks(x, rows, columns, out, first, last):
     _, OH, OW, _ = out.shape
     source, target = simd.span(x), simd.span(out)
     lanes = simd.lane_count(source)
-    zeros = simd.splat(source, x.dtype.type(0))
+    width = _VECTORS * lanes
     for task in range(first, last):
-        image = task // OH * IH * IW
         oh = task % OH
-        top, bottom = rows.start[oh], rows.stop[oh]
+        top = rows.start[oh]
+        height = rows.stop[oh] - top
         for ow in range(OW):
-            left, right = columns.start[ow], columns.stop[ow]
-            divisor = simd.splat(source, x.dtype.type(rows.counts[oh] * columns.counts[ow]))
-            for c in range(0, C, lanes):
-                count = min(lanes, C - c)
-                total = zeros
-                for band_top in range(top, bottom, SUM_BLOCK):
-                    band = zeros
-                    for ih in range(band_top, min(band_top + SUM_BLOCK, bottom)):
-                        row = zeros
-                        for run_left in range(left, right, SUM_BLOCK):
-                            run = zeros
-                            for iw in range(run_left, min(run_left + SUM_BLOCK, right)):
-                                at = (image + ih * IW + iw) * C + c
-                                if count == lanes:
-                                    run = simd.add(run, simd.load(source, at))
-                                else:
-                                    run = simd.add(run, simd.load_first(source, at, count))
-                            row = simd.add(row, run)
-                        band = simd.add(band, row)
-                    total = simd.add(total, band)
-                simd.store_first(target, (task * OW + ow) * C + c, simd.divide(total, divisor), count)
+            left = columns.start[ow]
+            pixels = columns.stop[ow] - left
+            divisor = x.dtype.type(rows.counts[oh] * columns.counts[ow])
+            at = (task // OH * IH * IW + top * IW + left) * C
+            out_at = (task * OW + ow) * C
+            ahead = width if height * pixels >= _MANY_PIXELS else _AHEAD
+            c = 0
+            if C < lanes:
+                _sum_of_few(source, at, IW * C, height, C, pixels, divisor, target, out_at, C)
+                c = C
+            while c + width <= C:
+                _sum_of_many(source, at + c, IW * C, height, C, pixels, ahead, divisor, target, out_at + c)
+                c += width
+            while c < C:
+                c = min(c, C - lanes)
+                _sum_of_one(source, at + c, IW * C, height, C, pixels, ahead, divisor, target, out_at + c)
+                c += lanes
 
 
 @_jit.kernel
@@ -155,8 +292,9 @@ def average_parallel(workers, x, rows, columns, out, tasks):
 def scatter_tasks(values, indices, accumulate, out, rejected, first, last):
     """Blocks of channels [first, last) of all images: every value goes to its stored pixel of ``out``.
 
-    ``out`` (N, IH * IW, C) holds zeros.  With *accumulate* the values of one pixel are added, in the order of the
-    outputs; otherwise the last one stays.  An index outside the plane is counted in ``rejected`` and moves nothing.
+    ``out`` (N, IH * IW, C) is filled with zeros first, image by image, so that they are still in the cache.  With
+    *accumulate* the values of one pixel are added, in the order of the outputs; otherwise the last one stays.  An index
+    outside the plane is counted in ``rejected`` and moves nothing.
     Neighbouring blocks of one image are swept together, so that memory is read in order.  Each channel of an image has
     one writer, so there is no race whatever the indices are.
     """
@@ -169,6 +307,9 @@ def scatter_tasks(values, indices, accumulate, out, rejected, first, last):
         n = task // blocks
         end = min(last, (n + 1) * blocks)
         start, stop = (task - n * blocks) * CHANNEL_BLOCK, min((end - n * blocks) * CHANNEL_BLOCK, C)
+        for pixel in range(n * pixels, (n + 1) * pixels):
+            for c in range(start, stop):
+                target[pixel * C + c] = 0
         outside = 0
         for output in range(n * outputs, (n + 1) * outputs):
             for c in range(start, stop):
@@ -234,7 +375,7 @@ def average(x: Array, rows: Axis, columns: Axis, out: Array) -> None:
 
 
 def scatter(values: Array, indices: Array, accumulate: bool, out: Array) -> int:
-    """Move *values* (N, outputs, C) to their pixels in the zeros of *out*; return how many indices lie outside."""
+    """Move *values* (N, outputs, C) to their pixels in *out*, zero elsewhere; return how many indices lie outside."""
     N, _, C = values.shape
     rejected = np.zeros(N * -(-C // CHANNEL_BLOCK), np.int64)
     workers = threads.worker_count(values.size)

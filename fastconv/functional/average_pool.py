@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +19,7 @@ from fastconv.functional.pool import (
     with_spatial_axes,
 )
 from fastconv.geometry import (
+    AxisWindows,
     IntOrPair,
     Padding,
     Pool2dGeometry,
@@ -25,6 +27,7 @@ from fastconv.geometry import (
     covering_windows,
     pair,
     pool2d_geometry,
+    single_pixels,
 )
 
 
@@ -366,9 +369,17 @@ def _average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: Imag
             f"grad_out must have the shape of the forward result, {geometry.out_shape} in NHWC. "
             f"Received: grad_out.shape={np.shape(grad_out)}, x={geometry.x_shape} {geometry.arguments}"
         )
-    counts = np.multiply.outer(geometry.rows.counts, geometry.columns.counts).astype(gradient.dtype)
+    shares = np.empty_like(gradient)
+    every_row = single_pixels(geometry.OH)._replace(counts=geometry.rows.counts)
+    every_column = single_pixels(geometry.OW)._replace(counts=geometry.columns.counts)
+    pool.average(gradient, every_row, every_column, shares)
     grad_x = np.empty(geometry.x_shape, gradient.dtype)
-    rows, columns = covering_windows(geometry.rows, geometry.IH), covering_windows(geometry.columns, geometry.IW)
-    pool.average(gradient / counts[:, :, np.newaxis], rows, columns, grad_x)
+    pool.average(shares, *_windows_of_pixels(geometry), grad_x)
     result: FloatArray = image.leave(grad_x if arrived.ndim == 4 else grad_x[:, 0])
     return result
+
+
+@lru_cache(maxsize=1024)
+def _windows_of_pixels(geometry: Pool2dGeometry) -> tuple[AxisWindows, AxisWindows]:
+    """The tables of a geometry, which is one object for equal problems, read the other way."""
+    return covering_windows(geometry.rows, geometry.IH), covering_windows(geometry.columns, geometry.IW)

@@ -428,7 +428,7 @@ def _extreme(
 def _scatter(
     image: ImageFormat, name: str, values: ArrayLike, indices: ArrayLike, shape: Shape, accumulate: bool
 ) -> FloatArray:
-    """Move *values* to their pixels in zeros of *shape* (channels last)."""
+    """Move *values* to their pixels in an array of *shape* (channels last), zero elsewhere."""
     arrived = image.enter(name, values)
     where = _enter_indices(image, indices)
     N, *plane, C = shape
@@ -438,7 +438,7 @@ def _scatter(
             f"Received: {name}.shape={np.shape(values)}, indices.shape={np.shape(indices)}"
         )
     outputs, pixels = prod(arrived.shape[1:-1]), prod(plane)
-    result = np.zeros((N, pixels, C), arrived.dtype)
+    result = np.empty((N, pixels, C), arrived.dtype)
     if pool.scatter(arrived.reshape(N, outputs, C), where.reshape(N, outputs, C), accumulate, result):
         raise ValueError(_outside(pixels, where))
     moved: FloatArray = image.leave(result.reshape(shape))
