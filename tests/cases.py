@@ -80,6 +80,7 @@ CASES = (
     ConvCase("one more than a block of depth", (1, 5, 7, 193), (1, 1, 193, 5)),
     ConvCase("over one block of columns", (1, 5, 3, 7), (3, 3, 7, 293), padding=1),
     ConvCase("over one block of depth and columns", (1, 5, 7, 67), (2, 2, 67, 271)),
+    ConvCase("patches too large for a strip", (1, 5, 83, 163), (3, 3, 163, 18), padding=1),
     ConvCase("over one block of pixels", (3, 11, 13, 5), (2, 2, 5, 9)),
     ConvCase("grad_weight over all splits", (3, 61, 53, 2), (2, 3, 2, 3), padding="same"),
 )

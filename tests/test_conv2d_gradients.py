@@ -49,6 +49,30 @@ def test_the_three_gradients_can_be_asked_for_one_by_one():
     np.testing.assert_array_equal(conv2d_grad_bias(a.grad_out), grad_bias)
 
 
+@pytest.mark.parametrize("name", ["first layer, grey", "first layer, colour"])
+def test_few_input_channels_make_one_chain_over_outputs_and_one_over_pixels(name):
+    """The order of sums that `conv_scatter` documents, number by number."""
+    case = BY_NAME[name]
+    g = case.geometry
+    a = exact_arrays(g)
+    grad_out = (a.grad_out * np.float32(2**-12) + 1).astype(np.float32)
+    grad_x = conv2d_grad_x(grad_out, a.weight, g.x_shape, **case.options)
+    n, ih, iw, ic = 1, g.IH // 2, 1, g.IC - 1
+    total = np.float32(0)
+    for oh in range(g.OH):
+        for ow in range(g.OW):
+            kh = ih + g.padding[0][0] - oh * g.stride[0]
+            kw = iw + g.padding[1][0] - ow * g.stride[1]
+            if 0 <= kh < g.KH and 0 <= kw < g.KW:
+                part = np.float32(0)
+                for oc in range(g.OC):
+                    # a product of whole numbers below 2**24 and its sum are exact in float64: one rounding, as fused
+                    product = np.float64(grad_out[n, oh, ow, oc]) * np.float64(a.weight[kh, kw, ic, oc])
+                    part = np.float32(np.float64(part) + product)
+                total = np.float32(total + part)
+    assert grad_x[n, ih, iw, ic] == total
+
+
 # ---- random problems ------------------------------------------------------------------------------------------------
 
 

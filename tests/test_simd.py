@@ -94,6 +94,39 @@ def test_a_tile_is_a_sum_of_outer_products():
 
 
 @_jit.kernel
+def placed_products(left, places, right, bias, residual, out, out_places, length):
+    """`outer_products` with every row at a place of its own, plus bias and residual, through relu."""
+    left, places, right = simd.span(left), simd.span(places), simd.span(right)
+    bias, residual, out, out_places = simd.span(bias), simd.span(residual), simd.span(out), simd.span(out_places)
+    tile = tiles.zeros(out, ROWS, VECTORS)
+    width = VECTORS * simd.lane_count(out)
+    for k in range(length):
+        tile = tiles.rank1_placed(tile, left, places, 1, k, right, k * width)
+    tile = tiles.add_row(tile, bias, 1)
+    tile = tiles.add_placed(tile, residual, out_places, 1, 2)
+    tiles.store_placed(tiles.relu(tile), out, out_places, 1, 2)
+
+
+def test_the_rows_of_a_tile_may_lie_anywhere():
+    rng = np.random.default_rng(0)
+    length, width = 5, VECTORS * LANES
+    places = rng.permutation(ROWS + 1) * (length + 2)
+    out_places = rng.permutation(ROWS + 1) * (width + 3)
+    left, bias = (rng.integers(-9, 10, size).astype(np.float32) for size in ((ROWS + 1) * (length + 2), 1 + width))
+    right = rng.integers(-9, 10, (length, width)).astype(np.float32)
+    residual = rng.integers(-9, 10, (ROWS + 1) * (width + 3)).astype(np.float32)
+    residual[out_places[2] + 2] = np.nan
+    out = np.full_like(residual, 7)
+    expected = out.copy()
+    for row in range(1, ROWS + 1):
+        at = slice(out_places[row] + 2, out_places[row] + 2 + width)
+        total = left[places[row] : places[row] + length] @ right + bias[1:] + residual[at]
+        expected[at] = np.where(total < 0, 0, total)
+    placed_products(left, places, right.reshape(-1), bias, residual, out, out_places, length)
+    np.testing.assert_array_equal(out, expected)
+
+
+@_jit.kernel
 def rows_times_a_row(a, a_stride, b, out):
     """The tile of depthwise convolution: 4 rows of *a*, 2 vectors each, times one row."""
     a, b, out = simd.span(a), simd.span(b), simd.span(out)

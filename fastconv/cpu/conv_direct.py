@@ -8,11 +8,19 @@ Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, 
     spans instead of arrays: no reference counts in the loops         0.93                       0.62
     out prefetched while the tile that goes there is computed         0.93                       0.79
 
-    python bench/compare.py --net resnet_50_v1_5 --layer res2a_branch2b --pass forward --threads 1 --against torch
+and on one AVX2 core (Zen 3):
+                                                         1x1, 256 -> 64   1x1, 64 -> 256   7x7 stride 2, 3 -> 64
+    the same                                                  0.89             0.93                 0.79
+    patches in place or in strips, weights packed once
+    a call, tiles finished in registers                       1.10             0.98                 0.95
+    x of the next tile prefetched                             1.09             1.04
+
+    fastconv bench --net resnet_50_v1_5 --layer res2a_branch1 --pass forward --threads 1 --against torch
 
 Every output element is one chain of fused multiply-adds over (kh, kw, ic), or over pixels (n, oh, ow) for grad_weight,
-starting from zero.  Blocks and tiles only cut the chain into pieces that are stored and taken up again, so neither
-they, nor the vector width, the batch or the number of threads change a bit of the result.
+starting from zero (`conv_scatter` tells the order for grad_x of first layers).  Blocks and tiles only cut the chain
+into pieces that are stored and taken up again, so neither they, nor the vector width, the batch or the number of
+threads change a bit of the result.
 
 Error bound: ``|out - exact| <= eps * L * sum of |x * weight|`` with L = KH * KW * IC / G; for random data the error
 grows like ``eps * sqrt(L)``.
@@ -28,252 +36,297 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, product, simd
+from fastconv.cpu import codegen, conv_direct_weight, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
+from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector
-from fastconv.cpu.product import DEPTH, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
+from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 
-# A block of pixels: long enough that packing a panel of weights (once a block) is a few percent of using it.
-_PIXELS_OF_BLOCK = 8 * TILE_ROWS
-# Output channels of a block: gathering a patch is paid once for all of them.
+# A block of pixels: the panels of weights come from the L2 cache or beyond once for every block.
+_PIXELS_OF_BLOCK = 16 * TILE_ROWS
+# Output channels of a block: DEPTH x 256 float32 are 192 KB of panels, to stay in the L2 cache beside the sums.
 _COLUMNS_OF_BLOCK = 256
 # Blocks per thread below which blocks are made smaller, so that all threads have work until the end.
 _BLOCKS_PER_WORKER = 3
+# Rows of the weight that are packed at a time: few enough that their pages are all in the TLB.
+_ROWS_OF_PACKING = 32
 
 
-class Blocks(NamedTuple):
-    """How the (pixels x output channels) plane of a problem is cut into tasks."""
+class Plan(NamedTuple):
+    """How a problem is computed: where patches are read from, and how (pixels x channels) is cut into tasks.
 
+    A block is *pixels* of all output pixels, one after the other; with strips it is *rows* rows of one image.
+    """
+
+    source: int
+    rows: int
     pixels: int
     columns: int
+    depth: int
     tasks: int
 
 
 @_jit.inline
-def _depth_of_block(total):
-    """Depths are cut into equal blocks of at most DEPTH, whole cache lines each, so that no block is a small rest."""
-    blocks = max((total + DEPTH - 1) // DEPTH, 1)
-    depth = (total + blocks - 1) // blocks
-    return max((depth + LINE - 1) // LINE * LINE, LINE)
-
-
-@_jit.inline
-def _out_row(shape, n, oh, ow):
-    """Where pixel (n, oh, ow) lies in the sequence of all pixels of out."""
-    s = shape
-    return (n * s.OUT_H + s.start_h + s.step_h * oh) * s.OUT_W + s.start_w + s.step_w * ow
-
-
-@_jit.inline
-def _prefetch_rows(out, at, stride, rows, columns):
-    """Fetch the cache lines that a tile will be written to while it is computed (rows behind a row end are missed).
+def _prefetch_out(out, places, row, rows, column, columns):
+    """Fetch the cache lines that a tile will be written to while it is computed.
 
     The memory is idle then; without this, layers with few products for each output wait for it at the end of each tile
     (64 -> 256 channels, 1x1: 1.25 times as fast).
     """
-    for row in range(rows):
-        for column in range(0, columns, simd.lane_count(out)):
-            simd.prefetch_for_write(out, at + row * stride + column)
+    for pixel in range(row, row + rows):
+        for lane in range(column, column + columns, simd.lane_count(out)):
+            simd.prefetch_for_write(out, places[pixel] + lane)
 
 
 @_jit.inline
-def _finish_rows(
-    sums, sums_at, sums_stride, bias, residual, out, out_array, shape, activation,
-    n, oh, ow, pixels, first_column, columns,
-):  # fmt: skip
-    """Write the sums of pixels from (n, oh, ow) on to their places in out, with bias, residual and activation."""
-    s = shape
+def _prefetch_next(x, places, first_pixel, last_pixel, first_depth, depth):
+    """Fetch depths of some pixels of the next tile.
+
+    A 1x1 convolution in place reads its x from memory for the first time in the product, which cannot wait for it.
+    """
+    for pixel in range(first_pixel, last_pixel):
+        for element in range(first_depth, first_depth + depth, LINE):
+            simd.prefetch_for_read(x, places[pixel] + element)
+
+
+def _tile_step(vectors):
+    """One register tile of outputs, or of sums, *vectors* wide."""
+    multiply = product.multiply_wide if vectors == TILE_VECTORS else product.multiply_narrow
+
+    @_jit.splice
+    def step(
+        left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first, whole,
+        bias, residual, out, places_out, out_row, column, activation,
+    ):  # fmt: skip
+        """Continue the sums of a tile, or start them (*first*), and finish a *whole* one straight from the registers.
+
+        Where the tile has pixels or channels that do not exist, or more depths follow, its sums are stored.
+        """
+        width = vectors * simd.lane_count(sums)
+        if first:
+            tile = tiles.zeros(sums, TILE_ROWS, vectors)
+        else:
+            tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
+        tile = multiply(tile, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at)
+        if whole:
+            if bias.size > 0:
+                tile = tiles.add_row(tile, bias, column)
+            if residual.size > 0:
+                tile = tiles.add_placed(tile, residual, places_out, out_row, column)
+            if activation == RELU:
+                tile = tiles.relu(tile)
+            tiles.store_placed(tile, out, places_out, out_row, column)
+        else:
+            tiles.store(tile, sums, sums_at, width)
+
+    return step
+
+
+_wide_step = _tile_step(TILE_VECTORS)
+_narrow_step = _tile_step(1)
+
+
+@_jit.inline
+def _finish_part(sums, sums_at, width, bias, residual, out, places, row, rows, column, columns, activation):
+    """Finish the *rows* x *columns* of a tile that exist.
+
+    The last vector of a row is moved back to end with it, over columns that are done twice, because a masked store is
+    slow; only rows shorter than a vector need one.
+    """
     lanes = simd.lane_count(out)
-    whole = columns - columns % lanes
-    for pixel in range(pixels):
-        out_at = _out_row(s, n, oh, ow) * s.OC + first_column
-        at = sums_at + pixel * sums_stride
-        for column in range(0, whole, lanes):
-            value = simd.load(sums, at + column)
-            value = finish_vector(value, bias, first_column + column, residual, out_at + column, lanes, activation)
-            simd.store(out, out_at + column, value)
-        if whole < columns:
-            rest = columns - whole
-            value = simd.load(sums, at + whole)
-            value = finish_vector(value, bias, first_column + whole, residual, out_at + whole, rest, activation)
-            simd.store_first(out, out_at + whole, value, rest)
-        if activation > RELU:
-            activate(out_array, out_at, columns, activation)
-        ow += 1
-        n, oh, ow = product.next_pixel(n, oh, ow, s.OH, s.OW)
-
-
-@_jit.inline
-def _forward_workspace(out, blocks):
-    """Memory of one thread: patches of a tile, panels of a block of depths and channels, sums of a block of pixels."""
-    width = TILE_VECTORS * codegen.VECTOR_BYTES // 4
-    patches = np.zeros(TILE_ROWS * PATCH_STRIDE, out.dtype)
-    panels = np.empty(DEPTH * (blocks.columns + width), out.dtype)
-    sums = np.zeros((blocks.pixels + TILE_ROWS) * blocks.columns, out.dtype)
-    return patches, panels, sums
+    for pixel in range(rows):
+        out_at = places[row + pixel] + column
+        at = sums_at + pixel * width
+        if columns >= lanes:
+            for start in range(0, columns, lanes):
+                lane = min(start, columns - lanes)
+                value = simd.load(sums, at + lane)
+                value = finish_vector(value, bias, column + lane, residual, out_at + lane, lanes, activation)
+                simd.store(out, out_at + lane, value)
+        else:
+            value = simd.load(sums, at)
+            value = finish_vector(value, bias, column, residual, out_at, columns, activation)
+            simd.store_first(out, out_at, value, columns)
 
 
 @_jit.flushing_tasks
-def _forward_tasks(x, weight, bias, residual, out_array, workspace, shape, blocks, activation, first_task, last_task):
+def _pack_tasks(weight, packed, shape, first_task, last_task):
+    """The weight as panels, each of all depths by one or two vectors of columns; a task: some depths of a group.
+
+    Depths outside, panels inside: the rows of the weight are read once, from few pages at a time.
+    """
+    s = shape
+    weight, packed = simd.span(weight), simd.span(packed)
+    narrow = simd.lane_count(packed)
+    width = TILE_VECTORS * narrow
+    oc_of_group = s.OC // s.G
+    total_depth = s.KH * s.KW * (s.IC // s.G)
+    parts = (total_depth + _ROWS_OF_PACKING - 1) // _ROWS_OF_PACKING
+    for task in range(first_task, last_task):
+        first_depth = task % parts * _ROWS_OF_PACKING
+        depth = min(_ROWS_OF_PACKING, total_depth - first_depth)
+        group = task // parts
+        for column in range(0, oc_of_group, width):
+            rest = oc_of_group - column
+            panel_width = width if rest > narrow else narrow
+            panel_at = _panel_at(s, group, column, narrow) + first_depth * panel_width
+            weight_at = first_depth * s.OC + group * oc_of_group + column
+            product.pack_columns(weight, weight_at, s.OC, depth, rest, packed, panel_at, panel_width)
+
+
+@_jit.inline
+def _panel_at(shape, group, column, lanes):
+    """Where the panel starts that begins with output channel *column* of a group."""
+    s = shape
+    padded = (s.OC // s.G + lanes - 1) // lanes * lanes
+    return (group * padded + column) * s.KH * s.KW * (s.IC // s.G)
+
+
+@_jit.inline
+def _pack_count(shape):
+    """Tasks of `_pack_tasks`."""
+    s = shape
+    return s.G * ((s.KH * s.KW * (s.IC // s.G) + _ROWS_OF_PACKING - 1) // _ROWS_OF_PACKING)
+
+
+@_jit.inline
+def _forward_workspace(out, shape, plan):
+    """Memory of one thread: patches of a tile or a strip of x, sums of a block, and where its pixels lie."""
+    strip = 0
+    if plan.source == STRIP:
+        rows = (plan.rows - 1) * shape.stride_h + (shape.KH - 1) * shape.dilation_h + 1
+        strip = rows * patches.strip_pitch(shape)
+    left = np.zeros(max(strip + LINE, TILE_ROWS * PATCH_STRIDE), out.dtype)
+    sums = np.empty((plan.pixels + TILE_ROWS) * plan.columns, out.dtype)
+    places_in = np.empty(plan.pixels + 2 * TILE_ROWS, np.int64)
+    places_out = np.empty(plan.pixels + 2 * TILE_ROWS, np.int64)
+    return left, sums, places_in, places_out
+
+
+@_jit.flushing_tasks
+def _forward_tasks(
+    x, packed, bias, residual, out_array, workspace, pieces, shape, plan, activation, first_task, last_task
+):
     """Tasks [first_task, last_task) of the forward pass; a task is a block of pixels times a block of output channels.
 
-    Depth outermost: the weights of a block of depths and channels are packed once, into panels for the L2 cache, and
-    used by every tile of pixels.  Then tiles of pixels: their patches are gathered into the L1 cache and meet one panel
-    after the other.  Between depths the sums of the block wait in the workspace.  Each output element has one writer.
+    Depth outermost: the panels of a block of depths and channels stay in the L2 cache for every tile of pixels.  Then
+    tiles of pixels: their patches come into the L1 cache with the first panel and meet one panel after the other.
+    Between depths the sums of the block wait in the workspace.  Each output element has one writer.
     """
     s = shape
-    x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
-    out = simd.span(out_array)
-    patches, panels, sums = simd.span(workspace[0]), simd.span(workspace[1]), simd.span(workspace[2])
-    width = TILE_VECTORS * simd.lane_count(out)
-    narrow = simd.lane_count(out)
+    x, packed, bias, residual = simd.span(x), simd.span(packed), simd.span(bias), simd.span(residual)
+    out, pieces = simd.span(out_array), simd.span(pieces)
+    left, sums = simd.span(workspace[0]), simd.span(workspace[1])
+    places_in, places_out = simd.span(workspace[2]), simd.span(workspace[3])
+    lanes = simd.lane_count(out)
+    width = TILE_VECTORS * lanes
     total_pixels = s.N * s.OH * s.OW
-    pixel_blocks = (total_pixels + blocks.pixels - 1) // blocks.pixels
-    ic_of_group = s.IC // s.G
+    in_strips = plan.source == STRIP
+    blocks_of_image = (s.OH + plan.rows - 1) // plan.rows
+    pixel_blocks = s.N * blocks_of_image if in_strips else (total_pixels + plan.pixels - 1) // plan.pixels
     oc_of_group = s.OC // s.G
-    column_blocks = (oc_of_group + blocks.columns - 1) // blocks.columns
-    total_depth = s.KH * s.KW * ic_of_group
-    depth_of_block = _depth_of_block(total_depth)
+    column_blocks = (oc_of_group + plan.columns - 1) // plan.columns
+    total_depth = s.KH * s.KW * (s.IC // s.G)
+    if plan.source == IN_PLACE:
+        left = x
+    pointwise = plan.source == IN_PLACE and s.KH * s.KW == 1
+    block_before = -1
     for task in range(first_task, last_task):
-        group = task // (column_blocks * pixel_blocks)
-        first_pixel = task // column_blocks % pixel_blocks * blocks.pixels
-        column_of_group = task % column_blocks * blocks.columns
-        pixels = min(blocks.pixels, total_pixels - first_pixel)
-        columns = min(blocks.columns, oc_of_group - column_of_group)
-        first_column = group * oc_of_group + column_of_group
-        for first_depth in range(0, total_depth, depth_of_block):
-            depth = min(depth_of_block, total_depth - first_depth)
-            first = first_depth == 0
-            for column in range(0, columns, width):
-                weight_at = first_depth * s.OC + first_column + column
-                rest = columns - column
-                product.pack_columns(
-                    weight, weight_at, s.OC, depth, rest, panels, column * DEPTH, width if rest > narrow else narrow
-                )
+        block = task // column_blocks
+        group = block // pixel_blocks
+        first_column = task % column_blocks * plan.columns
+        columns = min(plan.columns, oc_of_group - first_column)
+        if in_strips:
+            n, oh, ow = block % pixel_blocks // blocks_of_image, block % blocks_of_image * plan.rows, 0
+            rows_of_block = min(plan.rows, s.OH - oh)
+            pixels = rows_of_block * s.OW
+            if block != block_before:
+                patches.copy_strip(x, left, s, group, n, oh, rows_of_block)
+        else:
+            first_pixel = block % pixel_blocks * plan.pixels
+            pixels = min(plan.pixels, total_pixels - first_pixel)
             n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
+        if block != block_before:
+            patches.place_pixels(s, plan.source, group, n, oh, ow, pixels, places_in, places_out)
+        block_before = block
+        last_piece = 0
+        for first_depth in range(0, total_depth, plan.depth):
+            depth = min(plan.depth, total_depth - first_depth)
+            first, last = first_depth == 0, first_depth + depth == total_depth
+            first_piece, covered = last_piece, 0
+            while covered < depth:
+                covered += pieces[2 * last_piece + 1]
+                last_piece += 1
+            gn, goh, gow = n, oh, ow
             for row in range(0, pixels, TILE_ROWS):
                 rows = min(TILE_ROWS, pixels - row)
-                product.gather_patches(x, patches, s, group, n, oh, ow, rows, first_depth, depth)
-                # sums of a single depth are finished at once and never leave the L1 cache
-                row_at = 0 if depth == total_depth else row * blocks.columns
-                out_at = _out_row(s, n, oh, ow) * s.OC + first_column
+                if plan.source == PATCHES:
+                    patches.gather_patches(x, left, s, group, gn, goh, gow, rows, first_depth, depth)
+                    gn, goh, gow = product.next_pixel(gn, goh, gow + TILE_ROWS, s.OH, s.OW)
+                row_in = 0 if plan.source == PATCHES else row
                 for column in range(0, columns, width):
-                    at = row_at + column
-                    if first_depth + depth == total_depth:
-                        _prefetch_rows(out, out_at + column, s.step_w * s.OC, rows, min(width, columns - column))
-                    if columns - column > narrow:
-                        product.multiply_wide(
-                            patches, 0, panels, column * DEPTH, sums, at, blocks.columns, depth, first
-                        )
+                    rest = min(columns - column, width)
+                    out_column = group * oc_of_group + first_column + column
+                    # sums of a single depth are finished at once and never leave the L1 cache
+                    sums_at = 0 if depth == total_depth else row * plan.columns + column * TILE_ROWS
+                    if last:
+                        _prefetch_out(out, places_out, row, rows, out_column, rest)
+                    if pointwise:
+                        # each panel has its share of the pixels
+                        _prefetch_next(
+                            x, places_in, row + TILE_ROWS + column * TILE_ROWS // columns,
+                            row + TILE_ROWS + min(column + width, columns) * TILE_ROWS // columns, first_depth, depth,
+                        )  # fmt: skip
+                    panel_at = _panel_at(s, group, first_column + column, lanes)
+                    if rest > lanes:
+                        whole = last and rows == TILE_ROWS and rest == width
+                        _wide_step(
+                            left, places_in, row_in, pieces, first_piece, last_piece,
+                            packed, panel_at + first_depth * width, sums, sums_at, first, whole,
+                            bias, residual, out, places_out, row, out_column, activation,
+                        )  # fmt: skip
                     else:
-                        product.multiply_narrow(
-                            patches, 0, panels, column * DEPTH, sums, at, blocks.columns, depth, first
-                        )
-                if first_depth + depth == total_depth:
-                    _finish_rows(
-                        sums, row_at, blocks.columns, bias, residual, out, out_array, s, activation,
-                        n, oh, ow, rows, first_column, columns,
-                    )  # fmt: skip
-                n, oh, ow = product.next_pixel(n, oh, ow + TILE_ROWS, s.OH, s.OW)
+                        whole = last and rows == TILE_ROWS and rest == lanes
+                        _narrow_step(
+                            left, places_in, row_in, pieces, first_piece, last_piece,
+                            packed, panel_at + first_depth * lanes, sums, sums_at, first, whole,
+                            bias, residual, out, places_out, row, out_column, activation,
+                        )  # fmt: skip
+                    if last and not whole:
+                        _finish_part(
+                            sums, sums_at, width if rest > lanes else lanes, bias, residual, out, places_out,
+                            row, rows, out_column, rest, activation,
+                        )  # fmt: skip
+                if last and activation > RELU:
+                    for pixel in range(row, row + rows):
+                        activate(out_array, places_out[pixel] + group * oc_of_group + first_column, columns, activation)
 
 
 @_jit.kernel
-def conv2d_forward_direct_serial(x, weight, bias, residual, out, shape, blocks, activation):
+def conv2d_forward_direct_serial(x, weight, packed, bias, residual, out, pieces, shape, plan, activation):
     """All tasks of the forward pass; arrays are flat."""
-    workspace = _forward_workspace(out, blocks)
-    _forward_tasks(x, weight, bias, residual, out, workspace, shape, blocks, activation, 0, blocks.tasks)
+    _pack_tasks(weight, packed, shape, 0, _pack_count(shape))
+    workspace = _forward_workspace(out, shape, plan)
+    _forward_tasks(x, packed, bias, residual, out, workspace, pieces, shape, plan, activation, 0, plan.tasks)
 
 
 @_jit.parallel_kernel
-def conv2d_forward_direct_parallel(workers, x, weight, bias, residual, out, shape, blocks, activation):
-    """The same tasks, an equal share for each worker."""
+def conv2d_forward_direct_parallel(workers, x, weight, packed, bias, residual, out, pieces, shape, plan, activation):
+    """The same tasks, an equal share for each worker; all panels are packed before the first is used."""
+    packs = _pack_count(shape)
     for worker in prange(workers):
-        first_task = blocks.tasks * worker // workers
-        last_task = blocks.tasks * (worker + 1) // workers
-        workspace = _forward_workspace(out, blocks)
-        _forward_tasks(x, weight, bias, residual, out, workspace, shape, blocks, activation, first_task, last_task)
-
-
-@_jit.inline
-def _grad_weight_workspace(partial, blocks):
-    """Memory of one thread: patches and gradients of a strip of pixels, sums of a block of grad_weight."""
-    width = TILE_VECTORS * codegen.VECTOR_BYTES // 4
-    patches = np.zeros(blocks.pixels * PATCH_STRIDE, partial.dtype)
-    panel = np.empty(blocks.pixels * width, partial.dtype)
-    sums = np.zeros((DEPTH + TILE_ROWS) * blocks.columns, partial.dtype)
-    return patches, panel, sums
-
-
-@_jit.flushing_tasks
-def _grad_weight_tasks(x, grad_out, partial, workspace, shape, blocks, splits, first_task, last_task):
-    """Tasks of grad_weight; a task is a split of the pixels times a block of (kh, kw, ic) times one of output channels.
-
-    Strips of pixels outermost: their patches and gradients are in the cache while every register tile of the block of
-    grad_weight is loaded, updated by one rank-1 step a pixel, and stored.  Each element of ``partial[split]`` has one
-    writer, and pixels are added in rising order (n, oh, ow).
-    """
-    s = shape
-    x, grad_out, partial = simd.span(x), simd.span(grad_out), simd.span(partial)
-    patches, panel, sums = simd.span(workspace[0]), simd.span(workspace[1]), simd.span(workspace[2])
-    width = TILE_VECTORS * simd.lane_count(partial)
-    narrow = simd.lane_count(partial)
-    total_pixels = s.N * s.OH * s.OW
-    oc_of_group = s.OC // s.G
-    column_blocks = (oc_of_group + blocks.columns - 1) // blocks.columns
-    total_depth = s.KH * s.KW * (s.IC // s.G)
-    depth_of_block = _depth_of_block(total_depth)
-    depth_blocks = (total_depth + depth_of_block - 1) // depth_of_block
-    for task in range(first_task, last_task):
-        column_of_group = task % column_blocks * blocks.columns
-        first_depth = task // column_blocks % depth_blocks * depth_of_block
-        group = task // (column_blocks * depth_blocks) % s.G
-        split = task // (column_blocks * depth_blocks * s.G)
-        depth = min(depth_of_block, total_depth - first_depth)
-        columns = min(blocks.columns, oc_of_group - column_of_group)
-        first_column = group * oc_of_group + column_of_group
-        split_start = total_pixels * split // splits
-        split_stop = total_pixels * (split + 1) // splits
-        for first_pixel in range(split_start, split_stop, blocks.pixels):
-            pixels = min(blocks.pixels, split_stop - first_pixel)
-            first = first_pixel == split_start
-            n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
-            product.gather_patches(x, patches, s, group, n, oh, ow, pixels, first_depth, depth)
-            for column in range(0, columns, width):
-                grad_at = first_pixel * s.OC + first_column + column
-                rest = columns - column
-                product.pack_columns(
-                    grad_out, grad_at, s.OC, pixels, rest, panel, 0, width if rest > narrow else narrow
-                )
-                for row in range(0, depth, TILE_ROWS):
-                    at = row * blocks.columns + column
-                    if rest > narrow:
-                        product.accumulate_wide(patches, row, panel, 0, sums, at, blocks.columns, pixels, first)
-                    else:
-                        product.accumulate_narrow(patches, row, panel, 0, sums, at, blocks.columns, pixels, first)
-        for row in range(depth):
-            target = (split * total_depth + first_depth + row) * s.OC + first_column
-            for column in range(columns):
-                partial[target + column] = sums[row * blocks.columns + column]
-
-
-@_jit.kernel
-def conv2d_grad_weight_direct_serial(x, grad_out, partial, shape, blocks, splits):
-    """All tasks of grad_weight; arrays are flat."""
-    workspace = _grad_weight_workspace(partial, blocks)
-    _grad_weight_tasks(x, grad_out, partial, workspace, shape, blocks, splits, 0, blocks.tasks)
-
-
-@_jit.parallel_kernel
-def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, shape, blocks, splits):
-    """The same tasks, an equal share for each worker."""
+        _pack_tasks(weight, packed, shape, packs * worker // workers, packs * (worker + 1) // workers)
     for worker in prange(workers):
-        first_task = blocks.tasks * worker // workers
-        last_task = blocks.tasks * (worker + 1) // workers
-        workspace = _grad_weight_workspace(partial, blocks)
-        _grad_weight_tasks(x, grad_out, partial, workspace, shape, blocks, splits, first_task, last_task)
+        first_task = plan.tasks * worker // workers
+        last_task = plan.tasks * (worker + 1) // workers
+        workspace = _forward_workspace(out, shape, plan)
+        _forward_tasks(
+            x, packed, bias, residual, out, workspace, pieces, shape, plan, activation, first_task, last_task
+        )
 
 
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
@@ -293,7 +346,13 @@ def forward(
 
 
 def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
-    """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride."""
+    """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride.
+
+    Few input channels would leave most lanes of its vectors idle; see `conv_scatter`.
+    """
+    if conv_scatter.suits(geometry):
+        conv_scatter.grad_x(geometry, grad_out, weight, out)
+        return
     parts = phases(geometry)
     if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
         # where the stride is larger than the kernel, some pixels have no tap
@@ -304,53 +363,16 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
             _run_forward(phase.shape, grad_out, taps, None, None, out, 0)
 
 
-def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
-    """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
-    g = geometry
-    shape = as_product(forward_shape(geometry))
-    lanes = codegen.VECTOR_BYTES // out.itemsize
-    columns = min(_COLUMNS_OF_BLOCK, _round_up(g.OC // g.G, lanes))
-    depth = g.KH * g.KW * (g.IC // g.G)
-    tasks_of_split = g.G * -(-depth // DEPTH) * -(-(g.OC // g.G) // columns)
-    splits = _splits(g, tasks_of_split)
-    partial = out.reshape(1, -1) if splits == 1 else np.empty((splits, out.size), out.dtype)
-    blocks = Blocks(_PIXELS_OF_BLOCK, columns, tasks_of_split * splits)
-    threads.run(
-        conv2d_grad_weight_direct_serial,
-        conv2d_grad_weight_direct_parallel,
-        min(threads.worker_count(g.flops), blocks.tasks),
-        x.reshape(-1),
-        grad_out.reshape(-1),
-        partial.reshape(-1),
-        shape,
-        blocks,
-        splits,
-    )
-    if splits > 1:
-        np.add.reduce(partial, axis=0, out=out.reshape(-1))
-
-
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    width = TILE_VECTORS * codegen.VECTOR_BYTES // itemsize
-    columns = min(_COLUMNS_OF_BLOCK, _round_up(geometry.OC // geometry.G, codegen.VECTOR_BYTES // itemsize))
-    sums_of_pixels = (_PIXELS_OF_BLOCK + TILE_ROWS) * columns
-    of_forward = TILE_ROWS * PATCH_STRIDE + DEPTH * (columns + width) + sums_of_pixels
-    sums_of_weight = (DEPTH + TILE_ROWS) * columns
-    of_grad_weight = _PIXELS_OF_BLOCK * (PATCH_STRIDE + width) + sums_of_weight
-    return itemsize * max(of_forward, of_grad_weight)
-
-
-# grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into at most this
-# many parts, none of fewer pixels than a few strips.  The split follows from the geometry alone, not from the register
-# tile: it decides the order of a sum, which must be the same on every CPU.
-_TASKS_OF_GRAD_WEIGHT = 16
-_PIXELS_OF_SPLIT = 448
-
-
-def _splits(geometry: Conv2dGeometry, tasks_of_split: int) -> int:
-    pixels = geometry.N * geometry.OH * geometry.OW
-    return max(1, min(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), pixels // _PIXELS_OF_SPLIT))
+    lanes = codegen.VECTOR_BYTES // itemsize
+    s = as_product(forward_shape(geometry))
+    plan, _ = _plan(s, lanes, itemsize, 1)
+    left = max(patches.strip_size(s, plan.rows), TILE_ROWS * PATCH_STRIDE)
+    places = 2 * (plan.pixels + 2 * TILE_ROWS)
+    of_forward = itemsize * (left + (plan.pixels + TILE_ROWS) * plan.columns) + 8 * places
+    of_grad_x = conv_scatter.workspace(geometry, itemsize) if conv_scatter.suits(geometry) else 0
+    return max(of_forward, of_grad_x, conv_direct_weight.workspace(geometry, itemsize))
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -367,39 +389,58 @@ def _run_forward(
     activation: int,
 ) -> None:
     s = as_product(shape)
+    lanes = codegen.VECTOR_BYTES // out.itemsize
     workers = threads.worker_count(2 * s.N * s.OH * s.OW * s.OC * s.KH * s.KW * (s.IC // s.G))
-    blocks = _blocks(s.N * s.OH * s.OW, s.OC // s.G, s.G, codegen.VECTOR_BYTES // out.itemsize, workers)
+    plan, pieces = _plan(s, lanes, out.itemsize, workers)
+    packed = np.empty(s.G * _round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G), out.dtype)
     absent = np.empty(0, out.dtype)
     threads.run(
         conv2d_forward_direct_serial,
         conv2d_forward_direct_parallel,
-        min(workers, blocks.tasks),
+        min(workers, plan.tasks),
         x.reshape(-1),
         weight.reshape(-1),
+        packed,
         absent if bias is None else bias,
         absent if residual is None else residual.reshape(-1),
         out.reshape(-1),
+        pieces,
         s,
-        blocks,
+        plan,
         activation,
     )
 
 
 @lru_cache(maxsize=1024)
-def _blocks(pixels: int, oc_of_group: int, groups: int, lanes: int, workers: int) -> Blocks:
-    """Large blocks where there is enough work for all threads, smaller ones where there is not."""
+def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int) -> tuple[Plan, NDArray[np.int64]]:
+    """Large blocks where there is enough work for all threads, smaller ones where there is not; and the pieces."""
+    s = shape
+    total_depth = s.KH * s.KW * (s.IC // s.G)
+    depth = product.depth_of_block(total_depth)
+    source = patches.source_of(s, itemsize)
+    oc_of_group = s.OC // s.G
+    pixels = s.N * s.OH * s.OW
     block_pixels = min(_PIXELS_OF_BLOCK, _round_up(pixels, TILE_ROWS))
-    block_columns = min(_COLUMNS_OF_BLOCK, _round_up(oc_of_group, lanes))
-    smallest_pixels, smallest_columns = 2 * TILE_ROWS, 2 * TILE_VECTORS * lanes
+    rows = min(s.OH, max(1, _PIXELS_OF_BLOCK // s.OW))
+    while source == STRIP and rows > 1 and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
+        rows -= 1
+    columns = min(_COLUMNS_OF_BLOCK, _round_up(oc_of_group, lanes))
+    width = TILE_VECTORS * lanes
+    smallest_pixels, smallest_columns = 2 * TILE_ROWS, 2 * width
 
     def tasks() -> int:
-        return groups * -(-pixels // block_pixels) * -(-oc_of_group // block_columns)
+        pixel_blocks = s.N * -(-s.OH // rows) if source == STRIP else -(-pixels // block_pixels)
+        return s.G * pixel_blocks * -(-oc_of_group // columns)
 
     while workers > 1 and tasks() < _BLOCKS_PER_WORKER * workers:
-        if block_pixels >= 2 * smallest_pixels:
+        if source == STRIP and rows > 1 and (rows // 2) * s.OW >= smallest_pixels:
+            rows //= 2
+        elif source != STRIP and block_pixels >= 2 * smallest_pixels:
             block_pixels = _round_up(block_pixels // 2, TILE_ROWS)
-        elif block_columns >= 2 * smallest_columns:
-            block_columns = _round_up(block_columns // 2, lanes)
+        elif columns >= 2 * smallest_columns:
+            columns = _round_up(columns // 2, width)  # whole panels
         else:
             break
-    return Blocks(block_pixels, block_columns, tasks())
+    if source == STRIP:
+        block_pixels = rows * s.OW
+    return Plan(source, rows, block_pixels, columns, depth, tasks()), patches.pieces_of(s, source, depth)

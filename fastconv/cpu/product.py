@@ -1,12 +1,12 @@
-"""Blocks of a matrix product: gather the left factor, pack the right one, multiply register tile by register tile.
+"""Blocks of a matrix product: pack the right factor, multiply register tile by register tile.
 
 A convolution is the product of a (pixels x KH*KW*IC) matrix that nobody wants to store, each row the patch of x under
 the kernel, with the (KH*KW*IC x OC) matrix that a HWIO weight already is.  The kernels in `conv_direct` take it block
 by block: a few hundred KB of workspace per thread, resident in the L2 cache, whatever the size of the images.
 
-    patches  (pixels of a tile or a strip x DEPTH), rows PATCH_STRIDE apart      `gather_patches`
-    panel    (DEPTH x one or two vectors of columns)                             `pack_columns`
-    sums     (rows x columns of a block)                                         `multiply_*`, `accumulate_*`
+    patches  (pixels x depths), where they lie or gathered                       `patches`
+    panel    (depths x one or two vectors of columns)                            `pack_columns`
+    tile     (TILE_ROWS x the columns of a panel), in registers                  `multiply_wide`, `multiply_narrow`
 
 Padding takes part as zeros, as in ``np.pad`` followed by a convolution without padding.
 """
@@ -49,79 +49,6 @@ def fill_zeros(target, target_offset, count):
     zeros = simd.zeros(target)
     for done in range(0, count, lanes):
         simd.store(target, target_offset + done, zeros)
-
-
-@_jit.inline
-def gather_patches(x, patches, shape, group, n, oh, ow, pixels, first_depth, depth):
-    """``patches[pixel, k - first_depth] = x[n, ih, iw, ic]`` for pixels from (n, oh, ow) on, depths k = (kh, kw, ic).
-
-    Numbers that are neighbours in x are copied in one run: the KW * IC of a kernel row, or the IC / G of one tap where
-    dilation or groups separate the taps.  Runs outside, pixels inside, so that the index arithmetic of a run is done
-    once; runs are written in rising order, because each may spill up to a vector over the place of the next.
-    """
-    s = shape
-    ic_of_group = s.IC // s.G
-    taps = s.KW if s.G == 1 and s.dilation_w == 1 else 1
-    run = taps * ic_of_group
-    kh, kw, target = 0, 0, 0
-    if first_depth > 0:
-        # divisions are slow, and a small kernel, all in one block of depths, can do without
-        runs_of_row = s.KW // taps
-        number = first_depth // run
-        kh, kw, target = number // runs_of_row, number % runs_of_row * taps, number * run - first_depth
-    while target < depth:
-        # the part [start, stop) of this run that lies in the block of depths
-        start = max(-target, 0)
-        stop = min(depth - target, run)
-        gather_run(x, patches, s, group, n, oh, ow, pixels, kh, kw, taps, start, stop, target + start)
-        target += run
-        kw += taps
-        if kw == s.KW:
-            kw = 0
-            kh += 1
-
-
-@_jit.inline
-def gather_run(x, patches, shape, group, n, oh, ow, pixels, kh, kw, taps, start, stop, target):
-    """One run, from the taps at (kh, kw) on, of the patches of all pixels: its elements [start, stop)."""
-    s = shape
-    ic_of_group = s.IC // s.G
-    ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
-    iw = ow * s.stride_w - s.pad_left + kw * s.dilation_w
-    source = ((n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
-    last_iw = iw + (pixels - 1) * s.stride_w + taps - 1
-    if 0 <= ih < s.IH and iw >= 0 and last_iw < s.IW and ow + pixels <= s.OW:
-        # all pixels in one row and well inside: nothing to look after, which is half the time of a short run
-        for pixel in range(pixels):
-            from_x = source + start + pixel * s.stride_w * s.IC
-            copy_run(x, from_x, patches, target + pixel * PATCH_STRIDE, stop - start)
-        return
-    for _ in range(pixels):
-        if 0 <= ih < s.IH and iw >= 0 and iw + taps <= s.IW:
-            copy_run(x, source + start, patches, target, stop - start)
-        elif 0 <= ih < s.IH:
-            gather_clipped(x, source, patches, target, start, stop, -iw * ic_of_group, (s.IW - iw) * ic_of_group)
-        else:
-            fill_zeros(patches, target, stop - start)
-        target += PATCH_STRIDE
-        iw += s.stride_w
-        source += s.stride_w * s.IC
-        ow += 1
-        if ow == s.OW:
-            n, oh, ow = next_pixel(n, oh, ow, s.OH, s.OW)
-            ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
-            iw = kw * s.dilation_w - s.pad_left
-            source = ((n * s.IH + ih) * s.IW + iw) * s.IC + group * ic_of_group
-
-
-@_jit.inline
-def gather_clipped(x, source, patches, target, start, stop, inside_from, inside_to):
-    """Elements [start, stop) of a run, of which only [inside_from, inside_to) lie inside the image."""
-    inside_from = min(max(start, inside_from), stop)
-    inside_to = max(min(stop, inside_to), inside_from)
-    fill_zeros(patches, target, inside_from - start)
-    copy_run(x, source + inside_from, patches, target + inside_from - start, inside_to - inside_from)
-    fill_zeros(patches, target + inside_to - start, stop - inside_to)
 
 
 @_jit.inline
@@ -181,9 +108,33 @@ def _tile_product(vectors, row_stride, step):
     return product
 
 
-# Rows are pixels, k runs over (kh, kw, ic): the forward pass and grad_x.
-multiply_wide = _tile_product(TILE_VECTORS, PATCH_STRIDE, 1)
-multiply_narrow = _tile_product(1, PATCH_STRIDE, 1)
-# Rows are (kh, kw, ic), k runs over pixels: grad_weight.
-accumulate_wide = _tile_product(TILE_VECTORS, 1, PATCH_STRIDE)
-accumulate_narrow = _tile_product(1, 1, PATCH_STRIDE)
+def _placed_product(vectors):
+    """A product whose left factor lies where it always did: row m starts at a place of its own, and k makes jumps."""
+
+    @_jit.splice
+    def product(tile, left, places, row, pieces, first_piece, last_piece, panel, panel_at):
+        """``tile[m, :] += sum over k of left[places[row + m] + offset of k] * panel[k, :]``.
+
+        k runs through *pieces*, pairs (offset of the first, count) of numbers that are neighbours in *left*: the
+        KW * IC of a kernel row, say.
+        """
+        width = vectors * simd.lane_count(left)
+        for piece in range(first_piece, last_piece):
+            start = pieces[2 * piece]
+            for k in range(start, start + pieces[2 * piece + 1]):
+                tile = tiles.rank1_placed(tile, left, places, row, k, panel, panel_at)
+                panel_at += width
+        return tile
+
+    return product
+
+
+multiply_wide = _placed_product(TILE_VECTORS)
+multiply_narrow = _placed_product(1)
+
+
+def depth_of_block(total: int) -> int:
+    """Depths are cut into equal blocks of at most DEPTH, whole cache lines each, so that no block is a small rest."""
+    blocks = max(-(-total // DEPTH), 1)
+    depth = -(-total // blocks)
+    return max(-(-depth // LINE) * LINE, LINE)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import config, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastconv.cpu import codegen
@@ -170,6 +171,129 @@ add = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
 multiply = _lane_by_lane(lambda builder, a, b: builder.fmul(a, b))
 divide = _lane_by_lane(lambda builder, a, b: builder.fdiv(a, b))
 larger = _lane_by_lane(_larger)
+
+
+# ---- rows at places that a table tells ------------------------------------------------------------------------------
+
+
+def _placed_rows(
+    context: Any, builder: Any, kinds: tuple[Any, Any], span: Any, places: Any, first: Any, offset: Any, tile: Tile,
+    columns: int,
+) -> Any:  # fmt: skip
+    """Pairs (row, pointer to ``span[places[first + row] + offset]``) for *columns* elements each."""
+    span_type, places_type = kinds
+    table = codegen.address(context, builder, places_type, places, first, codegen.constant(tile.rows))
+    for row in range(tile.rows):
+        place = builder.load(builder.gep(table, [codegen.constant(row)]))
+        if config.BOUNDSCHECK:
+            codegen.address(context, builder, span_type, span, builder.add(place, offset), codegen.constant(columns))
+        # the place first: a loop over the offset then has one address per row, and adds the offset to all of them
+        data = cgutils.create_struct_proxy(span_type)(context, builder, value=span).data
+        yield row, builder.gep(builder.gep(data, [place]), [offset])
+
+
+@intrinsic
+def rank1_placed(typingctx: Any, tile: Any, a: Any, places: Any, first: Any, k: Any, b: Any, b_offset: Any) -> Any:
+    """`rank1` with row m of a at ``places[first + m]``: ``tile[m] += a[places[first + m] + k] * b[b_offset :]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, a, places, first, k, b, b_offset = arguments
+        vector = tile.vector
+        b_pointer = codegen.address(
+            context, builder, signature.args[5], b, b_offset, codegen.constant(tile.vectors * vector.lanes)
+        )
+        row_of_b = [
+            codegen.load_vector(builder, builder.gep(b_pointer, [codegen.constant(column * vector.lanes)]), vector)
+            for column in range(tile.vectors)
+        ]
+        kinds = (signature.args[1], signature.args[2])
+        for row, pointer in _placed_rows(context, builder, kinds, a, places, first, k, tile, 1):
+            multiplier = codegen.broadcast(builder, builder.load(pointer), vector)
+            for column in range(tile.vectors):
+                position = row * tile.vectors + column
+                accumulator = builder.extract_value(value, position)
+                accumulator = codegen.fused_multiply_add(builder, multiplier, row_of_b[column], accumulator, vector)
+                value = builder.insert_value(value, accumulator, position)
+        return value
+
+    return tile(tile, a, places, types.intp, types.intp, b, types.intp), generate
+
+
+@intrinsic
+def add_row(typingctx: Any, tile: Any, span: Any, offset: Any) -> Any:
+    """Every row of the tile plus ``span[offset:]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, span, offset = arguments
+        lanes = tile.vector.lanes
+        columns = codegen.constant(tile.vectors * lanes)
+        pointer = codegen.address(context, builder, signature.args[1], span, offset, columns)
+        for column in range(tile.vectors):
+            start = builder.gep(pointer, [codegen.constant(column * lanes)])
+            addend = codegen.load_vector(builder, start, tile.vector)
+            for position in range(column, tile.rows * tile.vectors, tile.vectors):
+                total = builder.fadd(builder.extract_value(value, position), addend)
+                value = builder.insert_value(value, total, position)
+        return value
+
+    return tile(tile, span, types.intp), generate
+
+
+@intrinsic
+def add_placed(typingctx: Any, tile: Any, span: Any, places: Any, first: Any, column: Any) -> Any:
+    """Row m of the tile plus ``span[places[first + m] + column :]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, span, places, first, offset = arguments
+        lanes = tile.vector.lanes
+        kinds = (signature.args[1], signature.args[2])
+        rows = _placed_rows(context, builder, kinds, span, places, first, offset, tile, tile.vectors * lanes)
+        for row, pointer in rows:
+            for column in range(tile.vectors):
+                position = row * tile.vectors + column
+                start = builder.gep(pointer, [codegen.constant(column * lanes)])
+                addend = codegen.load_vector(builder, start, tile.vector)
+                value = builder.insert_value(
+                    value, builder.fadd(builder.extract_value(value, position), addend), position
+                )
+        return value
+
+    return tile(tile, span, places, types.intp, types.intp), generate
+
+
+@intrinsic
+def relu(typingctx: Any, tile: Any) -> Any:
+    """``max(tile, 0)``; NaN stays NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (value,) = arguments
+        zero = ir.Constant(codegen.llvm_vector(tile.vector), None)
+        for position in range(tile.rows * tile.vectors):
+            accumulator = builder.extract_value(value, position)
+            negative = builder.fcmp_ordered("<", accumulator, zero)
+            value = builder.insert_value(value, builder.select(negative, zero, accumulator), position)
+        return value
+
+    return tile(tile), generate
+
+
+@intrinsic
+def store_placed(typingctx: Any, tile: Any, span: Any, places: Any, first: Any, column: Any) -> Any:
+    """Row m of the tile goes to ``span[places[first + m] + column :]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, span, places, first, offset = arguments
+        lanes = tile.vector.lanes
+        kinds = (signature.args[1], signature.args[2])
+        rows = _placed_rows(context, builder, kinds, span, places, first, offset, tile, tile.vectors * lanes)
+        for row, pointer in rows:
+            for column in range(tile.vectors):
+                start = builder.gep(pointer, [codegen.constant(column * lanes)])
+                accumulator = builder.extract_value(value, row * tile.vectors + column)
+                codegen.store_vector(builder, accumulator, start, tile.vector)
+        return context.get_dummy_value()
+
+    return types.void(tile, span, places, types.intp, types.intp), generate
 
 
 # ---- transposing ------------------------------------------------------------------------------------------------
