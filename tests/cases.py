@@ -64,6 +64,8 @@ CASES = (
     ConvCase("depthwise stride larger than kernel", (1, 17, 11, 9), (1, 2, 1, 9), stride=(3, 5), groups=9),
     ConvCase("depthwise over blocks of channels", (1, 3, 5, 147), (3, 3, 1, 147), padding=1, groups=147),
     ConvCase("dilated", (1, 19, 23, 9), (3, 3, 9, 13), padding=2, dilation=2),
+    # the last tile of depths, filled up, looks like one of neighbours if only its ends are compared
+    ConvCase("dilated, two runs of two", (1, 1, 3, 2), (1, 2, 2, 1), padding=(0, 1), dilation=(1, 2)),
     ConvCase("dilated strided", (2, 19, 17, 5), (3, 2, 5, 11), stride=(2, 3), padding=(3, 2), dilation=(3, 2)),
     ConvCase("dilation shares a factor with stride", (1, 23, 29, 3), (3, 3, 3, 5), stride=(4, 2), dilation=(2, 6)),
     ConvCase("asymmetric padding", (2, 7, 11, 6), (3, 4, 6, 8), padding=((0, 2), (3, 1))),

@@ -80,7 +80,9 @@ def _tile_step(vectors):
         else:
             tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
         # mostly the depths of a tile are neighbours, which takes one address for all of them
-        together = offsets[row + TILE_ROWS - 1] - offsets[row] == TILE_ROWS - 1
+        # (offsets rise; only those that fill up the last tile repeat its last one)
+        last = row + TILE_ROWS - 1
+        together = offsets[last] - offsets[row] == TILE_ROWS - 1 and offsets[last] > offsets[last - 1]
         for run in range(1, runs[0] + 1):
             place = runs[2 * run]
             if together:
