@@ -52,6 +52,7 @@ CASES = (
     ConvCase("10 outputs", (3, 7, 5, 48), (1, 1, 48, 10)),
     ConvCase("1x1", (2, 17, 13, 64), (1, 1, 64, 48)),
     ConvCase("1x1 strided", (2, 13, 17, 23), (1, 1, 23, 29), stride=2),
+    ConvCase("1x1 strided over one column", (2, 11, 1, 5), (1, 1, 5, 6), stride=(1, 3)),
     ConvCase("1x1 padded", (1, 5, 7, 8), (1, 1, 8, 9), padding=(1, 2)),
     ConvCase("grouped", (2, 9, 11, 24), (3, 3, 8, 36), padding=1, groups=3),
     ConvCase("grouped, strided tail", (1, 13, 11, 35), (3, 3, 5, 21), stride=2, padding=(1, 0), groups=7),

@@ -55,7 +55,8 @@ def as_product(shape: ConvShape) -> ConvShape:
     if (s.KH, s.KW, s.stride_h, s.stride_w, s.pad_top, s.pad_left) != (1, 1, 1, 1, 0, 0) or not one_to_one:
         return shape
     pixels = s.N * s.OH * s.OW
-    return s._replace(N=1, IH=1, IW=pixels, OH=1, OW=pixels, OUT_H=1, OUT_W=pixels)
+    # a phase may have steps, which a row or column of one pixel never takes
+    return s._replace(N=1, IH=1, IW=pixels, OH=1, OW=pixels, OUT_H=1, OUT_W=pixels, step_h=1, step_w=1)
 
 
 @lru_cache(maxsize=1024)
