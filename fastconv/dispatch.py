@@ -39,15 +39,15 @@ class Implementation:
     idea: str
     #: Why it cannot compute this problem, or None.
     refuses: Callable[[Conv2dGeometry], str | None]
-    #: Why it should not, given the bytes of a number and how many images to count on, or None.
-    declines: Callable[[Conv2dGeometry, int, int], str | None]
+    #: Why it should not compute one of `OPERATIONS`, given the bytes of a number and the images to count on, or None.
+    declines: Callable[[str, Conv2dGeometry, int, int], str | None]
     conv2d_forward: Callable[..., None]
     conv2d_grad_x: Callable[..., None]
     conv2d_grad_weight: Callable[..., None]
     workspace: Callable[[Conv2dGeometry, int], int]
 
 
-def _never(geometry: Conv2dGeometry, itemsize: int = 0, images: int = 0) -> None:
+def _never(*problem: object) -> None:
     return None
 
 
@@ -67,31 +67,35 @@ def _winograd_refuses(geometry: Conv2dGeometry) -> str | None:
     )
 
 
-def _tiles(geometry: Conv2dGeometry) -> int:
-    return -(-geometry.OH // OUTPUTS) * -(-geometry.OW // OUTPUTS)
+def _results(operation: str, geometry: Conv2dGeometry) -> tuple[int, int]:
+    """Rows and columns of what an operation cuts into tiles: the images that it writes, or grad_out."""
+    g = geometry
+    return (g.IH, g.IW) if operation == "conv2d_grad_x" else (g.OH, g.OW)
 
 
-def winograd_fill(geometry: Conv2dGeometry) -> float:
-    """Share of the tiles over an image that its outputs fill."""
-    return geometry.OH * geometry.OW / (_tiles(geometry) * OUTPUTS * OUTPUTS)
+def winograd_tiles(rows: int, columns: int) -> int:
+    """4x4 tiles over an image."""
+    return -(-rows // OUTPUTS) * -(-columns // OUTPUTS)
 
 
-def winograd_work(geometry: Conv2dGeometry) -> int:
-    """Tiles of an image times channels."""
-    return _tiles(geometry) * min(geometry.IC, geometry.OC)
+def winograd_fill(rows: int, columns: int) -> float:
+    """Share of the tiles over an image that it fills."""
+    return rows * columns / (winograd_tiles(rows, columns) * OUTPUTS * OUTPUTS)
 
 
-def _winograd_declines(geometry: Conv2dGeometry, itemsize: int, images: int) -> str | None:
-    g, pays = geometry, current_profile()
-    channels, fill = min(g.IC, g.OC), winograd_fill(geometry)
+def _winograd_declines(operation: str, geometry: Conv2dGeometry, itemsize: int, images: int) -> str | None:
+    pays = current_profile()
+    channels = min(geometry.IC, geometry.OC)
+    rows, columns = _results(operation, geometry)
+    tiles, fill = winograd_tiles(rows, columns), winograd_fill(rows, columns)
     if itemsize > np.dtype(np.float32).itemsize:
         return "float64 is asked for accuracy, which the transforms lose"
     if channels < pays.channels:
         return f"pays from {pays.channels} channels on, here {channels}"
     if fill < pays.fill:
-        return f"pays where outputs fill {pays.fill:.0%} of 4x4 tiles, here {g.OH}x{g.OW} fill {fill:.0%}"
-    if images * winograd_work(g) < pays.work:
-        return f"{_tiles(g)} tiles of {channels} channels do not pay for transforming the weight"
+        return f"pays where pixels fill {pays.fill:.0%} of 4x4 tiles, here {rows}x{columns} fill {fill:.0%}"
+    if images * tiles * channels < pays.work:
+        return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"
     return None
 
 
@@ -180,7 +184,9 @@ def choose(operation: str, geometry: Conv2dGeometry, itemsize: int, algorithm: s
     """The function that computes *operation* on this geometry with *algorithm* (a name, "auto" or "fastest")."""
     if algorithm in ("auto", "fastest"):
         images = geometry.N if algorithm == "fastest" else 1
-        chosen = next(one for one in CONV2D if not (one.refuses(geometry) or one.declines(geometry, itemsize, images)))
+        chosen = next(
+            one for one in CONV2D if not (one.refuses(geometry) or one.declines(operation, geometry, itemsize, images))
+        )
     else:
         by_name = {candidate.name: candidate for candidate in CONV2D}
         if algorithm not in by_name:
@@ -247,7 +253,7 @@ def explain(
     for candidate in CONV2D:
         if reason := candidate.refuses(g):
             lines.append(f"  {candidate.name:10} refuses: {reason}")
-        elif chosen is None and (reason := candidate.declines(g, itemsize, 1)):
+        elif chosen is None and (reason := candidate.declines(OPERATIONS[0], g, itemsize, 1)):
             lines.append(f"  {candidate.name:10} declines: {reason}")
         elif chosen is None:
             chosen = candidate

@@ -19,7 +19,7 @@ class Profile(NamedTuple):
     #: The smaller of input and output channels: the transforms need many to share them.
     channels: int = 16
     #: Share of the 4x4 tiles over an image that its outputs fill.
-    fill: float = 0.7
+    fill: float = 0.6
     #: Tiles of an image times channels: what uses a transformed weight.
     work: int = 256
 

@@ -19,7 +19,7 @@ def fresh_choices():
     dispatch.choose.cache_clear()
 
 
-WINOGRAD = ("plain", "winograd, many tiles", "winograd, many channels")
+WINOGRAD = ("plain", "patches too large for a strip", "winograd, many tiles", "winograd, many channels")
 
 
 def test_auto_is_depthwise_for_groups_of_one_winograd_where_it_pays_and_direct_elsewhere():

@@ -54,7 +54,9 @@ def test_tuning_writes_what_was_measured(path, monkeypatch, capsys):
     from fastconv.bench import tune
 
     # Winograd wins with more than 12 channels and more than half of the tiles full
-    monkeypatch.setattr(tune, "speed_up", lambda g: 2.0 if g.IC > 12 and dispatch.winograd_fill(g) > 0.5 else 0.5)
+    monkeypatch.setattr(
+        tune, "speed_up", lambda g: 2.0 if g.IC > 12 and dispatch.winograd_fill(g.OH, g.OW) > 0.5 else 0.5
+    )
     found = tune.tune(Console())
     assert found == profile.current() == profile.Profile(16, 36 / 64, 64)
     assert "pays from 16 channels" in capsys.readouterr().out

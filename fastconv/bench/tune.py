@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fastconv.bench import machine
 from fastconv.bench.timing import calls_in_sample, paired, sampler, timed
-from fastconv.dispatch import winograd_fill, winograd_work
+from fastconv.dispatch import winograd_fill, winograd_tiles
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 from fastconv.profile import Profile, write
@@ -31,8 +31,8 @@ def _layer(batch: int, side: int, channels: int) -> Conv2dGeometry:
 #: What is asked -> pairs of the number that it is about and a layer, in rising order of the number.
 QUESTIONS: dict[str, list[tuple[float, Conv2dGeometry]]] = {
     "channels": [(channels, _layer(8, 28, channels)) for channels in CHANNELS],
-    "fill": sorted(((winograd_fill(_layer(8, side, 64)), _layer(8, side, 64)) for side in SIDES), key=lambda p: p[0]),
-    "work": [(winograd_work(_layer(1, 8, channels)), _layer(1, 8, channels)) for channels in WORK_CHANNELS],
+    "fill": sorted(((winograd_fill(side, side), _layer(8, side, 64)) for side in SIDES), key=lambda pair: pair[0]),
+    "work": [(winograd_tiles(8, 8) * channels, _layer(1, 8, channels)) for channels in WORK_CHANNELS],
 }
 
 

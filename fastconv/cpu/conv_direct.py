@@ -18,7 +18,7 @@ and on one AVX2 core (Zen 3):
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch1 --pass forward --threads 1 --against torch
 
 Every output element is one chain of fused multiply-adds over (kh, kw, ic), or over pixels (n, oh, ow) for grad_weight,
-starting from zero (`conv_scatter` tells the order for grad_x of first layers).  Blocks and tiles only cut the chain
+starting from zero (`conv_scatter` tells its own order for grad_x).  Blocks and tiles only cut the chain
 into pieces that are stored and taken up again, so neither they, nor the vector width, the batch or the number of
 threads change a bit of the result.
 
@@ -348,7 +348,8 @@ def forward(
 def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
     """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride.
 
-    Few input channels would leave most lanes of its vectors idle; see `conv_scatter`.
+    Few input channels would leave most lanes of its vectors idle, and small images without padding would multiply with
+    zeros; see `conv_scatter`.
     """
     if conv_scatter.suits(geometry):
         conv_scatter.grad_x(geometry, grad_out, weight, out)
@@ -368,7 +369,8 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     lanes = codegen.VECTOR_BYTES // itemsize
     s = as_product(forward_shape(geometry))
     plan, _ = _plan(s, lanes, itemsize, 1)
-    left = max(patches.strip_size(s, plan.rows), TILE_ROWS * PATCH_STRIDE)
+    strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
+    left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
     of_forward = itemsize * (left + (plan.pixels + TILE_ROWS) * plan.columns) + 8 * places
     of_grad_x = conv_scatter.workspace(geometry, itemsize) if conv_scatter.suits(geometry) else 0
