@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd, conv_winograd_grad_weight
+from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd
 from fastconv.cpu.activation import activation_forward
 from fastconv.cpu.winograd import OUTPUTS, TAPS
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
@@ -151,10 +151,8 @@ CONV2D = (
         _winograd_declines,
         conv_winograd.forward,
         conv_winograd.grad_x,
-        conv_winograd_grad_weight.grad_weight,
-        lambda geometry, itemsize: max(
-            conv_winograd.workspace(geometry, itemsize), conv_winograd_grad_weight.workspace(geometry, itemsize)
-        ),
+        conv_winograd.grad_weight,
+        conv_winograd.workspace,
     ),
     Implementation(
         "direct",

@@ -122,7 +122,7 @@ class Conv2dGeometry:
         """Computed once: every call looks things up by its geometry."""
         return hash((self.x_shape, self.weight_shape, self.stride, self.dilation, self.padding))
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Multiplications and additions of the plain sum, the products with padding included."""
         return 2 * self.N * self.OH * self.OW * self.OC * self.KH * self.KW * (self.IC // self.G)

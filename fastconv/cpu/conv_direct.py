@@ -50,6 +50,8 @@ from fastconv.geometry import Conv2dGeometry
 _PIXELS_OF_BLOCK = 16 * TILE_ROWS
 # Output channels of a block: DEPTH x 256 float32 are 192 KB of panels, to stay in the L2 cache beside the sums.
 _COLUMNS_OF_BLOCK = 256
+# Share of its register tiles that the pixels of a strip must fill; else patches of pixels of several rows are gathered.
+_LEAST_FILL = 0.85
 # Blocks per thread below which blocks are made smaller, so that all threads have work until the end.
 _BLOCKS_PER_WORKER = 3
 # Rows of the weight that are packed at a time: few enough that their pages are all in the TLB.
@@ -342,7 +344,8 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)``."""
-    _run_forward(forward_shape(geometry), x, weight, bias, residual, out, activation)
+    workers = threads.worker_count(geometry.flops)
+    _run(_forward_job(geometry, out.itemsize, workers), x, weight, bias, residual, out, activation)
 
 
 def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
@@ -361,14 +364,13 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
     for phase in parts:
         if phase.rows.size and phase.columns.size:
             taps = swap_channels(weight, phase.rows, phase.columns, geometry.G)
-            _run_forward(phase.shape, grad_out, taps, None, None, out, 0)
+            workers = threads.worker_count(phase.shape.flops)
+            _run(_job(phase.shape, out.itemsize, workers), grad_out, taps, None, None, out, 0)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    lanes = codegen.VECTOR_BYTES // itemsize
-    s = as_product(forward_shape(geometry))
-    plan, _ = _plan(s, lanes, itemsize, 1)
+    s, plan, *_ = _forward_job(geometry, itemsize, 1)
     strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
     left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
@@ -381,8 +383,33 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _run_forward(
-    shape: ConvShape,
+class Job(NamedTuple):
+    """A problem ready to run: what does not depend on the numbers, so that a small call need not work it out again."""
+
+    shape: ConvShape
+    plan: Plan
+    pieces: NDArray[np.int64]
+    #: Numbers of the packed weight.
+    packed: int
+    workers: int
+
+
+@lru_cache(maxsize=1024)
+def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int) -> Job:
+    return _job(forward_shape(geometry), itemsize, workers)
+
+
+@lru_cache(maxsize=1024)
+def _job(shape: ConvShape, itemsize: int, workers: int) -> Job:
+    s = as_product(shape)
+    lanes = codegen.VECTOR_BYTES // itemsize
+    plan, pieces = _plan(s, lanes, itemsize, workers)
+    packed = s.G * _round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
+    return Job(s, plan, pieces, packed, min(workers, plan.tasks))
+
+
+def _run(
+    job: Job,
     x: NDArray[Any],
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
@@ -390,30 +417,24 @@ def _run_forward(
     out: NDArray[Any],
     activation: int,
 ) -> None:
-    s = as_product(shape)
-    lanes = codegen.VECTOR_BYTES // out.itemsize
-    workers = threads.worker_count(2 * s.N * s.OH * s.OW * s.OC * s.KH * s.KW * (s.IC // s.G))
-    plan, pieces = _plan(s, lanes, out.itemsize, workers)
-    packed = np.empty(s.G * _round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G), out.dtype)
     absent = np.empty(0, out.dtype)
     threads.run(
         conv2d_forward_direct_serial,
         conv2d_forward_direct_parallel,
-        min(workers, plan.tasks),
+        job.workers,
         x.reshape(-1),
         weight.reshape(-1),
-        packed,
+        np.empty(job.packed, out.dtype),
         absent if bias is None else bias,
         absent if residual is None else residual.reshape(-1),
         out.reshape(-1),
-        pieces,
-        s,
-        plan,
+        job.pieces,
+        job.shape,
+        job.plan,
         activation,
     )
 
 
-@lru_cache(maxsize=1024)
 def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int) -> tuple[Plan, NDArray[np.int64]]:
     """Large blocks where there is enough work for all threads, smaller ones where there is not; and the pieces."""
     s = shape
@@ -426,6 +447,8 @@ def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int) -> tuple[Pl
     rows = min(s.OH, max(1, _PIXELS_OF_BLOCK // s.OW))
     while source == STRIP and rows > 1 and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
         rows -= 1
+    if source == STRIP and rows * s.OW < _LEAST_FILL * _round_up(rows * s.OW, TILE_ROWS):
+        source = PATCHES
     columns = min(_COLUMNS_OF_BLOCK, _round_up(oc_of_group, lanes))
     width = TILE_VECTORS * lanes
     smallest_pixels, smallest_columns = 2 * TILE_ROWS, 2 * width

@@ -31,8 +31,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, product, simd
+from fastconv.cpu import codegen, conv_winograd_weight, product, simd
 from fastconv.cpu.activation import activate
+from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
@@ -58,7 +59,7 @@ _TAPS_AHEAD = 1 << 20
 # Input channels between the weights that are transformed and those that are asked for.
 _AHEAD = 2
 
-_multiply = product._tile_product(TILE_VECTORS, _ROW, 1)
+_multiply = product.tile_product(TILE_VECTORS, _ROW, 1)
 
 
 class Blocks(NamedTuple):
@@ -287,8 +288,9 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread in the forward pass."""
-    return itemsize * sum(_plan(forward_shape(geometry), codegen.VECTOR_BYTES // itemsize, 1)[3])
+    """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
+    of_forward = itemsize * sum(_plan(forward_shape(geometry), codegen.VECTOR_BYTES // itemsize, 1)[3])
+    return max(of_forward, conv_winograd_weight.workspace(geometry, itemsize))
 
 
 @lru_cache(maxsize=1024)

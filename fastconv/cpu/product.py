@@ -86,7 +86,7 @@ def pack_columns(matrix, offset, stride, rows, columns, panel, panel_at, width):
                 simd.store(panel, panel_at + row * width + column, value)
 
 
-def _tile_product(vectors, row_stride, step):
+def tile_product(vectors, row_stride, step):
     """A product with a panel *vectors* wide; element (m, k) of the left factor lies at m * row_stride + k * step."""
 
     @_jit.inline

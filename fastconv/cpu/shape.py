@@ -43,6 +43,11 @@ class ConvShape(NamedTuple):
     step_h: int
     step_w: int
 
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the plain sum."""
+        return 2 * self.N * self.OH * self.OW * self.OC * self.KH * self.KW * (self.IC // self.G)
+
 
 @lru_cache(maxsize=1024)
 def as_product(shape: ConvShape) -> ConvShape:

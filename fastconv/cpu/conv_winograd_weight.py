@@ -48,7 +48,7 @@ _TILES_OF_STRIP = 48
 _TASKS = 8
 _TILES_OF_SPLIT = 96
 
-_accumulate = product._tile_product(TILE_VECTORS, 1, _ROW)
+_accumulate = product.tile_product(TILE_VECTORS, 1, _ROW)
 
 
 class Blocks(NamedTuple):

@@ -1,0 +1,195 @@
+"""Depthwise convolution: the gradient with respect to the weight.
+
+Every element is one chain of fused multiply-adds over the pixels (n, oh, ow) of a split that see its tap; the ladder is
+in `conv_depthwise`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from fastconv import _jit, threads
+from fastconv.cpu import simd, tiles
+from fastconv.cpu.depthwise_plan import forward_plan, repeated
+from fastconv.cpu.product import LINE
+from fastconv.geometry import Conv2dGeometry
+
+# Taps of a kernel row, and vectors of channels, whose sums are in registers together.
+_TAPS = 3
+_VECTORS = 2
+# Channels of a task, and the least number of tasks into which the rows of all images are split; at most _SPLITS parts,
+# whatever the number of threads.
+_CHANNELS_OF_SUMS = 128
+_TASKS = 32
+_SPLITS = 16
+
+
+def _tap_sums(taps):
+    """Sums over a run of pixels for *taps* neighbouring taps of a kernel row and _VECTORS vectors of channels."""
+
+    @_jit.inline
+    def add_pixels(x, grad_out, sums, x_at, grad_at, sums_at, x_step, grad_step, dilation, pixels):
+        tile = tiles.load(sums, sums_at, _CHANNELS_OF_SUMS, taps, _VECTORS)
+        for _ in range(pixels):
+            tile = tiles.multiply_add(tile, x, x_at, dilation, grad_out, grad_at)
+            x_at += x_step
+            grad_at += grad_step
+        tiles.store(tile, sums, sums_at, _CHANNELS_OF_SUMS)
+
+    return add_pixels
+
+
+_many_taps = _tap_sums(_TAPS)
+_one_tap = _tap_sums(1)
+
+
+@_jit.inline
+def _few_channels_of_tap(x, grad_out, sums, x_at, grad_at, sums_at, x_step, grad_step, pixels, count):
+    """The same for one tap and *count* channels, at most one vector of them."""
+    total = simd.load(sums, sums_at)
+    for _ in range(pixels):
+        a = simd.load_first(x, x_at, count)
+        total = simd.fma(a, simd.load_first(grad_out, grad_at, count), total)
+        x_at += x_step
+        grad_at += grad_step
+    simd.store(sums, sums_at, total)
+
+
+@_jit.inline
+def _add_row(x, grad_out, sums, plan, x_row, grad_row, kh, first, last):
+    """Add what one row of grad_out and one row of x give to the sums of row *kh* of the kernel.
+
+    Channels innermost: neighbouring tiles have nothing to do with each other, so the CPU works on several at once.
+    """
+    p = plan
+    lanes = simd.lane_count(sums)
+    width = _VECTORS * lanes
+    x_step, dilation = p.source_step * p.C, p.dilation_w * p.C
+    for number in range(p.runs.shape[0]):
+        target, pixels = p.runs[number, 0], p.runs[number, 1]
+        source, tap, taps = p.runs[number, 2], p.runs[number, 3], p.runs[number, 4]
+        x_at, grad_at = (x_row + source) * p.C, (grad_row + target) * p.C
+        sums_at = (kh * p.KW + tap) * _CHANNELS_OF_SUMS - first
+        while taps > 0:
+            together = _TAPS if taps >= _TAPS and p.C >= width else 1
+            if together == _TAPS:
+                for channel in range(first, last, width):
+                    # the last tile of channels is moved back to end with the last channel; its sums are its own
+                    c = min(channel, p.C - width)
+                    _many_taps(
+                        x, grad_out, sums, x_at + c, grad_at + c, sums_at + channel, x_step, p.C, dilation, pixels
+                    )
+            elif p.C >= width:
+                for channel in range(first, last, width):
+                    c = min(channel, p.C - width)
+                    _one_tap(x, grad_out, sums, x_at + c, grad_at + c, sums_at + channel, x_step, p.C, dilation, pixels)
+            else:
+                for c in range(0, p.C, lanes):
+                    count = min(lanes, p.C - c)
+                    _few_channels_of_tap(
+                        x, grad_out, sums, x_at + c, grad_at + c, sums_at + c, x_step, p.C, pixels, count
+                    )
+            x_at += together * dilation
+            sums_at += together * _CHANNELS_OF_SUMS
+            taps -= together
+
+
+@_jit.inline
+def _prefetch_pixels(array, at, pixels, step, channels):
+    """Ask for *channels* of a row of pixels."""
+    for pixel in range(pixels):
+        for channel in range(0, channels, LINE):
+            simd.prefetch_for_read(array, at + pixel * step + channel)
+
+
+@_jit.flushing_tasks
+def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_task, last_task):
+    """Tasks of grad_weight; a task is a split of the rows (n, oh) times a block of channels.
+
+    Row by row, so that a row of grad_out serves all taps from the cache; the sums of a block wait in ``sums`` between
+    rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
+    """
+    p = plan
+    x, grad_out, partial, sums = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(sums)
+    lanes = simd.lane_count(sums)
+    width = _VECTORS * lanes
+    for task in range(first_task, last_task):
+        split = task // blocks
+        first = task % blocks * _CHANNELS_OF_SUMS
+        last = min(first + _CHANNELS_OF_SUMS, p.C)
+        for at in range(0, p.KH * p.KW * _CHANNELS_OF_SUMS, lanes):
+            simd.store(sums, at, simd.zeros(sums))
+        for row in range(p.N * p.TARGET_H * split // splits, p.N * p.TARGET_H * (split + 1) // splits):
+            n = row // p.TARGET_H
+            line = row % p.TARGET_H
+            _prefetch_pixels(grad_out, (row + 1) * p.TARGET_W * p.C + first, p.TARGET_W, p.C, last - first)
+            x_row = (n * p.SOURCE_H + p.lines[line, 0]) * p.SOURCE_W
+            for k in range(p.lines[line, 2]):
+                x_line = x_row + k * p.dilation_h * p.SOURCE_W
+                if k + 1 == p.lines[line, 2]:
+                    _prefetch_pixels(x, (x_line + p.SOURCE_W) * p.C + first, p.SOURCE_W, p.C, last - first)
+                _add_row(x, grad_out, sums, p, x_line, row * p.TARGET_W, p.lines[line, 1] + k, first, last)
+        for tap in range(p.KH * p.KW):
+            source, target = tap * _CHANNELS_OF_SUMS - first, (split * p.KH * p.KW + tap) * p.C
+            whole = last - (last - first) % width
+            for channel in range(first, whole, lanes):
+                simd.store(partial, target + channel, simd.load(sums, source + channel))
+            moved = whole - max(p.C - width, 0) if whole < last else 0
+            for channel in range(whole, last):
+                partial[target + channel] = sums[source + channel + moved]
+
+
+@_jit.inline
+def _grad_weight_workspace(out, plan):
+    """Memory of one thread: the sums of a block of channels, for all taps."""
+    return np.empty(plan.KH * plan.KW * _CHANNELS_OF_SUMS, out.dtype)
+
+
+@_jit.kernel
+def conv2d_grad_weight_depthwise_serial(x, grad_out, partial, plan, splits, blocks):
+    """All tasks of grad_weight; arrays are flat."""
+    sums = _grad_weight_workspace(partial, plan)
+    _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, 0, splits * blocks)
+
+
+@_jit.parallel_kernel
+def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, splits, blocks):
+    """The same tasks, an equal share for each worker."""
+    for worker in prange(workers):
+        first_task = splits * blocks * worker // workers
+        last_task = splits * blocks * (worker + 1) // workers
+        sums = _grad_weight_workspace(partial, plan)
+        _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_task, last_task)
+
+
+# ---- from a geometry to the kernels ---------------------------------------------------------------------------------
+
+
+def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
+    """``out = the gradient with respect to weight``: partial sums over a fixed split of the rows, added in order."""
+    g = geometry
+    blocks = -(-g.OC // _CHANNELS_OF_SUMS)
+    splits = min(_SPLITS, -(-_TASKS // blocks), g.N * g.OH)
+    partial = np.empty((splits, out.size), out.dtype) if splits > 1 else out
+    threads.run(
+        conv2d_grad_weight_depthwise_serial,
+        conv2d_grad_weight_depthwise_parallel,
+        min(threads.worker_count(g.flops), splits * blocks),
+        repeated(g, x).reshape(-1),
+        grad_out.reshape(-1),
+        partial.reshape(-1),
+        forward_plan(g),
+        splits,
+        blocks,
+    )
+    if splits > 1:
+        np.add.reduce(partial, axis=0, out=out.reshape(-1))
+
+
+def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
+    """Bytes of memory of one thread: the sums of a block of channels, for all taps."""
+    return geometry.KH * geometry.KW * _CHANNELS_OF_SUMS * itemsize
