@@ -25,7 +25,7 @@ from numba import config, njit, types
 from numba.core import caching, cgutils
 from numba.extending import intrinsic, register_jitable
 
-from fastconv.cpu import denormals
+from fastconv import denormals
 
 _PACKAGE = Path(__file__).parent
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
@@ -35,7 +35,7 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 def _source_fingerprint() -> str:
     """Hash of every file that can end up inside a compiled kernel."""
     digest = hashlib.sha256()
-    for path in [Path(__file__), *sorted((_PACKAGE / "cpu").glob("*.py"))]:
+    for path in [Path(__file__), Path(denormals.__file__), *sorted((_PACKAGE / "cpu").glob("*.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -143,7 +143,7 @@ def tasks(function: Callable[..., None]) -> Any:
 
 
 def flushing_tasks(function: Callable[..., None]) -> Any:
-    """The same for a *function* that takes denormal numbers as zero: see `cpu.denormals`."""
+    """The same for a *function* that takes denormal numbers as zero: see `denormals`."""
     return _called_by_symbol(function, flush=True)
 
 

@@ -6,8 +6,8 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
-from fastconv import _jit, threads
-from fastconv.cpu import denormals, simd
+from fastconv import _jit, denormals, threads
+from fastconv.cpu import simd
 from fastconv.cpu.update import adam_update, sgd_update
 from fastconv.functional import conv2d, conv2d_backward, max_pool2d, tanh
 
