@@ -42,7 +42,7 @@ from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 
@@ -379,10 +379,6 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     return max(of_forward, of_grad_x, conv_direct_weight.workspace(geometry, itemsize))
 
 
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
 class Job(NamedTuple):
     """A problem ready to run: what does not depend on the numbers, so that a small call need not work it out again."""
 
@@ -404,7 +400,7 @@ def _job(shape: ConvShape, itemsize: int, workers: int) -> Job:
     s = as_product(shape)
     lanes = codegen.VECTOR_BYTES // itemsize
     plan, pieces = _plan(s, lanes, itemsize, workers)
-    packed = s.G * _round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
+    packed = s.G * round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
     return Job(s, plan, pieces, packed, min(workers, plan.tasks))
 
 
@@ -443,13 +439,13 @@ def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int) -> tuple[Pl
     source = patches.source_of(s, itemsize)
     oc_of_group = s.OC // s.G
     pixels = s.N * s.OH * s.OW
-    block_pixels = min(_PIXELS_OF_BLOCK, _round_up(pixels, TILE_ROWS))
+    block_pixels = min(_PIXELS_OF_BLOCK, round_up(pixels, TILE_ROWS))
     rows = min(s.OH, max(1, _PIXELS_OF_BLOCK // s.OW))
     while source == STRIP and rows > 1 and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
         rows -= 1
-    if source == STRIP and rows * s.OW < _LEAST_FILL * _round_up(rows * s.OW, TILE_ROWS):
+    if source == STRIP and rows * s.OW < _LEAST_FILL * round_up(rows * s.OW, TILE_ROWS):
         source = PATCHES
-    columns = min(_COLUMNS_OF_BLOCK, _round_up(oc_of_group, lanes))
+    columns = min(_COLUMNS_OF_BLOCK, round_up(oc_of_group, lanes))
     width = TILE_VECTORS * lanes
     smallest_pixels, smallest_columns = 2 * TILE_ROWS, 2 * width
 
@@ -461,9 +457,9 @@ def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int) -> tuple[Pl
         if source == STRIP and rows > 1 and (rows // 2) * s.OW >= smallest_pixels:
             rows //= 2
         elif source != STRIP and block_pixels >= 2 * smallest_pixels:
-            block_pixels = _round_up(block_pixels // 2, TILE_ROWS)
+            block_pixels = round_up(block_pixels // 2, TILE_ROWS)
         elif columns >= 2 * smallest_columns:
-            columns = _round_up(columns // 2, width)  # whole panels
+            columns = round_up(columns // 2, width)  # whole panels
         else:
             break
     if source == STRIP:

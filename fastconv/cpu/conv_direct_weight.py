@@ -26,7 +26,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
 from fastconv.cpu.product import DEPTH, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.geometry import Conv2dGeometry
 
 # A strip of pixels: its patches and gradients are read by every register tile of a block.
@@ -249,7 +249,7 @@ def _plan(shape: ConvShape, itemsize: int) -> tuple[Plan, int]:
     lanes = codegen.VECTOR_BYTES // itemsize
     total_depth = s.KH * s.KW * (s.IC // s.G)
     depth = product.depth_of_block(total_depth)
-    columns = min(_COLUMNS_OF_BLOCK, _round_up(s.OC // s.G, lanes))
+    columns = min(_COLUMNS_OF_BLOCK, round_up(s.OC // s.G, lanes))
     source = patches.source_of(s, itemsize)
     if source == IN_PLACE and s.stride_w * s.IC > _FAR:
         source = PATCHES
@@ -272,7 +272,3 @@ _PIXELS_OF_SPLIT = 448
 
 def _splits(pixels: int, tasks_of_split: int) -> int:
     return max(1, min(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), pixels // _PIXELS_OF_SPLIT))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

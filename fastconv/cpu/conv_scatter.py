@@ -201,7 +201,9 @@ def suits(geometry: Conv2dGeometry) -> bool:
     taps = g.KH * g.KW * g.IC
     wasteful = g.IH * g.IW > _WASTE * g.OH * g.stride[0] * g.OW * g.stride[1]
     possible = g.G == 1 and g.dilation == (1, 1) and g.IC < taps <= _MOST_TAPS
-    return possible and (g.IC <= _MOST_CHANNELS or wasteful) and _pitch(forward_shape(g)) <= _NUMBERS_OF_BAND
+    return (
+        possible and (g.IC <= _MOST_CHANNELS or wasteful) and patches.strip_pitch(forward_shape(g)) <= _NUMBERS_OF_BAND
+    )
 
 
 def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
@@ -227,18 +229,14 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread."""
     s = forward_shape(geometry)
     parts = TILE_ROWS * (s.KH * s.KW * s.IC + codegen.VECTOR_BYTES // itemsize)
-    return itemsize * (parts + _bands(s, 1).rows * _pitch(s))
-
-
-def _pitch(shape: ConvShape) -> int:
-    return ((shape.OW - 1) * shape.stride_w + shape.KW) * shape.IC
+    return itemsize * (parts + _bands(s, 1).rows * patches.strip_pitch(s))
 
 
 @lru_cache(maxsize=1024)
 def _bands(shape: ConvShape, workers: int) -> Bands:
     """Whole images where that is enough work for all threads, bands of several kernel heights where it is not."""
     s = shape
-    rows = min(s.IH, max(_NUMBERS_OF_BAND // _pitch(s), 1))
+    rows = min(s.IH, max(_NUMBERS_OF_BAND // patches.strip_pitch(s), 1))
     while workers > 1 and s.N * -(-s.IH // rows) < _TASKS_PER_WORKER * workers and rows >= 8 * s.KH:
         rows = -(-rows // 2)
     return Bands(rows, s.N * -(-s.IH // rows))

@@ -36,7 +36,7 @@ from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, forward_shape, phases
+from fastconv.cpu.shape import ConvShape, forward_shape, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
 from fastconv.cpu.winograd_tiles import Images, Points, ceil_div, outputs_of, plane_size, transform_input_tiles
@@ -308,25 +308,21 @@ def _plan(s: ConvShape, lanes: int, workers: int) -> tuple[Images, Points, Block
         blocks_of_tiles = -(-blocks_of_tiles // workers) * workers
     else:
         shares = -(-workers // blocks_of_tiles)
-    tiles = _round_up(-(-total // blocks_of_tiles), TILE_ROWS)
-    share = _round_up(-(-s.OC // shares), width)
+    tiles = round_up(-(-total // blocks_of_tiles), TILE_ROWS)
+    share = round_up(-(-s.OC // shares), width)
     columns = min(_COLUMNS_OF_BLOCK, share)
     points = Points(DEPTH, PLANES * plane_size(tiles * _ROW), _ROW, plane_size(tiles * _ROW))
     tasks = -(-total // tiles) * -(-s.OC // share)
     sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
     own_taps = 0 if _transformed_ahead(s) else columns // width * PLANES * taps_plane
     workspace = Workspace(
-        ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * _round_up(s.IC, lanes), PLANES * lanes
+        ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * round_up(s.IC, lanes), PLANES * lanes
     )
     return images, points, Blocks(tiles, columns, share, tasks, sums_plane, taps_plane), workspace
 
 
 def _transformed_ahead(s: ConvShape) -> bool:
     return PLANES * s.IC * s.OC <= _TAPS_AHEAD
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 def _run_forward(

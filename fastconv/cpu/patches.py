@@ -190,8 +190,7 @@ def source_of(shape: ConvShape, itemsize: int) -> int:
 def strip_size(shape: ConvShape, rows: int) -> int:
     """Numbers in a strip for *rows* rows of outputs, see `copy_strip`."""
     s = shape
-    pitch = ((s.OW - 1) * s.stride_w + (s.KW - 1) * s.dilation_w + 1) * (s.IC // s.G)
-    return ((rows - 1) * s.stride_h + (s.KH - 1) * s.dilation_h + 1) * pitch
+    return ((rows - 1) * s.stride_h + (s.KH - 1) * s.dilation_h + 1) * strip_pitch(s)
 
 
 def pieces_of(shape: ConvShape, source: int, depth: int) -> NDArray[np.int64]:

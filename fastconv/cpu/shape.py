@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from fastconv.geometry import Conv2dGeometry
 
 
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is not below *value*."""
+    return -(-value // multiple) * multiple
+
+
 class ConvShape(NamedTuple):
     """A convolution as the kernels see it: extents, strides, and where its outputs lie.
 
