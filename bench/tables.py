@@ -1,10 +1,10 @@
-"""Write the tables of the README from the results in bench/results, or check that they are up to date.
+"""Write the tables of README.md and bench/RESULTS.md from the results in bench/results, or check them.
 
     python bench/tables.py            # write
-    python bench/tables.py --check    # exit with status 1 where the README differs
+    python bench/tables.py --check    # exit with status 1 where a file is out of date
 
-``<!-- table: torch -->`` in the README begins the table of ``bench/results/torch.json``; ``<!-- end table -->`` ends
-it.
+``<!-- table: torch -->`` begins the whole table of ``bench/results/torch.json``, with every loss;
+``<!-- short: torch -->`` one with a line for each network and pass; ``<!-- end table -->`` ends both.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from fastconv.bench.record import Row
 # From here on a number needs no digits behind the point.
 WHOLE = 100
 
-README = Path(__file__).parent.parent / "README.md"
+# Passes of the short table.
+SHORT_PASSES = ("forward", "all", "train")
+
+PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).with_name("RESULTS.md"))
 RESULTS = Path(__file__).with_name("results")
-MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (?P<kind>table|short): (?P<name>[\w-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -42,22 +45,41 @@ def machine_line(description: dict[str, Any]) -> str:
     return f"{machine.line(description)}." + (f" **With {settings}.**" if settings else "") + "\n\n"
 
 
-def compare_table(rows: Sequence[Row]) -> str:
+def compare_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
     """Geometric means for each network and pass; below, every layer where fastconv loses, the worst first."""
     body = []
     for part in record.summarise(rows):
         best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
         counts = f"{part.lost} of {part.layers}" + (f", {part.wrong} with wrong values" if part.wrong else "")
-        start = [part.network, f"{part.direction} against {part.library}", str(part.batch), str(part.threads)]
-        body.append([*start, f"{part.mean:.2f}", best, worst, counts])
+        start = [part.network, f"{part.direction}{_algorithm(part)} against {part.library}"]
+        shares = [record.roofline_share(part.rows, who, ceilings) for who in ("ours", "theirs")]
+        roofline = " / ".join("" if share is None else f"{share:.0%}" for share in shares)
+        body.append([*start, str(part.batch), str(part.threads), f"{part.mean:.2f}", best, worst, counts, roofline])
     header = ["network", "pass", "batch", "threads", "mean speed-up", "best layer", "worst layer", "layers lost"]
     lost = sorted((row for row in rows if row["ours"] and record.ratio(row) < 1), key=record.ratio)
-    text = markdown(header, body)
+    text = markdown([*header, "of the roofline, ours / theirs"], body)
     if lost:
         losses = [[f"{row['network']} {row['layer']}", *_loss(row)] for row in lost]
         table = markdown(["layer", "pass", "batch", "threads", "ms", "theirs, ms", "speed-up"], losses)
         text += f"\n<details><summary>The {len(lost)} rows where fastconv is slower</summary>\n\n{table}\n</details>\n"
     return text
+
+
+def short_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
+    """A line for each network and pass: the mean, and the worst layer, with each number of threads."""
+    lines: dict[tuple[str, ...], dict[int, str]] = {}
+    for part in record.summarise(rows):
+        if part.direction in SHORT_PASSES:
+            place = (part.network, f"{part.direction}{_algorithm(part)} against {part.library}", str(part.batch))
+            text = f"{part.mean:.2f}" + (f" ({record.ratio(part.worst):.2f})" if part.layers > 1 else "")
+            lines.setdefault(place, {})[part.threads] = text
+    threads = sorted({count for line in lines.values() for count in line})
+    header = ["network", "pass", "batch", *(f"{count} thread{'s' * (count > 1)}" for count in threads)]
+    return markdown(header, [[*place, *(line.get(count, "") for count in threads)] for place, line in lines.items()])
+
+
+def _algorithm(part: record.Summary) -> str:
+    return "" if part.algorithm == "auto" else f', algorithm="{part.algorithm}",'
 
 
 def _loss(row: Row) -> list[str]:
@@ -72,7 +94,7 @@ def _milliseconds(seconds: Sequence[float]) -> str:
     return f"{milliseconds:,.0f}" if milliseconds >= WHOLE else f"{milliseconds:.3g}"
 
 
-def startup_table(rows: Sequence[Row]) -> str:
+def startup_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
     """Medians of imports, first calls and small calls."""
     body = [
         [row["name"], row["rival"], _milliseconds(row["ours"]), _milliseconds(row["theirs"]) if row["theirs"] else ""]
@@ -81,11 +103,15 @@ def startup_table(rows: Sequence[Row]) -> str:
     return markdown(["what", "against", "fastconv, ms", "theirs, ms"], body)
 
 
-TABLES: dict[str, Callable[[Sequence[Row]], str]] = {"compare": compare_table, "startup": startup_table}
+TABLES: dict[tuple[str, str], Callable[[Sequence[Row], Sequence[dict[str, Any]]], str]] = {
+    ("table", "compare"): compare_table,
+    ("short", "compare"): short_table,
+    ("table", "startup"): startup_table,
+}
 
 
 def updated(text: str, results: Path) -> str:
-    """The README's text with every marked table made anew.
+    """The text of a page with every marked table made anew.
 
     Raises
     ------
@@ -93,36 +119,38 @@ def updated(text: str, results: Path) -> str:
         If the text has no marked table, or one without a result file.
     """
     if not MARKED.search(text):
-        raise ValueError('the README must have a table between "<!-- table: NAME -->" and "<!-- end table -->"')
+        raise ValueError('a page must have a table between "<!-- table: NAME -->" and "<!-- end table -->"')
 
     def table(match: re.Match[str]) -> str:
         path = results / f"{match['name']}.json"
         if not path.exists():
-            raise ValueError(f"table: {match['name']} needs a result file {path.name} in {results.name}")
+            raise ValueError(f"{match['kind']}: {match['name']} needs a result file {path.name} in {results.name}")
         data = record.read(path)
-        return f"{match[1]}{machine_line(data['machine'])}{TABLES[data['kind']](data['rows'])}{match[3]}"
+        made = TABLES[match["kind"], data["kind"]](data["rows"], data["machine"].get("roofline", ()))
+        return f"{match[1]}{machine_line(data['machine'])}{made}{match[4]}"
 
     return MARKED.sub(table, text)
 
 
-def main(argv: Sequence[str] | None = None, readme: Path = README, results: Path = RESULTS) -> int:
+def main(argv: Sequence[str] | None = None, pages: Sequence[Path] = PAGES, results: Path = RESULTS) -> int:
     """Write or check the tables; the result is the exit status."""
-    parser = argparse.ArgumentParser(description="Write the tables of the README from bench/results.")
+    parser = argparse.ArgumentParser(description="Write the tables of README.md and bench/RESULTS.md.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
     arguments = parser.parse_args(argv)
     console = Console(stderr=True)
-    before = readme.read_text()
+    before = {page: page.read_text() for page in pages}
     try:
-        after = updated(before, results)
+        after = {page: updated(text, results) for page, text in before.items()}
     except ValueError as error:
         console.print(f"[red]{error}[/]")
         return 1
-    if arguments.check and after != before:
-        console.print(f"[red]{readme.name} is out of date: run python bench/tables.py[/]")
-        return 1
-    if not arguments.check:
-        readme.write_text(after)
-    return 0
+    old = [page for page in pages if after[page] != before[page]]
+    for page in old:
+        if arguments.check:
+            console.print(f"[red]{page.name} is out of date: run python bench/tables.py[/]")
+        else:
+            page.write_text(after[page])
+    return int(arguments.check and bool(old))
 
 
 if __name__ == "__main__":

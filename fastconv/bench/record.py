@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fastconv.bench.timing import Pairs
 
 NANOSECOND_DIGITS = 9
+GIGA = 1e9
 
 Row = dict[str, Any]
 
@@ -41,11 +43,12 @@ def ratio(row: Row) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of one network, pass, batch size, library and number of threads."""
+    """The rows of one network, pass, batch size, algorithm of ours, library and number of threads."""
 
     network: str
     direction: str
     batch: int
+    algorithm: str
     library: str
     threads: int
     #: Geometric mean of the ratios; a layer counts as often as the network has it.
@@ -56,13 +59,15 @@ class Summary:
     lost: int
     #: Layers without a ratio, because the values differed.
     wrong: int
+    #: The rows with a ratio.
+    rows: tuple[Row, ...]
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """One `Summary` for each network, pass, batch size, library and number of threads, in the order of the rows."""
+    """One `Summary` for each network, pass, batch size, algorithm, library and number of threads, as the rows come."""
     parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = (row["network"], row["pass"], row["batch"], row["library"], row["threads"])
+        key = (row["network"], row["pass"], row["batch"], row["algorithm"], row["library"], row["threads"])
         parts.setdefault(key, []).append(row)
     found = []
     for key, part in parts.items():
@@ -74,5 +79,23 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
             best, worst = max(compared, key=ratio), min(compared, key=ratio)
             lost = sum(ratio(row) < 1 for row in compared)
             wrong = len(part) - len(compared)
-            found.append(Summary(*key, mean, best, worst, len(part), lost, wrong))
+            found.append(Summary(*key, mean, best, worst, len(part), lost, wrong, tuple(compared)))
     return found
+
+
+def roofline_share(rows: Sequence[Row], who: str, ceilings: Sequence[dict[str, Any]]) -> float | None:
+    """Share of the roofline that *who* ("ours" or "theirs") reaches over all rows, or None where it was not measured.
+
+    The time that a plain sum needs at least, at the measured peak of the multiply-add units or of copying memory,
+    whichever is longer, over the time that it took.  Fewer multiplications, or data that stays in the caches, can
+    take it above 1.
+    """
+    by_threads = {ceiling["threads"]: ceiling for ceiling in ceilings}
+    least = taken = 0.0
+    for row in rows:
+        if row["threads"] not in by_threads:
+            return None
+        ceiling = by_threads[row["threads"]]
+        least += row["count"] * max(row["flops"] / ceiling["gflops"], row["bytes"] / ceiling["copy_gbs"]) / GIGA
+        taken += row["count"] * median(row[who])
+    return least / taken
