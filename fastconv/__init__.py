@@ -1,7 +1,8 @@
 """Fast convolutions in readable Python: Numba kernels, forward and backward, and a small Keras-shaped layer API.
 
-The operations on arrays are here, ``fastconv.conv2d`` and its kin; layers and models are in ``fastconv.keras``,
-imported when it is first named.
+The operations on arrays are here, ``fastconv.conv2d`` and its kin; layers and models are in ``fastconv.keras``, the
+functions of ``tf.nn`` in ``fastconv.nn``, each imported when it is first named, so that ``import fastconv as tf``
+serves code written for TensorFlow.
 """
 
 from importlib import import_module
@@ -107,6 +108,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("keras", "plots"):
+    if name in ("keras", "nn", "plots"):
         return import_module(f"fastconv.{name}")
     raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
