@@ -74,7 +74,7 @@ def small_call_rows(direction: str, rivals: dict[str, Library]) -> list[Row]:
     problem = SMALL.problem()
     rows = []
     for name, library in rivals.items():
-        (row,) = measure(SMALL, problem, direction, name, library, [1], CALL_PAIRS)
+        row, *_ = measure(SMALL, problem, direction, name, library, [1], CALL_PAIRS)
         rows.append(_row(f"small {direction}", f"{name} {row['variant']}", Pairs(row["ours"], row["theirs"])))
     return rows
 

@@ -55,10 +55,12 @@ from fastconv.functional import (
     softmax_cross_entropy_backward,
     tanh,
 )
+from fastconv.packed_weight import PackedWeight
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PackedWeight",
     "activation",
     "activation_backward",
     "adaptive_avg_pool2d",

@@ -135,12 +135,13 @@ class ImageFormat:
 
 _AS_THEY_ARE = (0, 1, 2, 3)
 
-#: Layout of the images -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
+#: Layout of x -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
 _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "NHWC": ((0, 1, 2, 3), (0, 1, 2, 3)),
     "NCHW": ((2, 3, 1, 0), (3, 2, 0, 1)),
     "NWC": ((0, 1, 2), (0, 1, 2)),
     "NCW": ((2, 1, 0), (2, 1, 0)),
+    "NC": ((0, 1), (0, 1)),
 }
 
 

@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd
 from fastconv.cpu.activation import activation_forward
+from fastconv.cpu.shape import Forms
 from fastconv.cpu.winograd import OUTPUTS, TAPS
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
 from fastconv.profile import current as current_profile
@@ -107,6 +108,7 @@ def _reference_forward(
     residual: NDArray[Any] | None,
     out: NDArray[Any],
     activation: int,
+    forms: Forms | None = None,
 ) -> None:
     out[...] = reference.conv2d(geometry, x, weight)
     if bias is not None:
@@ -117,7 +119,11 @@ def _reference_forward(
 
 
 def _reference_grad_x(
-    geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]
+    geometry: Conv2dGeometry,
+    grad_out: NDArray[Any],
+    weight: NDArray[Any],
+    out: NDArray[Any],
+    forms: Forms | None = None,
 ) -> None:
     out[...] = reference.conv2d_grad_x(geometry, grad_out, weight)
 

@@ -61,6 +61,12 @@ def run(serial: Callable[..., None], parallel: Callable[..., None], workers: int
         serial(*arguments)
 
 
+def aligned(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
+    """New memory that begins a cache line, so that vectors in it lie in one."""
+    kind = np.dtype(dtype)
+    return _begin_of_line(np.empty(numbers * kind.itemsize + _ALIGNMENT, np.uint8), numbers, kind)
+
+
 def scratch(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
     """Memory for the intermediate results of one call, left as the last call of this Python thread left it.
 
@@ -71,6 +77,10 @@ def scratch(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
     memory = getattr(_memory, "bytes", None)
     if memory is None or memory.size < numbers * kind.itemsize + _ALIGNMENT:
         memory = _memory.bytes = np.empty(numbers * kind.itemsize + _ALIGNMENT, np.uint8)
+    return _begin_of_line(memory, numbers, kind)
+
+
+def _begin_of_line(memory: NDArray[np.uint8], numbers: int, kind: np.dtype[Any]) -> NDArray[Any]:
     start = -memory.ctypes.data % _ALIGNMENT
     view: NDArray[Any] = memory[start : start + numbers * kind.itemsize].view(kind)
     return view

@@ -70,15 +70,18 @@ def test_a_row_has_the_times_of_every_pair(tmp_path, capsys):
     path = tmp_path / "new" / "result.json"
     assert cli.main([*SMALL, "--json", str(path)]) == cli.EXIT_OK
     data = record.read(path)
-    (found,) = data["rows"]
-    assert (found["network"], found["layer"], found["pass"]) == ("shape", "6x5x3,3x3x4", "forward")
-    assert (found["threads"], found["batch"], found["library"], found["algorithm"]) == (1, 1, "numpy", "auto")
-    assert len(found["ours"]) == len(found["theirs"]) == 2
-    assert found["error"] < 1e-5
-    assert found["flops"] == 2 * 4 * 3 * 4 * 27
+    assert [found["weights"] for found in data["rows"]] == ["array", "kept"]
+    for found in data["rows"]:
+        assert (found["network"], found["layer"], found["pass"]) == ("shape", "6x5x3,3x3x4", "forward")
+        assert (found["threads"], found["batch"], found["library"], found["algorithm"]) == (1, 1, "numpy", "auto")
+        assert len(found["ours"]) == len(found["theirs"]) == 2
+        assert found["error"] < 1e-5
+        assert found["flops"] == 2 * 4 * 3 * 4 * 27
     assert data["machine"]["versions"]["numpy"] == np.__version__
     assert data["machine"]["roofline"][0]["gflops"] > 0
-    assert "speed-up" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "speed-up" in text
+    assert "forward, kept" in text
 
 
 def test_wrong_values_are_never_timed(monkeypatch, capsys, tmp_path):
@@ -97,8 +100,9 @@ def test_wrong_values_are_never_timed(monkeypatch, capsys, tmp_path):
     json, html = tmp_path / "result.json", tmp_path / "result.html"
     assert cli.main([*SMALL, "--json", str(json), "--html", str(html)]) == cli.EXIT_MISSED
     assert "VALUES DIFFER" in capsys.readouterr().out
-    (found,) = record.read(json)["rows"]
-    assert found["ours"] == found["theirs"] == []
+    rows = record.read(json)["rows"]
+    assert len(rows) == 2
+    assert all(found["ours"] == found["theirs"] == [] for found in rows)
     assert "Values differ: shape 6x5x3,3x3x4 forward" in html.read_text()
 
 
@@ -117,13 +121,10 @@ def test_all_passes_and_every_pooling_can_be_timed(tmp_path):
     arguments = ["--pass", "forward,grad_x,grad_weight,all", "--json", str(path)]
     assert cli.main(["bench", *shapes, *SMALL[3:], *arguments]) == cli.EXIT_OK
     rows = record.read(path)["rows"]
-    assert [found["pass"] for found in rows] == ["forward", "grad_x", "grad_weight", "all"] + 3 * [
-        "forward",
-        "grad_x",
-        "all",
-    ]
+    of_convolution = ["forward", "forward, kept", "grad_x", "grad_weight", "all"]
+    assert [record.pass_of(found) for found in rows] == of_convolution + 3 * ["forward", "grad_x", "all"]
     assert all(found["ours"] for found in rows)
-    assert rows[3]["flops"] == 3 * rows[0]["flops"]
+    assert rows[4]["flops"] == 3 * rows[0]["flops"]
 
 
 def test_training_is_timed_against_numpy_made_to_train(monkeypatch, tmp_path, capsys):
@@ -230,8 +231,8 @@ def test_ctrl_c_keeps_the_rows(monkeypatch, tmp_path, capsys):
     path = tmp_path / "result.json"
     shapes = ["--shape", "6x5x3,3x3x4", "6x5x3,3x3x5", "6x5x3,3x3x6"]
     assert cli.main(["bench", *shapes, *SMALL[3:], "--json", str(path)]) == cli.EXIT_OK
-    assert len(record.read(path)["rows"]) == 1
-    assert "Stopped by Ctrl-C after 1 rows." in capsys.readouterr().out
+    assert len(record.read(path)["rows"]) == 2
+    assert "Stopped by Ctrl-C after 2 rows." in capsys.readouterr().out
 
 
 def test_the_networks_hold_what_their_names_say():

@@ -89,7 +89,7 @@ def cells(row: Row) -> list[str]:
     """A row as the table shows it; a loss by a factor of two and wrong values are loud."""
     place = escape(f"{row['network']} {row['layer']}")
     against = f"{row['library']} {row['variant']}"
-    start = [place, str(row["batch"]), row["pass"], str(row["threads"]), against]
+    start = [place, str(row["batch"]), record.pass_of(row), str(row["threads"]), against]
     start += [f"{row['error']:.0e}", f"{1e3 * row['first_ours']:.0f} ms"]
     if not row["ours"]:
         return [*start, "", "", "", "", "0", "[bold white on red]VALUES DIFFER[/]"]
@@ -113,7 +113,7 @@ def results_table(rows: Iterable[Row], title: str) -> Table:
     table = Table(
         *(*header, "GFLOP/s", "GB/s", "pairs", "speed-up"),
         title=title,
-        caption="min / median; speed-up: median of their time / ours",
+        caption="min / median; speed-up: median of their time / ours; kept: our weights were packed before",
         box=SIMPLE_HEAD,
     )
     for row in rows:

@@ -18,6 +18,8 @@ from fastconv.bench.problems import Task
 from fastconv.bench.record import Row
 from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, settle, timed, usual
 
+# A variant whose weights are packed ahead: a rival only where ours are.
+PACKED = "packed"
 # A variant slower than the fastest by this factor is not tried again with another number of threads.
 HOPELESS = 2
 
@@ -46,12 +48,12 @@ def measure(
     algorithm: str = "auto",
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Row]:
-    """A row for each number of threads: check the values of all variants of *library*, then time ours and the fastest.
+    """Rows for each number of threads: check the values of all variants of *library*, then time ours and the fastest.
 
-    A row whose values differ has no times.  There is no row where a library, or our *algorithm*, refuses the problem;
-    *note* gets the sentence.
+    One for each of `ours.preparations`.  A row whose values differ has no times.  There is no row where a library, or
+    our *algorithm*, refuses the problem; *note* gets the sentence.
     """
-    prepare_ours = ours.preparation(task.operation, direction, algorithm)
+    ways = ours.preparations(task.operation, direction, algorithm)
     variants = library.variants.get((task.operation, direction), {})
     flops, moved = task.work(direction)
     for threads in thread_counts:
@@ -59,48 +61,56 @@ def measure(
             contenders = _prepared(variants, problem, threads, note)
             if not contenders:
                 return
-            mine = prepare_ours(problem, threads)
-            try:
-                our_first, our_result = timed(partial(mine.compute, 0))
-            except ValueError as refusal:  # an algorithm that does not take every problem
-                note(str(refusal))
-                return
-            our_sample = sampler(rotating(mine, problem))
-            our_values = mine.as_ours(our_result)
-            firsts, errors, times, samples = {}, {}, {}, {}
+            our_firsts, our_values, our_samples = {}, {}, {}
+            for weights, prepare in ways.items():
+                try:
+                    mine = prepare(problem, threads)
+                    our_firsts[weights], result = timed(partial(mine.compute, 0))
+                except ValueError as refusal:  # an algorithm that does not take every problem
+                    note(str(refusal))
+                    return
+                our_values[weights] = mine.as_ours(result)
+                our_samples[weights] = sampler(rotating(mine, problem))
+            firsts, times, samples = {}, {}, {}
+            errors = dict.fromkeys(ways, 0.0)
             for variant, theirs in contenders.items():
                 firsts[variant], result = timed(partial(theirs.compute, 0))
-                errors[variant] = difference(our_values, theirs.as_ours(result))
+                values = theirs.as_ours(result)
+                for weights in ways:
+                    errors[weights] = max(errors[weights], difference(our_values[weights], values))
                 settle()
                 samples[variant] = sampler(rotating(theirs, problem))
                 times[variant] = usual(samples[variant], firsts[variant])
-            fastest = min(times, key=times.__getitem__)
-            variants = {name: variants[name] for name in times if times[name] <= HOPELESS * times[fastest]}
-            error = max(errors.values())
-            found = Pairs([], [])
-            if error <= task.tolerance:
-                calls = calls_in_sample(our_sample(1)), calls_in_sample(times[fastest])
-                found = paired(our_sample, samples[fastest], calls, pairs, task.seconds)
-        yield {
-            "network": task.network,
-            "layer": task.name,
-            "count": task.count,
-            "batch": task.batch,
-            "problem": str(task.geometry),
-            "flops": flops,
-            "bytes": moved,
-            "images": task.images,
-            "pass": direction,
-            "threads": threads,
-            "algorithm": algorithm,
-            "library": name,
-            "variant": fastest,
-            "error": error,
-            "first_ours": record.seconds(our_first),
-            "first_theirs": record.seconds(firsts[fastest]),
-            "ours": [record.seconds(time) for time in found.ours],
-            "theirs": [record.seconds(time) for time in found.theirs],
-        }
+            variants = {name: variants[name] for name in times if times[name] <= HOPELESS * min(times.values())}
+            fastest, found = {}, {weights: Pairs([], []) for weights in ways}
+            for weights, our_sample in our_samples.items():
+                rivals = [name for name in times if weights == ours.KEPT or name != PACKED]
+                rival = fastest[weights] = min(rivals, key=times.__getitem__)
+                if errors[weights] <= task.tolerance:
+                    calls = calls_in_sample(our_sample(1)), calls_in_sample(times[rival])
+                    found[weights] = paired(our_sample, samples[rival], calls, pairs, task.seconds)
+        for weights in ways:
+            yield {
+                "network": task.network,
+                "layer": task.name,
+                "count": task.count,
+                "batch": task.batch,
+                "problem": str(task.geometry),
+                "flops": flops,
+                "bytes": moved,
+                "images": task.images,
+                "pass": direction,
+                "weights": weights,
+                "threads": threads,
+                "algorithm": algorithm,
+                "library": name,
+                "variant": fastest[weights],
+                "error": errors[weights],
+                "first_ours": record.seconds(our_firsts[weights]),
+                "first_theirs": record.seconds(firsts[fastest[weights]]),
+                "ours": [record.seconds(time) for time in found[weights].ours],
+                "theirs": [record.seconds(time) for time in found[weights].theirs],
+            }
 
 
 def _prepared(

@@ -41,11 +41,18 @@ def ratio(row: Row) -> float:
     return Pairs(row["ours"], row["theirs"]).ratio
 
 
+def pass_of(row: Row) -> str:
+    """The pass in words, with "kept" where our weights were packed once for all calls."""
+    # files of before had one way only
+    return f"{row['pass']}, kept" if row.get("weights") == "kept" else str(row["pass"])
+
+
 @dataclass(frozen=True)
 class Summary:
     """The rows of one network, pass, batch size, algorithm of ours, library and number of threads."""
 
     network: str
+    #: As `pass_of` says it.
     direction: str
     batch: int
     algorithm: str
@@ -67,7 +74,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     """One `Summary` for each network, pass, batch size, algorithm, library and number of threads, as the rows come."""
     parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = (row["network"], row["pass"], row["batch"], row["algorithm"], row["library"], row["threads"])
+        key = (row["network"], pass_of(row), row["batch"], row["algorithm"], row["library"], row["threads"])
         parts.setdefault(key, []).append(row)
     found = []
     for key, part in parts.items():

@@ -75,7 +75,8 @@ def page(machine: dict[str, Any], rows: Sequence[Row]) -> str:
         *_alarms(machine, rows),
         "<p>Every ratio is another library's time divided by fastconv's, the median of pairs taken in turns: "
         '<span class="good">above 1 fastconv is faster</span>, <span class="bad">below 1 it is slower</span>. '
-        "Values were compared before anything was timed.</p>",
+        "Values were compared before anything was timed. <b>kept</b>: our weights were packed before; elsewhere each "
+        "call packs them.</p>",
         "<h2>Summary</h2>",
         _summary(rows),
     ]
@@ -162,7 +163,7 @@ def _points(rows: Sequence[Row]) -> list[Point]:
     """Ours, and the fastest of the others, for each layer, pass and batch size."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["network"], row["layer"], row["batch"], row["pass"]), []).append(row)
+        groups.setdefault((row["network"], row["layer"], row["batch"], record.pass_of(row)), []).append(row)
     points = []
     for group in groups.values():
         flops, intensity = group[0]["flops"], group[0]["flops"] / group[0]["bytes"]
@@ -199,7 +200,7 @@ def _every_row(rows: Sequence[Row]) -> str:
     for row in rows:
         start = [
             f"{escape(row['network'])} {escape(row['layer'])}",
-            row["pass"],
+            record.pass_of(row),
             str(row["batch"]),
             str(row["threads"]),
         ]
@@ -220,11 +221,11 @@ def _bar(row: Row, name: str) -> Bar:
 
 def _setting(row: Row) -> str:
     threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
-    return f"{row['pass']} against {row['library']}, batch {row['batch']}, {threads}"
+    return f"{record.pass_of(row)} against {row['library']}, batch {row['batch']}, {threads}"
 
 
 def _place(row: Row) -> str:
-    return f"{row['network']} {row['layer']} {row['pass']}, batch {row['batch']}"
+    return f"{row['network']} {row['layer']} {record.pass_of(row)}, batch {row['batch']}"
 
 
 def _rival(row: Row) -> str:

@@ -37,6 +37,7 @@ from fastconv.cpu.conv_depthwise_weight import grad_weight as grad_weight
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan, repeated
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.product import LINE
+from fastconv.cpu.shape import Forms
 from fastconv.geometry import Conv2dGeometry
 
 # A register tile: neighbouring output pixels times vectors of channels.  8 sums hide the latency of a multiply-add, and
@@ -245,12 +246,19 @@ def forward(
     residual: NDArray[Any] | None,
     out: NDArray[Any],
     activation: int,
+    forms: Forms | None = None,
 ) -> None:
-    """``out = activation(conv2d(x, weight) + bias + residual)``."""
+    """``out = activation(conv2d(x, weight) + bias + residual)``; nothing is packed, so *forms* stays empty."""
     _run_forward(geometry, forward_plan(geometry), repeated(geometry, x), weight, bias, residual, out, activation)
 
 
-def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any], out: NDArray[Any]) -> None:
+def grad_x(
+    geometry: Conv2dGeometry,
+    grad_out: NDArray[Any],
+    weight: NDArray[Any],
+    out: NDArray[Any],
+    forms: Forms | None = None,
+) -> None:
     """``out = the gradient with respect to x``: one depthwise convolution of grad_out for each phase of the stride."""
     g = geometry
     multiplier = g.OC // g.IC

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.geometry import Conv2dGeometry
+
+#: What kernels have made of a weight that will not change, by what it was made for.
+Forms = dict[Any, NDArray[Any]]
 
 
 def round_up(value: int, multiple: int) -> int:

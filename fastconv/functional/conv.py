@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike
 from fastconv.arrays import IMAGES, FloatArray, float_array, image_format, weight_in, weight_out, weight_shape_in
 from fastconv.cpu.activation import activation_code
 from fastconv.cpu.reduction import column_sums
+from fastconv.cpu.shape import Forms
 from fastconv.dispatch import choose
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
+from fastconv.packed_weight import enter_weight
 
 
 def conv2d(
@@ -41,7 +43,7 @@ def conv2d(
     x : ndarray of shape (N, IH, IW, IC) or (IH, IW, IC), float32 or float64
         The images, with or without a batch axis.
     weight : ndarray of shape (KH, KW, IC / groups, OC), dtype of x
-        The kernels.
+        The kernels; a `PackedWeight` where they serve many calls.
     bias : ndarray of shape (OC,), dtype of x, optional
         Added to every pixel.
     stride : int or pair, default 1
@@ -112,12 +114,12 @@ def conv2d(
     """
     images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
-    weight = weight_in("weight", weight, layout, x)
+    weight, forms = enter_weight("weight", weight, layout, x)
     g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if residual is not None:
         residual = images.enter("residual", residual, x)
     result = images.result(g.out_shape, x.dtype, out, (x, weight, residual))
-    convolve(g, x, weight, bias, residual, activation, algorithm, result)
+    convolve(g, x, weight, bias, residual, activation, algorithm, result, forms)
     return images.leave(result, out)
 
 
@@ -130,6 +132,7 @@ def convolve(
     activation: str | None,
     algorithm: str,
     out: FloatArray,
+    forms: Forms | None = None,
 ) -> None:
     """`conv2d` behind the door: all arrays are contiguous and channels last, but may lack axes of extent 1."""
     if bias is not None:
@@ -147,7 +150,7 @@ def convolve(
                 weight.reshape(geometry.weight_shape),
                 out.reshape(geometry.out_shape),
             )
-        compute(geometry, x, weight, bias, residual, out, code)
+        compute(geometry, x, weight, bias, residual, out, code, forms)
 
 
 def conv2d_backward(
@@ -233,7 +236,7 @@ def conv2d_grad_x(
     Parameters
     ----------
     grad_out : ndarray of shape (N, OH, OW, OC) or (OH, OW, OC), float32 or float64
-    weight : ndarray of shape (KH, KW, IC / groups, OC), dtype of grad_out
+    weight : ndarray of shape (KH, KW, IC / groups, OC), dtype of grad_out, or a `PackedWeight`
     x_shape : tuple of int
         Shape of x in the caller's layout.
     stride, padding, dilation, groups, layout, algorithm, out
@@ -262,23 +265,28 @@ def conv2d_grad_x(
     """
     images = image_format("grad_out", grad_out, layout, IMAGES)
     grad_out = images.enter("grad_out", grad_out)
-    weight = weight_in("weight", weight, layout, grad_out)
+    weight, forms = enter_weight("weight", weight, layout, grad_out)
     g = conv2d_geometry(
         images.nhwc("x_shape", x_shape), weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     result = images.result(g.x_shape, grad_out.dtype, out, (grad_out, weight))
-    input_gradient(g, grad_out, weight, algorithm, result)
+    input_gradient(g, grad_out, weight, algorithm, result, forms)
     return images.leave(result, out)
 
 
 def input_gradient(
-    geometry: Conv2dGeometry, grad_out: FloatArray, weight: FloatArray, algorithm: str, out: FloatArray
+    geometry: Conv2dGeometry,
+    grad_out: FloatArray,
+    weight: FloatArray,
+    algorithm: str,
+    out: FloatArray,
+    forms: Forms | None = None,
 ) -> None:
     """`conv2d_grad_x` behind the door."""
     check_grad_out(geometry, grad_out)
     compute = choose("conv2d_grad_x", geometry, grad_out.itemsize, algorithm)
     if geometry.N:
-        compute(geometry, grad_out, weight, out)
+        compute(geometry, grad_out, weight, out, forms)
 
 
 def conv2d_grad_weight(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import SERIES, FloatArray, ImageFormat, image_format, weight_in, weight_out
+from fastconv.arrays import SERIES, FloatArray, image_format, weight_in, weight_out
 from fastconv.cpu.reduction import column_sums
 from fastconv.functional.conv import convolve, input_gradient, weight_gradient
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
+from fastconv.packed_weight import enter_weight
 
 
 def _geometry(
@@ -28,15 +28,6 @@ def _geometry(
         dilation=(1, dilation),
         groups=groups,
     )
-
-
-def _enter(
-    x: ArrayLike, weight: ArrayLike, layout: str, **problem: Any
-) -> tuple[ImageFormat, Conv2dGeometry, FloatArray, FloatArray]:
-    series = image_format("x", x, layout, SERIES)
-    x = series.enter("x", x)
-    weight = weight_in("weight", weight, layout, x)
-    return series, _geometry(x, weight, **problem), x, weight
 
 
 def conv1d(
@@ -62,7 +53,7 @@ def conv1d(
     Parameters
     ----------
     x : ndarray of shape (N, I, IC) or (I, IC), float32 or float64
-    weight : ndarray of shape (K, IC / groups, OC), dtype of x
+    weight : ndarray of shape (K, IC / groups, OC), dtype of x, or a `PackedWeight`
     bias : ndarray of shape (OC,), optional
     padding : int, (left, right), "valid", "same" or "same_lower"
     layout : {"NWC", "NCW"}
@@ -90,11 +81,14 @@ def conv1d(
     >>> conv1d(np.arange(5.0).reshape(5, 1), np.array([-1.0, 0, 1]).reshape(3, 1, 1)).ravel()
     array([2., 2., 2.])
     """
-    series, g, x, weight = _enter(x, weight, layout, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    series = image_format("x", x, layout, SERIES)
+    x = series.enter("x", x)
+    weight, forms = enter_weight("weight", weight, layout, x)
+    g = _geometry(x, weight, stride, padding, dilation, groups)
     if residual is not None:
         residual = series.enter("residual", residual, x)
     result = series.result((g.N, g.OW, g.OC), x.dtype, out, (x, weight, residual))
-    convolve(g, x, weight, bias, residual, activation, algorithm, result)
+    convolve(g, x, weight, bias, residual, activation, algorithm, result, forms)
     return series.leave(result, out)
 
 
@@ -138,7 +132,10 @@ def conv1d_backward(
     >>> grad_x.ravel(), grad_weight.ravel(), grad_bias
     (array([-1., -1.,  1.,  1.]), array([1., 3., 5.]), array([2.]))
     """
-    series, g, x, weight = _enter(x, weight, layout, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    series = image_format("x", x, layout, SERIES)
+    x = series.enter("x", x)
+    weight = weight_in("weight", weight, layout, x)
+    g = _geometry(x, weight, stride, padding, dilation, groups)
     grad_out = series.enter("grad_out", grad_out, x)[:, np.newaxis]
     grad_x = np.empty_like(x)
     input_gradient(g, grad_out, weight[np.newaxis], algorithm, grad_x[:, np.newaxis])

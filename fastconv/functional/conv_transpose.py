@@ -10,6 +10,7 @@ from fastconv.cpu.activation import activation_code, activation_forward
 from fastconv.cpu.reduction import column_sums
 from fastconv.functional.conv import bias_in, convolve, input_gradient, weight_gradient
 from fastconv.geometry import IntOrPair, Padding, conv_transpose2d_geometry
+from fastconv.packed_weight import enter_weight
 
 
 def conv_transpose2d(
@@ -35,7 +36,7 @@ def conv_transpose2d(
     Parameters
     ----------
     x : ndarray of shape (N, IH, IW, IC) or (IH, IW, IC), float32 or float64
-    weight : ndarray of shape (KH, KW, OC / groups, IC), dtype of x
+    weight : ndarray of shape (KH, KW, OC / groups, IC), dtype of x, or a `PackedWeight`
         Keras's order.  With ``layout="NCHW"``: (IC, OC / groups, KH, KW), as in PyTorch.
     bias : ndarray of shape (OC,), optional
     stride : int or pair, default 1
@@ -74,7 +75,7 @@ def conv_transpose2d(
     """
     images = image_format("x", x, layout, IMAGES)
     x = images.enter("x", x)
-    weight = weight_in("weight", weight, layout, x)
+    weight, forms = enter_weight("weight", weight, layout, x)
     g = conv_transpose2d_geometry(
         x.shape,
         weight.shape,
@@ -88,7 +89,7 @@ def conv_transpose2d(
         bias = bias_in(bias, g.IC, x)
     code = activation_code(activation)
     result = images.result(g.x_shape, x.dtype, out, (x, weight))
-    input_gradient(g, x, weight, algorithm, result)
+    input_gradient(g, x, weight, algorithm, result, forms)
     if bias is not None or code:
         activation_forward(result, bias, result, code)
     return images.leave(result, out)

@@ -8,9 +8,11 @@ from numpy.typing import ArrayLike
 from fastconv.arrays import FloatArray, float_array
 from fastconv.cpu.activation import activation_code
 from fastconv.cpu.reduction import column_sums
+from fastconv.cpu.shape import Forms
 from fastconv.dispatch import choose
 from fastconv.functional.conv import bias_in
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
+from fastconv.packed_weight import enter_weight
 
 
 def dense(
@@ -21,7 +23,7 @@ def dense(
     Parameters
     ----------
     x : ndarray of shape (..., IC), float32 or float64
-    weight : ndarray of shape (IC, OC), the dtype of *x*
+    weight : ndarray of shape (IC, OC), the dtype of *x*, or a `PackedWeight`
     bias : ndarray of shape (OC,), the dtype of *x*, optional
     activation : "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", "linear" or None
 
@@ -48,14 +50,14 @@ def dense(
     array([[0.]])
     """
     code = activation_code(activation)
-    inputs, matrix = _operands(x, weight)
+    inputs, matrix, forms = _operands(x, weight)
     IC, OC = matrix.shape
     if bias is not None:
         bias = bias_in(bias, OC, inputs)
     out = np.empty((*inputs.shape[:-1], OC), inputs.dtype)
     if out.size:
         g = _geometry(out.size // OC, IC, OC)
-        choose("conv2d_forward", g, inputs.itemsize, "auto")(g, inputs, matrix, bias, None, out, code)
+        choose("conv2d_forward", g, inputs.itemsize, "auto")(g, inputs, matrix, bias, None, out, code, forms)
     return out
 
 
@@ -91,7 +93,7 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
     (array([[4., 5.]]), array([[2.],
            [3.]]), array([1.]))
     """
-    inputs, matrix = _operands(x, weight)
+    inputs, matrix, _ = _operands(x, weight)
     IC, OC = matrix.shape
     if np.shape(grad_out) != (*inputs.shape[:-1], OC):
         raise ValueError(
@@ -112,7 +114,7 @@ def _geometry(rows: int, IC: int, OC: int) -> Conv2dGeometry:
     return conv2d_geometry((1, 1, rows, IC), (1, 1, IC, OC))
 
 
-def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, Forms | None]:
     shape, weight_shape = np.shape(x), np.shape(weight)
     if len(weight_shape) != 2 or min(weight_shape) < 1:
         raise ValueError(
@@ -124,4 +126,4 @@ def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray]:
             f"Received: x.shape={shape}, weight.shape={weight_shape}"
         )
     inputs = float_array("x", x)
-    return inputs, float_array("weight", weight, inputs)
+    return inputs, *enter_weight("weight", weight, "NC", inputs)

@@ -84,14 +84,15 @@ class SGD(Optimizer):
         self.averages = 1 if momentum else 0
 
     def update(self, variable: Variable, state: list[FloatArray]) -> None:
-        sgd_update(
-            variable.value,
-            variable.gradient,
-            state[0] if state else None,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-        )
+        with variable.changing() as value:
+            sgd_update(
+                value,
+                variable.gradient,
+                state[0] if state else None,
+                learning_rate=self.learning_rate,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
@@ -133,16 +134,17 @@ class Adam(Optimizer):
         self.beta_1, self.beta_2, self.epsilon = float(beta_1), float(beta_2), float(epsilon)
 
     def update(self, variable: Variable, state: list[FloatArray]) -> None:
-        adam_update(
-            variable.value,
-            variable.gradient,
-            *state,
-            iteration=self.iterations,
-            learning_rate=self.learning_rate,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-        )
+        with variable.changing() as value:
+            adam_update(
+                value,
+                variable.gradient,
+                *state,
+                iteration=self.iterations,
+                learning_rate=self.learning_rate,
+                beta_1=self.beta_1,
+                beta_2=self.beta_2,
+                epsilon=self.epsilon,
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

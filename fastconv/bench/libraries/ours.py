@@ -1,4 +1,4 @@
-"""fastconv itself: the public functions, weights packed in every call."""
+"""fastconv itself: the public functions on arrays, and forward also with weights that are packed once and kept."""
 
 from __future__ import annotations
 
@@ -16,9 +16,20 @@ from fastconv.functional.average_pool import (
 from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
 from fastconv.functional.pool import max_pool2d, max_pool2d_backward
 
+#: How a weight is given: as an array, which every call packs, or as a `PackedWeight`.
+ARRAY, KEPT = "array", "kept"
+
+
+def preparations(operation: str, direction: str, algorithm: str) -> dict[str, Prepare]:
+    """How we compute a pass, by how the weight is given."""
+    found = {ARRAY: preparation(operation, direction, algorithm)}
+    if (operation, direction) == ("conv2d", "forward"):
+        found[KEPT] = _conv_forward_kept(algorithm)
+    return found
+
 
 def preparation(operation: str, direction: str, algorithm: str) -> Prepare:
-    """How we compute a pass."""
+    """How we compute a pass of arrays."""
     if operation == "network":
         from fastconv.bench import training  # which needs what is here
 
@@ -61,6 +72,22 @@ def _conv_forward(algorithm: str) -> Prepare:
     def prepare(p: ConvProblem, threads: int) -> Contender:
         options = _options(p, algorithm)
         return Contender(lambda copy: conv2d(p.x[copy], p.weight[copy], **options))
+
+    return prepare
+
+
+def _conv_forward_kept(algorithm: str) -> Prepare:
+    def prepare(p: ConvProblem, threads: int) -> Contender:
+        from fastconv.packed_weight import PackedWeight  # `bench/against.py` runs this file with older revisions
+
+        options, kept = _options(p, algorithm), [PackedWeight(weight) for weight in p.weight]
+
+        def compute(copy: int) -> Any:
+            return conv2d(p.x[copy], kept[copy], **options)
+
+        for copy in range(len(kept)):
+            compute(copy)  # packs
+        return Contender(compute)
 
     return prepare
 

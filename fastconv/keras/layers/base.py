@@ -23,7 +23,8 @@ class Layer:
 
     A layer is built for a shape of input, then maps arrays with `forward`.  With ``training=True`` it keeps what
     `backward` needs to turn the gradient of its output into the gradient of its input, and `backward` leaves each
-    weight's gradient in its `Variable`.  Without it nothing is kept, so several threads may predict at once.
+    weight's gradient in its `Variable`.  Without it only the weights that kernels have packed are kept, until the next
+    change of the weights, so several threads may predict at once.
 
     Parameters
     ----------

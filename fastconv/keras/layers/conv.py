@@ -61,7 +61,9 @@ class Convolution(ActivatedLayer, ImageLayer):
         x = self.enter(x)
         if training:
             self._x = x
-        weight = self.kernel.value.reshape(self.weight_shape(x.shape[3]))
+        weight_shape = self.weight_shape(x.shape[3])
+        # inference keeps what kernels make of the weight; training changes it before the next call
+        weight = self.kernel.value.reshape(weight_shape) if training else self.kernel.packed(weight_shape)
         bias = self.bias.value if self.bias else None
         out: FloatArray = functional.conv2d(x, weight, bias, activation=activation, **self._options(x.shape[3]))
         return self.leave(out)

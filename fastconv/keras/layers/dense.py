@@ -63,8 +63,10 @@ class Dense(ActivatedLayer):
     def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:
         if training:
             self._x = x
+        # inference keeps what kernels make of the weight; training changes it before the next call
+        weight = self.kernel.value if training else self.kernel.packed()
         bias = self.bias.value if self.bias else None
-        out: FloatArray = functional.dense(x, self.kernel.value, bias, activation=activation)
+        out: FloatArray = functional.dense(x, weight, bias, activation=activation)
         return out
 
     def linear_backward(self, grad_out: FloatArray, need_grad_x: bool) -> FloatArray | None:

@@ -2,46 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
+from fastconv.packed_weight import PackedWeight
 
 
 class Variable:
-    """An array that a layer owns: a weight with its gradient, or a statistic that training keeps up to date."""
+    """An array that a layer owns: a weight with its gradient, or a statistic that training keeps up to date.
+
+    `value` is read-only, so that nothing changes the array unseen: `assign` and `changing` do, and tell `packed` that
+    what has been kept is out of date.
+    """
 
     def __init__(self, name: str, value: FloatArray, trainable: bool = True) -> None:
         self.name = name
-        self.value = value
         self.trainable = trainable
         self.gradient: FloatArray | None = None
+        self._array = value
+        # an object for each content of the array, and what has been packed with the content it was packed from
+        self._content = object()
+        self._packed: tuple[object, PackedWeight] | None = None
+
+    @property
+    def value(self) -> FloatArray:
+        """The array, read-only.  Setting it is `assign`."""
+        view = self._array.view()
+        view.flags.writeable = False
+        return view
+
+    @value.setter
+    def value(self, value: ArrayLike) -> None:
+        self.assign(value)
+
+    @contextmanager
+    def changing(self) -> Iterator[FloatArray]:
+        """The array itself, to be changed in place and then let go."""
+        try:
+            yield self._array
+        finally:
+            self._content, self._packed = object(), None
+
+    def packed(self, shape: tuple[int, ...] | None = None) -> PackedWeight:
+        """The array, in another *shape* where one is given, for calls that keep what they make of it.
+
+        The same object until the array changes.
+        """
+        content, packed, shape = self._content, self._packed, shape or self.shape
+        if packed is None or packed[0] is not content or packed[1].shape != shape:
+            # not a copy: once the array changes this is not handed out again
+            self._packed = packed = content, PackedWeight(self._array.reshape(shape), copy=False)
+        return packed[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
-        return self.value.shape
+        return self._array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """dtype of the array."""
-        return self.value.dtype
+        return self._array.dtype
 
     def numpy(self) -> FloatArray:
         """A copy of the array."""
-        return self.value.copy()
+        return self._array.copy()
 
     def assign(self, value: ArrayLike) -> None:
         """Overwrite the array's content; the shape must be the same."""
         array = np.asarray(value)
         if array.shape != self.shape:
             raise ValueError(f"{self.name} must have shape {self.shape}. Received: value.shape={array.shape}")
-        self.value[...] = array
+        with self.changing() as own:
+            own[...] = array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
         return np.array(self.value, dtype=dtype, copy=copy)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}
 
     def __repr__(self) -> str:
         return f"<Variable {self.name}, shape={self.shape}, dtype={self.dtype}>"
