@@ -15,6 +15,19 @@ and on one AVX2 core (Zen 3):
     a call, tiles finished in registers                       1.10             0.98                 0.95
     x of the next tile prefetched                             1.09             1.04
 
+and 1x1 layers on that CPU, one run each on a busy machine, where a ratio repeats to 10%, some only to 30%:
+                                              64 -> 256,    1024 -> 2048,    1024 -> 1024,     2048 -> 512,
+                                                56 x 56   7 x 7, stride 2   7 x 7, 2 threads   7 x 7, batch 1
+    the same                                      0.99         0.88              0.74            0.65 to 0.73
+    panels packed by the task that needs them,
+    400 pixels a block, equal shares              1.03         1.02              1.02               0.94
+    256 depths, more channels where they are few  1.16         1.16              1.08               0.86
+
+Tried without gain: the panels of the next depths prefetched (1.00, mean of 7 such layers at batch 1), depths of 384
+(1.00), 32 rows of the weight packed at a time in place of 8 (0.6 to 1.0 of the speed of packing).  Products alone, from
+the L2 cache, ran at 95 to 100% of the multiply-add peak, whatever the stride of x, and these layers at 55 to 80% of it;
+how much of the rest is memory and how much the neighbours on that machine was not told apart.
+
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch1 --pass forward --threads 1 --against torch
 
 With more weights than pixels packing costs as much as the product.  A weight that was packed before (`PackedWeight`)
@@ -50,16 +63,26 @@ from fastconv.cpu.shape import ConvShape, Forms, as_product, forward_shape, phas
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 
-# A block of pixels: the panels of weights come from the L2 cache or beyond once for every block.
-_PIXELS_OF_BLOCK = 16 * TILE_ROWS
-# Output channels of a block: DEPTH x 256 float32 are 192 KB of panels, to stay in the L2 cache beside the sums.
-_COLUMNS_OF_BLOCK = 256
+# Most pixels and output channels of a block, by the source of patches: the panels, and the sums that wait for the next
+# block of depths, lie in the L2 cache.  400 pixels: 8 images of 7 x 7 need each number of the weight once.
+_PIXELS_OF_BLOCK = {IN_PLACE: round_up(400, TILE_ROWS), PATCHES: 32 * TILE_ROWS}
+_COLUMNS_OF_BLOCK = {IN_PLACE: 128, PATCHES: 256, STRIP: 128}
+# Numbers in the panels of a block (128 KB of float32); few depths leave room for more channels.
+_NUMBERS_OF_PANELS = 32 * 1024
+# Most pixels of a strip.
+_PIXELS_OF_STRIP = 16 * TILE_ROWS
 # Share of its register tiles that the pixels of a strip must fill; else patches of pixels of several rows are gathered.
 _LEAST_FILL = 0.85
-# Blocks per thread below which blocks are made smaller, so that all threads have work until the end.
-_BLOCKS_PER_WORKER = 3
-# Rows of the weight that are packed at a time: few enough that their pages are all in the TLB.
-_ROWS_OF_PACKING = 32
+# Pixels of a strip, at least, if its panels have more numbers than the L2 cache holds and are fetched again for each.
+_LEAST_PIXELS, _NUMBERS_OF_L2 = 48, 64 * 1024
+# A panel is packed in the time that its product with so many tiles of pixels takes; if the panels of all tasks are
+# packed before the first, they go to memory and come back.
+_TILES_OF_PACKING, _TILES_OF_PACKING_AHEAD = 1.5, 3
+# A tile of patches is taken up, once for a block of channels, in the time of its product with so many.
+_CHANNELS_OF_READING = 8
+# Rows of the weight that are packed at a time: few enough that they stay in the L1 cache, from panel to panel, also
+# where they lie a power of two apart and share its sets.
+_ROWS_OF_PACKING = 8
 
 
 class Plan(NamedTuple):
@@ -161,14 +184,9 @@ def _finish_part(sums, sums_at, width, bias, residual, out, places, row, rows, c
 
 @_jit.flushing_tasks
 def _pack_tasks(weight, packed, shape, first_task, last_task):
-    """The weight as panels, each of all depths by one or two vectors of columns; a task: some depths of a group.
-
-    Depths outside, panels inside: the rows of the weight are read once, from few pages at a time.
-    """
+    """The weight as panels, each of all depths by one or two vectors of columns; a task: some depths of a group."""
     s = shape
     weight, packed = simd.span(weight), simd.span(packed)
-    narrow = simd.lane_count(packed)
-    width = TILE_VECTORS * narrow
     oc_of_group = s.OC // s.G
     total_depth = s.KH * s.KW * (s.IC // s.G)
     parts = (total_depth + _ROWS_OF_PACKING - 1) // _ROWS_OF_PACKING
@@ -176,12 +194,28 @@ def _pack_tasks(weight, packed, shape, first_task, last_task):
         first_depth = task % parts * _ROWS_OF_PACKING
         depth = min(_ROWS_OF_PACKING, total_depth - first_depth)
         group = task // parts
-        for column in range(0, oc_of_group, width):
-            rest = oc_of_group - column
+        panels_at = _panel_at(s, group, 0, simd.lane_count(packed))
+        weight_at = first_depth * s.OC + group * oc_of_group
+        _pack_rows(weight, weight_at, s.OC, depth, oc_of_group, packed, panels_at, total_depth, first_depth)
+
+
+@_jit.inline
+def _pack_rows(weight, weight_at, stride, rows, columns, panels, panels_at, panel_depth, depth):
+    """Some rows of the weight into rows *depth* and the next of the panels of their *columns*.
+
+    Depths outside, panels inside: the rows of the weight are read once, from few pages at a time.
+    """
+    narrow = simd.lane_count(panels)
+    width = TILE_VECTORS * narrow
+    for row in range(0, rows, _ROWS_OF_PACKING):
+        count = min(_ROWS_OF_PACKING, rows - row)
+        for column in range(0, columns, width):
+            rest = columns - column
             panel_width = width if rest > narrow else narrow
-            panel_at = _panel_at(s, group, column, narrow) + first_depth * panel_width
-            weight_at = first_depth * s.OC + group * oc_of_group + column
-            product.pack_columns(weight, weight_at, s.OC, depth, rest, packed, panel_at, panel_width)
+            panel_at = panels_at + column * panel_depth + (depth + row) * panel_width
+            product.pack_columns(
+                weight, weight_at + row * stride + column, stride, count, rest, panels, panel_at, panel_width
+            )
 
 
 @_jit.inline
@@ -200,34 +234,42 @@ def _pack_count(shape):
 
 
 @_jit.inline
-def _forward_workspace(out, shape, plan):
+def _forward_workspace(out, packed, shape, plan):
     """Memory of one thread: patches of a tile or a strip of x, sums of a block, and where its pixels lie."""
     strip = 0
     if plan.source == STRIP:
         rows = (plan.rows - 1) * shape.stride_h + (shape.KH - 1) * shape.dilation_h + 1
         strip = rows * patches.strip_pitch(shape)
     left = np.zeros(max(strip + LINE, TILE_ROWS * PATCH_STRIDE), out.dtype)
-    sums = np.empty((plan.pixels + TILE_ROWS) * plan.columns, out.dtype)
+    total_depth = shape.KH * shape.KW * (shape.IC // shape.G)
+    waiting = plan.pixels if plan.depth < total_depth else 0
+    sums = np.empty((waiting + TILE_ROWS) * plan.columns, out.dtype)
     places_in = np.empty(plan.pixels + 2 * TILE_ROWS, np.int64)
     places_out = np.empty(plan.pixels + 2 * TILE_ROWS, np.int64)
-    return left, sums, places_in, places_out
+    panels = np.empty(0 if packed.size > 0 else plan.columns * plan.depth, out.dtype)
+    return left, sums, places_in, places_out, panels
 
 
 @_jit.flushing_tasks
 def _forward_tasks(
-    x, packed, bias, residual, out_array, workspace, pieces, shape, plan, activation, first_task, last_task
+    x, weight, packed, bias, residual, out_array, workspace, pieces, shape, plan, activation, first_task, last_task
 ):
     """Tasks [first_task, last_task) of the forward pass; a task is a block of pixels times a block of output channels.
 
     Depth outermost: the panels of a block of depths and channels stay in the L2 cache for every tile of pixels.  Then
     tiles of pixels: their patches come into the L1 cache with the first panel and meet one panel after the other.
     Between depths the sums of the block wait in the workspace.  Each output element has one writer.
+
+    An empty *packed* means that few blocks of pixels share a panel: each task packs its own from *weight*.  Tasks of
+    the same channels follow one another, so that a thread reads only its part of a large weight; with strips, those of
+    the same strip.
     """
     s = shape
-    x, packed, bias, residual = simd.span(x), simd.span(packed), simd.span(bias), simd.span(residual)
+    x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
     out, pieces = simd.span(out_array), simd.span(pieces)
     left, sums = simd.span(workspace[0]), simd.span(workspace[1])
     places_in, places_out = simd.span(workspace[2]), simd.span(workspace[3])
+    panels = simd.span(packed) if packed.size > 0 else simd.span(workspace[4])
     lanes = simd.lane_count(out)
     width = TILE_VECTORS * lanes
     total_pixels = s.N * s.OH * s.OW
@@ -240,11 +282,15 @@ def _forward_tasks(
     if plan.source == IN_PLACE:
         left = x
     pointwise = plan.source == IN_PLACE and s.KH * s.KW == 1
-    block_before = -1
+    block_before, columns_before = -1, -1
     for task in range(first_task, last_task):
-        block = task // column_blocks
-        group = block // pixel_blocks
-        first_column = task % column_blocks * plan.columns
+        if in_strips:
+            block, column_block = task // column_blocks, task % column_blocks
+            group = block // pixel_blocks
+        else:
+            group, column_block = task // pixel_blocks // column_blocks, task // pixel_blocks % column_blocks
+            block = group * pixel_blocks + task % pixel_blocks
+        first_column = column_block * plan.columns
         columns = min(plan.columns, oc_of_group - first_column)
         if in_strips:
             n, oh, ow = block % pixel_blocks // blocks_of_image, block % blocks_of_image * plan.rows, 0
@@ -267,6 +313,16 @@ def _forward_tasks(
             while covered < depth:
                 covered += pieces[2 * last_piece + 1]
                 last_piece += 1
+            if packed.size > 0:
+                panels_at = _panel_at(s, group, first_column, lanes)
+                panel_depth, panel_row = total_depth, first_depth
+            else:
+                panels_at, panel_depth, panel_row = 0, depth, 0
+                column_id = group * column_blocks + column_block
+                if depth < total_depth or column_id != columns_before:
+                    weight_at = first_depth * s.OC + group * oc_of_group + first_column
+                    _pack_rows(weight, weight_at, s.OC, depth, columns, panels, 0, depth, 0)
+                columns_before = column_id
             gn, goh, gow = n, oh, ow
             for row in range(0, pixels, TILE_ROWS):
                 rows = min(TILE_ROWS, pixels - row)
@@ -287,19 +343,19 @@ def _forward_tasks(
                             x, places_in, row + TILE_ROWS + column * TILE_ROWS // columns,
                             row + TILE_ROWS + min(column + width, columns) * TILE_ROWS // columns, first_depth, depth,
                         )  # fmt: skip
-                    panel_at = _panel_at(s, group, first_column + column, lanes)
+                    panel_at = panels_at + column * panel_depth
                     if rest > lanes:
                         whole = last and rows == TILE_ROWS and rest == width
                         _wide_step(
                             left, places_in, row_in, pieces, first_piece, last_piece,
-                            packed, panel_at + first_depth * width, sums, sums_at, first, whole,
+                            panels, panel_at + panel_row * width, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation,
                         )  # fmt: skip
                     else:
                         whole = last and rows == TILE_ROWS and rest == lanes
                         _narrow_step(
                             left, places_in, row_in, pieces, first_piece, last_piece,
-                            packed, panel_at + first_depth * lanes, sums, sums_at, first, whole,
+                            panels, panel_at + panel_row * lanes, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation,
                         )  # fmt: skip
                     if last and not whole:
@@ -315,25 +371,25 @@ def _forward_tasks(
 @_jit.kernel
 def conv2d_forward_direct_serial(x, weight, packed, bias, residual, out, pieces, shape, plan, activation):
     """All tasks of the forward pass; arrays are flat, and an empty weight has been packed before."""
-    if weight.size > 0:
+    if packed.size > 0 and weight.size > 0:
         _pack_tasks(weight, packed, shape, 0, _pack_count(shape))
-    workspace = _forward_workspace(out, shape, plan)
-    _forward_tasks(x, packed, bias, residual, out, workspace, pieces, shape, plan, activation, 0, plan.tasks)
+    workspace = _forward_workspace(out, packed, shape, plan)
+    _forward_tasks(x, weight, packed, bias, residual, out, workspace, pieces, shape, plan, activation, 0, plan.tasks)
 
 
 @_jit.parallel_kernel
 def conv2d_forward_direct_parallel(workers, x, weight, packed, bias, residual, out, pieces, shape, plan, activation):
-    """The same tasks, an equal share for each worker; all panels are packed before the first is used."""
-    packs = _pack_count(shape)
-    if weight.size > 0:
+    """The same tasks, an equal share for each worker; panels packed ahead are all there before the first is used."""
+    if packed.size > 0 and weight.size > 0:
+        packs = _pack_count(shape)
         for worker in prange(workers):
             _pack_tasks(weight, packed, shape, packs * worker // workers, packs * (worker + 1) // workers)
     for worker in prange(workers):
         first_task = plan.tasks * worker // workers
         last_task = plan.tasks * (worker + 1) // workers
-        workspace = _forward_workspace(out, shape, plan)
+        workspace = _forward_workspace(out, packed, shape, plan)
         _forward_tasks(
-            x, packed, bias, residual, out, workspace, pieces, shape, plan, activation, first_task, last_task
+            x, weight, packed, bias, residual, out, workspace, pieces, shape, plan, activation, first_task, last_task
         )
 
 
@@ -351,7 +407,7 @@ def forward(
     forms: Forms | None = None,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)``; the packed weight is kept in *forms*."""
-    job = _forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops))
+    job = _forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops), forms is not None)
     key = "direct", geometry.G
     _run(job, x, lambda: weight, forms, key, bias, residual, out, activation)
 
@@ -379,17 +435,18 @@ def grad_x(
         if phase.rows.size and phase.columns.size:
             taps = partial(swap_channels, weight, phase.rows, phase.columns, geometry.G)
             key = "direct grad_x", geometry.G, phase.rows.tobytes(), phase.columns.tobytes()
-            job = _job(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops))
+            job = _job(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops), forms is not None)
             _run(job, grad_out, taps, forms, key, None, None, out, 0)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    s, plan, *_ = _forward_job(geometry, itemsize, 1)
+    s, plan, _, packed, _ = _forward_job(geometry, itemsize, 1, False)
     strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
     left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
-    of_forward = itemsize * (left + (plan.pixels + TILE_ROWS) * plan.columns) + 8 * places
+    panels = 0 if packed else plan.columns * plan.depth
+    of_forward = itemsize * (left + (plan.pixels + TILE_ROWS) * plan.columns + panels) + 8 * places
     of_grad_x = conv_scatter.workspace(geometry, itemsize) if conv_scatter.suits(geometry) else 0
     return max(of_forward, of_grad_x, conv_direct_weight.workspace(geometry, itemsize))
 
@@ -400,23 +457,24 @@ class Job(NamedTuple):
     shape: ConvShape
     plan: Plan
     pieces: NDArray[np.int64]
-    #: Numbers of the packed weight.
+    #: Numbers of the weight that is packed before all tasks, or 0 where each task packs its own panels.
     packed: int
     workers: int
 
 
 @lru_cache(maxsize=1024)
-def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int) -> Job:
-    return _job(forward_shape(geometry), itemsize, workers)
+def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
+    return _job(forward_shape(geometry), itemsize, workers, kept)
 
 
 @lru_cache(maxsize=1024)
-def _job(shape: ConvShape, itemsize: int, workers: int) -> Job:
+def _job(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     s = as_product(shape)
     lanes = codegen.VECTOR_BYTES // itemsize
-    plan, pieces = _plan(s, lanes, itemsize, workers)
+    plan, ahead = _plan(s, lanes, itemsize, workers, kept)
     packed = s.G * round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
-    return Job(s, plan, pieces, packed, min(workers, plan.tasks))
+    pieces = patches.pieces_of(s, plan.source, plan.depth)
+    return Job(s, plan, pieces, packed if ahead else 0, min(workers, plan.tasks))
 
 
 def _run(
@@ -457,37 +515,62 @@ def _run(
         forms[key] = packed
 
 
-def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int) -> tuple[Plan, NDArray[np.int64]]:
-    """Large blocks where there is enough work for all threads, smaller ones where there is not; and the pieces."""
+def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int, kept: bool) -> tuple[Plan, bool]:
+    """The cut into tasks that the busiest thread has done first, and whether to pack the whole weight before them.
+
+    A packed weight that is *kept* for other calls is packed whole, and costs nothing in most of them.  Threads get equal
+    numbers of tasks, so blocks must come out even: with 14 tiles of pixels a block, 66 tiles are 5 blocks, and one of
+    two threads has 3 of them.  Time is counted in products of a tile of pixels with one channel.
+    """
     s = shape
+    oc_of_group = s.OC // s.G
     total_depth = s.KH * s.KW * (s.IC // s.G)
     depth = product.depth_of_block(total_depth)
+    width = TILE_VECTORS * lanes
+    source, rows = _source(s, itemsize)
+    in_strips = source == STRIP
+    # what a block of pixels consists of: rows of an image, or tiles of the pixels of all
+    images, units = (s.N, s.OH) if in_strips else (1, -(-s.N * s.OH * s.OW // TILE_ROWS))
+    most_units = rows if in_strips else _PIXELS_OF_BLOCK[source] // TILE_ROWS
+    most_columns = max(_COLUMNS_OF_BLOCK[source], _NUMBERS_OF_PANELS // depth)
+    best, ahead, shortest = None, False, float("inf")
+    for block in _sizes(units, most_units, workers):
+        pixels = block * (s.OW if in_strips else TILE_ROWS)
+        blocks = images * -(-units // block)
+        for panels in _sizes(-(-oc_of_group // width), most_columns // width, workers):
+            columns = min(panels * width, round_up(oc_of_group, lanes))
+            column_blocks = -(-oc_of_group // columns)
+            tasks = s.G * blocks * column_blocks
+            share = -(-tasks // workers)
+            # the panels of a task serve the next one too, if they are of the same channels and of all depths
+            again = depth >= total_depth and (column_blocks == 1 or not in_strips)
+            packing = (-(-share // blocks) if again else share) * columns * _TILES_OF_PACKING
+            packing_ahead = 0 if kept else _TILES_OF_PACKING_AHEAD * round_up(s.OC, lanes) / workers
+            products = share * -(-pixels // TILE_ROWS) * (columns + _CHANNELS_OF_READING)
+            time = products + min(packing, packing_ahead)
+            if time < shortest:
+                best = Plan(source, block if in_strips else 1, pixels, columns, depth, tasks)
+                shortest, ahead = time, packing_ahead < packing
+    assert best is not None
+    return best, ahead
+
+
+def _sizes(extent: int, most: int, workers: int) -> list[int]:
+    """Sizes of equal blocks, the largest first: one for a single thread, some smaller ones to choose from for more."""
+    fewest = -(-extent // most)
+    several = 2 * workers if workers > 1 else 1
+    return sorted({-(-extent // blocks) for blocks in range(fewest, fewest + several)}, reverse=True)
+
+
+def _source(shape: ConvShape, itemsize: int) -> tuple[int, int]:
+    """Where to read patches from, and how many rows of outputs the largest strip is for."""
+    s = shape
     source = patches.source_of(s, itemsize)
-    oc_of_group = s.OC // s.G
-    pixels = s.N * s.OH * s.OW
-    block_pixels = min(_PIXELS_OF_BLOCK, round_up(pixels, TILE_ROWS))
-    rows = min(s.OH, max(1, _PIXELS_OF_BLOCK // s.OW))
+    rows = min(s.OH, max(1, _PIXELS_OF_STRIP // s.OW))
     while source == STRIP and rows > 1 and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
         rows -= 1
-    if source == STRIP and rows * s.OW < _LEAST_FILL * round_up(rows * s.OW, TILE_ROWS):
+    pixels, panels = rows * s.OW, s.KH * s.KW * (s.IC // s.G) * (s.OC // s.G)
+    idle = pixels < _LEAST_FILL * round_up(pixels, TILE_ROWS)
+    if source == STRIP and (idle or (pixels < _LEAST_PIXELS and panels > _NUMBERS_OF_L2)):
         source = PATCHES
-    columns = min(_COLUMNS_OF_BLOCK, round_up(oc_of_group, lanes))
-    width = TILE_VECTORS * lanes
-    smallest_pixels, smallest_columns = 2 * TILE_ROWS, 2 * width
-
-    def tasks() -> int:
-        pixel_blocks = s.N * -(-s.OH // rows) if source == STRIP else -(-pixels // block_pixels)
-        return s.G * pixel_blocks * -(-oc_of_group // columns)
-
-    while workers > 1 and tasks() < _BLOCKS_PER_WORKER * workers:
-        if source == STRIP and rows > 1 and (rows // 2) * s.OW >= smallest_pixels:
-            rows //= 2
-        elif source != STRIP and block_pixels >= 2 * smallest_pixels:
-            block_pixels = round_up(block_pixels // 2, TILE_ROWS)
-        elif columns >= 2 * smallest_columns:
-            columns = round_up(columns // 2, width)  # whole panels
-        else:
-            break
-    if source == STRIP:
-        block_pixels = rows * s.OW
-    return Plan(source, rows, block_pixels, columns, depth, tasks()), patches.pieces_of(s, source, depth)
+    return source, rows

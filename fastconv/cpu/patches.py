@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastconv import _jit
 from fastconv.cpu import product
-from fastconv.cpu.product import DEPTH, PATCH_STRIDE, TILE_ROWS
+from fastconv.cpu.product import MOST_DEPTH, PATCH_STRIDE, TILE_ROWS
 from fastconv.cpu.shape import ConvShape
 
 # Where the left factor of the product is read from.
@@ -252,6 +252,6 @@ def place_runs(shape, source, group, n, oh, ow, pixels, runs):
 
 def offsets_of(shape: ConvShape, source: int) -> NDArray[np.int64]:
     """The offset of every depth; the last is repeated to fill the last tile of depths."""
-    pieces = pieces_of(shape, source, DEPTH).reshape(-1, 2)
+    pieces = pieces_of(shape, source, MOST_DEPTH).reshape(-1, 2)
     offsets = [start + element for start, count in pieces for element in range(count)]
     return np.array(offsets + offsets[-1:] * TILE_ROWS, np.int64)

@@ -21,13 +21,17 @@ TILE_VECTORS = tiles.TILE_VECTORS
 
 # float32 numbers in a cache line.
 LINE = 16
-# Rows of the panel: 192 x 32 float32 are 24 KB, the better part of a 32 KB L1 cache, and 192 = 3 x 64 cuts the usual
-# channel counts without a remainder.
+# Most depths of a block: a tile of patches, read again for every panel, and its successor stay in the L1 cache.  Most
+# channel counts are multiples, so that sums are stored and taken up again seldom.
+MOST_DEPTH = 256
+# Depths that grad_weight counts on for a task.
 DEPTH = 192
-# The last vector written to a row, and the last tile of rows read from it, may reach beyond DEPTH by one of these.
+# The last vector written to a row, and the last tile of rows read from it, may reach beyond by one of these.
 _SLACK = max(codegen.VECTOR_BYTES // 4, TILE_ROWS)
 # One more cache line keeps the rows from starting in the same L1 set.
-PATCH_STRIDE = DEPTH + _SLACK + LINE
+PATCH_STRIDE = MOST_DEPTH + _SLACK + LINE
+# Rows of a matrix that are packed at a time, through registers.
+_ROWS_OF_COPY = 4
 
 
 @_jit.inline
@@ -73,11 +77,14 @@ def pixel_at(position, OH, OW):
 def pack_columns(matrix, offset, stride, rows, columns, panel, panel_at, width):
     """``panel[row, :columns] = matrix[offset + row * stride :][:columns]``, the rest of its *width* zero."""
     lanes = simd.lane_count(panel)
-    if columns >= width:
-        for row in range(rows):
-            for column in range(0, width, lanes):
-                value = simd.load(matrix, offset + row * stride + column)
-                simd.store(panel, panel_at + row * width + column, value)
+    if columns >= width and width == TILE_VECTORS * lanes:
+        whole = rows - rows % _ROWS_OF_COPY
+        for row in range(0, whole, _ROWS_OF_COPY):
+            block = tiles.load(matrix, offset + row * stride, stride, _ROWS_OF_COPY, TILE_VECTORS)
+            tiles.store(block, panel, panel_at + row * width, width)
+        for row in range(whole, rows):
+            line = tiles.load(matrix, offset + row * stride, stride, 1, TILE_VECTORS)
+            tiles.store(line, panel, panel_at + row * width, width)
     else:
         for row in range(rows):
             for column in range(0, width, lanes):
@@ -134,7 +141,7 @@ multiply_narrow = _placed_product(1)
 
 
 def depth_of_block(total: int) -> int:
-    """Depths are cut into equal blocks of at most DEPTH, whole cache lines each, so that no block is a small rest."""
-    blocks = max(-(-total // DEPTH), 1)
+    """Depths are cut into equal blocks of whole cache lines, at most MOST_DEPTH, so that no block is a small rest."""
+    blocks = max(-(-total // MOST_DEPTH), 1)
     depth = -(-total // blocks)
     return max(-(-depth // LINE) * LINE, LINE)

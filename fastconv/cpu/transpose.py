@@ -14,36 +14,39 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, simd, tiles
+from fastconv.cpu import simd, tiles
+
+# Input channels of a task: two cache lines of float32, and whole vectors.
+_CHANNELS_OF_TASK = 32
 
 
 @_jit.tasks
 def _swap_channels_tasks(weight, rows, columns, out, extents, first_task, last_task):
     """``out[t, u, oc, g * I + ic] = weight[rows[t], columns[u], ic, g * O + oc]``; a task: a few ic of a tap and group.
 
-    Whole blocks of lanes x lanes go through registers, the rest one by one.  Each output element has one writer.
+    Whole blocks of lanes x lanes go through registers, the rest one by one.  The blocks of a task lie side by side in
+    out and are written together, because a cache line that is left half written may be gone when the other half comes.
+    Each output element has one writer.
     """
     KW, I, O, G = extents  # noqa: E741 - channels of a group: I in, O out
     weight, out = simd.span(weight), simd.span(out)
     lanes = simd.lane_count(out)
-    row_blocks = (I + lanes - 1) // lanes
+    row_blocks = (I + _CHANNELS_OF_TASK - 1) // _CHANNELS_OF_TASK
     for task in range(first_task, last_task):
-        first_ic = task % row_blocks * lanes
+        first_ic = task % row_blocks * _CHANNELS_OF_TASK
         group = task // row_blocks % G
         tap = task // (row_blocks * G)
         source = (rows[tap // columns.size] * KW + columns[tap % columns.size]) * I * O * G + group * O
         target = tap * O * I * G + group * I
-        last_ic = min(first_ic + lanes, I)
-        oc = 0
-        if last_ic == first_ic + lanes:
-            while oc + lanes <= O:
-                tiles.transpose_block(
-                    weight, source + first_ic * O * G + oc, O * G, out, target + oc * I * G + first_ic, I * G
-                )
-                oc += lanes
-        for rest in range(oc, O):
-            for ic in range(first_ic, last_ic):
-                out[target + rest * I * G + ic] = weight[source + ic * O * G + rest]
+        last_ic = min(first_ic + _CHANNELS_OF_TASK, I)
+        whole_ic = last_ic - (last_ic - first_ic) % lanes
+        whole_oc = O - O % lanes
+        for oc in range(0, whole_oc, lanes):
+            for ic in range(first_ic, whole_ic, lanes):
+                tiles.transpose_block(weight, source + ic * O * G + oc, O * G, out, target + oc * I * G + ic, I * G)
+        for oc in range(O):
+            for ic in range(first_ic if oc >= whole_oc else whole_ic, last_ic):
+                out[target + oc * I * G + ic] = weight[source + ic * O * G + oc]
 
 
 @_jit.kernel
@@ -65,8 +68,7 @@ def swap_channels(weight: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any
     """The taps ``weight[rows][:, columns]`` of a (KH, KW, IC / G, OC) weight as a (rows, columns, OC / G, IC) one."""
     KW, ic_of_group, OC = weight.shape[1:]
     out = np.empty((rows.size, columns.size, OC // groups, ic_of_group * groups), weight.dtype)
-    lanes = codegen.VECTOR_BYTES // weight.itemsize
-    tasks = rows.size * columns.size * groups * -(-ic_of_group // lanes)
+    tasks = rows.size * columns.size * groups * -(-ic_of_group // _CHANNELS_OF_TASK)
     threads.run(
         swap_channels_serial,
         swap_channels_parallel,
