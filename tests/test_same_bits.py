@@ -8,12 +8,15 @@ import pytest
 from cases import BY_NAME, normal_arrays
 
 from fastconv import threads
+from fastconv.cpu import conv_first
 from fastconv.cpu.codegen import VECTOR_BYTES
 from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_x
+from fastconv.geometry import conv2d_geometry
 
 NAMES = (
     "plain",
     "strided tail",
+    "first layer, grey",
     "first layer, colour",
     "1x1",
     "grouped",
@@ -33,6 +36,35 @@ def all_passes(name):
     a = normal_arrays(case.geometry)
     out = conv2d(a.x, a.weight, a.bias, residual=a.residual, activation="gelu", **case.options)
     return [array.tobytes() for array in (out, *conv2d_backward(a.grad_out, a.x, a.weight, **case.options))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [VECTOR_BYTES // 4, VECTOR_BYTES // 4 + 3, 4 * (VECTOR_BYTES // 4) - 1])
+@pytest.mark.parametrize(
+    ("x_shape", "kernel", "options"),
+    [
+        ((2, 9, 31, 1), (3, 3), {"padding": 1}),
+        ((2, 23, 57, 3), (5, 7), {"padding": ((2, 1), (0, 5)), "stride": (2, 3)}),
+        ((1, 19, 40, 8), (3, 2), {"dilation": (3, 2)}),
+    ],
+)
+def test_the_path_of_first_layers_changes_no_bit(x_shape, kernel, options, outputs, dtype):
+    """More channels, of zeros, take the general path; they add nothing to a sum."""
+    rng = np.random.default_rng(outputs)
+    channels = x_shape[3]
+    x, weight = rng.standard_normal(x_shape), rng.standard_normal((*kernel, channels, outputs))
+    g = conv2d_geometry(x_shape, weight.shape, **options)
+    assert conv_first.suits(g, np.dtype(dtype).itemsize)
+    many = conv2d_geometry((*x_shape[:3], 16), (*kernel, 16, outputs), **options)
+    assert not conv_first.suits(many, np.dtype(dtype).itemsize)
+    none = [(0, 0)] * 3 + [(0, 16 - channels)]
+    bias, residual = rng.standard_normal(outputs).astype(dtype), rng.standard_normal(g.out_shape).astype(dtype)
+    for rest in ({}, {"bias": bias, "activation": "relu"}, {"bias": bias, "residual": residual, "activation": "tanh"}):
+        few, general = (
+            conv2d(a.astype(dtype), b.astype(dtype), **rest, **options, algorithm="direct")
+            for a, b in ((x, weight), (np.pad(x, none), np.pad(weight, none[:2] + none[3:] + none[:1])))
+        )
+        np.testing.assert_array_equal(few, general)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -45,58 +45,28 @@ grows like ``eps * sqrt(L)``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, conv_direct_weight, conv_scatter, patches, product, simd, tiles
+from fastconv.cpu import conv_direct_weight, conv_first, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
+from fastconv.cpu.direct_plan import Job, forward_job, job_of
 from fastconv.cpu.epilogue import RELU, finish_vector
-from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
+from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, Forms, as_product, forward_shape, phases, round_up
+from fastconv.cpu.shape import Forms, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 
-# Most pixels and output channels of a block, by the source of patches: the panels, and the sums that wait for the next
-# block of depths, lie in the L2 cache.  400 pixels: 8 images of 7 x 7 need each number of the weight once.
-_PIXELS_OF_BLOCK = {IN_PLACE: round_up(400, TILE_ROWS), PATCHES: 32 * TILE_ROWS}
-_COLUMNS_OF_BLOCK = {IN_PLACE: 128, PATCHES: 256, STRIP: 128}
-# Numbers in the panels of a block (128 KB of float32); few depths leave room for more channels.
-_NUMBERS_OF_PANELS = 32 * 1024
-# Most pixels of a strip.
-_PIXELS_OF_STRIP = 16 * TILE_ROWS
-# Share of its register tiles that the pixels of a strip must fill; else patches of pixels of several rows are gathered.
-_LEAST_FILL = 0.85
-# Pixels of a strip, at least, if its panels have more numbers than the L2 cache holds and are fetched again for each.
-_LEAST_PIXELS, _NUMBERS_OF_L2 = 48, 64 * 1024
-# A panel is packed in the time that its product with so many tiles of pixels takes; if the panels of all tasks are
-# packed before the first, they go to memory and come back.
-_TILES_OF_PACKING, _TILES_OF_PACKING_AHEAD = 1.5, 3
-# A tile of patches is taken up, once for a block of channels, in the time of its product with so many.
-_CHANNELS_OF_READING = 8
 # Rows of the weight that are packed at a time: few enough that they stay in the L1 cache, from panel to panel, also
 # where they lie a power of two apart and share its sets.
 _ROWS_OF_PACKING = 8
-
-
-class Plan(NamedTuple):
-    """How a problem is computed: where patches are read from, and how (pixels x channels) is cut into tasks.
-
-    A block is *pixels* of all output pixels, one after the other; with strips it is *rows* rows of one image.
-    """
-
-    source: int
-    rows: int
-    pixels: int
-    columns: int
-    depth: int
-    tasks: int
 
 
 @_jit.inline
@@ -406,8 +376,14 @@ def forward(
     activation: int,
     forms: Forms | None = None,
 ) -> None:
-    """``out = activation(conv2d(x, weight) + bias + residual)``; the packed weight is kept in *forms*."""
-    job = _forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops), forms is not None)
+    """``out = activation(conv2d(x, weight) + bias + residual)``; the packed weight is kept in *forms*.
+
+    Few input channels have a faster way, whose few weights are not worth keeping: `conv_first`.
+    """
+    if conv_first.suits(geometry, out.itemsize):
+        conv_first.forward(geometry, x, weight, bias, residual, out, activation)
+        return
+    job = forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops), forms is not None)
     key = "direct", geometry.G
     _run(job, x, lambda: weight, forms, key, bias, residual, out, activation)
 
@@ -435,46 +411,22 @@ def grad_x(
         if phase.rows.size and phase.columns.size:
             taps = partial(swap_channels, weight, phase.rows, phase.columns, geometry.G)
             key = "direct grad_x", geometry.G, phase.rows.tobytes(), phase.columns.tobytes()
-            job = _job(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops), forms is not None)
+            job = job_of(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops), forms is not None)
             _run(job, grad_out, taps, forms, key, None, None, out, 0)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    s, plan, _, packed, _ = _forward_job(geometry, itemsize, 1, False)
+    s, plan, _, packed, _ = forward_job(geometry, itemsize, 1, False)
     strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
     left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
     panels = 0 if packed else plan.columns * plan.depth
     of_forward = itemsize * (left + (plan.pixels + TILE_ROWS) * plan.columns + panels) + 8 * places
+    if conv_first.suits(geometry, itemsize):
+        of_forward = conv_first.workspace(geometry, itemsize)
     of_grad_x = conv_scatter.workspace(geometry, itemsize) if conv_scatter.suits(geometry) else 0
     return max(of_forward, of_grad_x, conv_direct_weight.workspace(geometry, itemsize))
-
-
-class Job(NamedTuple):
-    """A problem ready to run: what does not depend on the numbers, so that a small call need not work it out again."""
-
-    shape: ConvShape
-    plan: Plan
-    pieces: NDArray[np.int64]
-    #: Numbers of the weight that is packed before all tasks, or 0 where each task packs its own panels.
-    packed: int
-    workers: int
-
-
-@lru_cache(maxsize=1024)
-def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
-    return _job(forward_shape(geometry), itemsize, workers, kept)
-
-
-@lru_cache(maxsize=1024)
-def _job(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
-    s = as_product(shape)
-    lanes = codegen.VECTOR_BYTES // itemsize
-    plan, ahead = _plan(s, lanes, itemsize, workers, kept)
-    packed = s.G * round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
-    pieces = patches.pieces_of(s, plan.source, plan.depth)
-    return Job(s, plan, pieces, packed if ahead else 0, min(workers, plan.tasks))
 
 
 def _run(
@@ -513,64 +465,3 @@ def _run(
     )
     if forms is not None:
         forms[key] = packed
-
-
-def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int, kept: bool) -> tuple[Plan, bool]:
-    """The cut into tasks that the busiest thread has done first, and whether to pack the whole weight before them.
-
-    A packed weight that is *kept* for other calls is packed whole, and costs nothing in most of them.  Threads get equal
-    numbers of tasks, so blocks must come out even: with 14 tiles of pixels a block, 66 tiles are 5 blocks, and one of
-    two threads has 3 of them.  Time is counted in products of a tile of pixels with one channel.
-    """
-    s = shape
-    oc_of_group = s.OC // s.G
-    total_depth = s.KH * s.KW * (s.IC // s.G)
-    depth = product.depth_of_block(total_depth)
-    width = TILE_VECTORS * lanes
-    source, rows = _source(s, itemsize)
-    in_strips = source == STRIP
-    # what a block of pixels consists of: rows of an image, or tiles of the pixels of all
-    images, units = (s.N, s.OH) if in_strips else (1, -(-s.N * s.OH * s.OW // TILE_ROWS))
-    most_units = rows if in_strips else _PIXELS_OF_BLOCK[source] // TILE_ROWS
-    most_columns = max(_COLUMNS_OF_BLOCK[source], _NUMBERS_OF_PANELS // depth)
-    best, ahead, shortest = None, False, float("inf")
-    for block in _sizes(units, most_units, workers):
-        pixels = block * (s.OW if in_strips else TILE_ROWS)
-        blocks = images * -(-units // block)
-        for panels in _sizes(-(-oc_of_group // width), most_columns // width, workers):
-            columns = min(panels * width, round_up(oc_of_group, lanes))
-            column_blocks = -(-oc_of_group // columns)
-            tasks = s.G * blocks * column_blocks
-            share = -(-tasks // workers)
-            # the panels of a task serve the next one too, if they are of the same channels and of all depths
-            again = depth >= total_depth and (column_blocks == 1 or not in_strips)
-            packing = (-(-share // blocks) if again else share) * columns * _TILES_OF_PACKING
-            packing_ahead = 0 if kept else _TILES_OF_PACKING_AHEAD * round_up(s.OC, lanes) / workers
-            products = share * -(-pixels // TILE_ROWS) * (columns + _CHANNELS_OF_READING)
-            time = products + min(packing, packing_ahead)
-            if time < shortest:
-                best = Plan(source, block if in_strips else 1, pixels, columns, depth, tasks)
-                shortest, ahead = time, packing_ahead < packing
-    assert best is not None
-    return best, ahead
-
-
-def _sizes(extent: int, most: int, workers: int) -> list[int]:
-    """Sizes of equal blocks, the largest first: one for a single thread, some smaller ones to choose from for more."""
-    fewest = -(-extent // most)
-    several = 2 * workers if workers > 1 else 1
-    return sorted({-(-extent // blocks) for blocks in range(fewest, fewest + several)}, reverse=True)
-
-
-def _source(shape: ConvShape, itemsize: int) -> tuple[int, int]:
-    """Where to read patches from, and how many rows of outputs the largest strip is for."""
-    s = shape
-    source = patches.source_of(s, itemsize)
-    rows = min(s.OH, max(1, _PIXELS_OF_STRIP // s.OW))
-    while source == STRIP and rows > 1 and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
-        rows -= 1
-    pixels, panels = rows * s.OW, s.KH * s.KW * (s.IC // s.G) * (s.OC // s.G)
-    idle = pixels < _LEAST_FILL * round_up(pixels, TILE_ROWS)
-    if source == STRIP and (idle or (pixels < _LEAST_PIXELS and panels > _NUMBERS_OF_L2)):
-        source = PATCHES
-    return source, rows
