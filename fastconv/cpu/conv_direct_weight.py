@@ -10,7 +10,19 @@ Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, 
 
     fastconv bench --net handson_fashion_mnist --layer conv2d --pass grad_weight --threads 1 --against torch
 
-Prefetching the next block's x and gradients gained nothing.  Order of sums: see `conv_direct`.
+and for 1x1 kernels, which are one product of matrices (`PACKED`):
+                                                      1x1, 128 -> 512, 28 x 28    1x1, 512 -> 512, 14 x 14
+    as above: 48 pixels x 192 depths x 256 channels            0.77                     0.78
+    x packed too, 192 pixels at a time                         0.86                     0.79
+    whole rows: 512 depths x 512 channels                      0.90                     0.94
+    128 pixels, the last sums straight to the result           1.03                     1.02
+
+    fastconv bench --net mobilenet,resnet_50_v1_5 --pass grad_weight --threads 1 --against torch
+
+With packing left out, the second of these runs at 93 of 101 GFLOP/s: what it lacks is x and grad_out, piece by piece
+from memory.  Tried and not kept: 200 and 256 pixels (0.97, 0.93 in the mean of six layers, against 1.01), 100
+pixels (0.93), and prefetching the next block's x and gradients, which gains on an idle machine and loses on a busy one.
+Order of sums: see `conv_direct`.
 """
 
 from __future__ import annotations
@@ -25,7 +37,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
-from fastconv.cpu.product import DEPTH, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.geometry import Conv2dGeometry
 
@@ -33,10 +45,25 @@ from fastconv.geometry import Conv2dGeometry
 _PIXELS_OF_BLOCK = 8 * TILE_ROWS
 # Gradients are read in place by so few depths that a packed copy of them would not pay.
 _UNPACKED_DEPTH = 8 * TILE_ROWS
-# Numbers from pixel to pixel of x from which patches are better gathered than read in place.
+# Numbers from pixel to pixel of x from which patches are better copied than read in place.
 _FAR = 128
 # Output channels of a block: gathering a patch is paid once for all of them.
 _COLUMNS_OF_BLOCK = 256
+
+# Beside the sources of `patches`: the x of a 1x1 kernel in the order in which register tiles read it.
+PACKED = 3
+# Output channels from which packing x pays even where it is near.
+_PACKING_COLUMNS = 64
+# A packed block: 128 x 512 float32 of x are 256 KB, half of an L2 cache or less.  Long pieces of the rows of x and
+# grad_out come from memory at full speed, and many pixels let a tile of sums stay in registers for long.
+_PACKED_PIXELS = 128
+_PACKED_DEPTH = 512
+_PACKED_COLUMNS = 512
+
+# Tasks of each worker from which on it does not matter that some workers have one more than others.
+_EVEN_TASKS = 4
+# Depths and output channels that are not worth cutting for the sake of even shares.
+_LEAST_BLOCK = 64
 
 
 class Plan(NamedTuple):
@@ -51,15 +78,79 @@ class Plan(NamedTuple):
     pixels: int
     depth: int
     columns: int
+    splits: int
     tasks: int
+
+
+@_jit.inline
+def _pitch(plan, width):
+    """From one packed panel of *width* columns to the next; one more line keeps them from starting in one L1 set."""
+    return plan.pixels * width + LINE
+
+
+@_jit.inline
+def _pack(matrix, start, stride, packed, at, width, pitch, pixels, columns):
+    """``packed[column // width][pixel, column % width] = matrix[pixel, column]``, row by row of the matrix.
+
+    Gradients become panels as wide as a register tile, x those as wide as a tile is high.  Rows are read one by one, in
+    the order of memory.  A row of a panel may spill over the next one, which is written later.
+    """
+    lanes = simd.lane_count(packed)
+    vectors = (width + lanes - 1) // lanes
+    # panels whose last vector does not reach beyond the row
+    whole = max(columns - vectors * lanes + width, 0) // width
+    for pixel in range(pixels):
+        source = start + pixel * stride
+        target = at + pixel * width
+        for _ in range(whole):
+            for vector in range(vectors):
+                value = simd.load(matrix, source + vector * lanes)
+                simd.store(packed, target + vector * lanes, value)
+            source += width
+            target += pitch
+        for column in range(whole * width, columns, width):
+            for vector in range(vectors):
+                count = min(max(columns - column - vector * lanes, 0), lanes)
+                value = simd.load_first(matrix, source + vector * lanes, count)
+                simd.store(packed, target + vector * lanes, value)
+            source += width
+            target += pitch
+
+
+@_jit.inline
+def _pack_x(x, packed, shape, plan, group, first_pixel, pixels, first_depth, depth, runs):
+    """Pack the depths of a block of pixels of x, and describe the result as one run of pixels, TILE_ROWS apart."""
+    s = shape
+    n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
+    patches.place_runs(s, IN_PLACE, group, n, oh, ow, pixels, runs)
+    pitch, step, at = _pitch(plan, TILE_ROWS), patches.step_of_pixel(s, IN_PLACE), 0
+    for run in range(1, runs[0] + 1):
+        start, count = runs[2 * run] + first_depth, runs[2 * run + 1]
+        _pack(x, start, step, packed, at, TILE_ROWS, pitch, count, depth)
+        at += count * TILE_ROWS
+    runs[0], runs[2], runs[3] = 1, 0, pixels
+
+
+@_jit.inline
+def _left_size(plan):
+    """Numbers of the strip, the gathered patches or the packed x of a block."""
+    if plan.source == PACKED:
+        return (plan.depth + TILE_ROWS - 1) // TILE_ROWS * _pitch(plan, TILE_ROWS) + LINE
+    return max(plan.strip + LINE, plan.pixels * PATCH_STRIDE)
+
+
+@_jit.inline
+def _panels_size(plan, width):
+    """Numbers of the packed gradients of a block."""
+    return (plan.columns + width - 1) // width * _pitch(plan, width)
 
 
 @_jit.inline
 def _grad_weight_workspace(partial, plan):
     """Memory of one thread: patches or a strip, panels of gradients, sums of a block, and its runs of pixels."""
     width = TILE_VECTORS * codegen.VECTOR_BYTES // partial.itemsize
-    left = np.zeros(max(plan.strip + LINE, plan.pixels * PATCH_STRIDE), partial.dtype)
-    panels = np.empty(plan.pixels * (plan.columns + width), partial.dtype)
+    left = np.zeros(_left_size(plan), partial.dtype)
+    panels = np.empty(_panels_size(plan, width), partial.dtype)
     sums = np.empty((plan.depth + TILE_ROWS) * plan.columns, partial.dtype)
     return left, panels, sums, np.empty(2 * (plan.pixels + 1), np.int64)
 
@@ -68,11 +159,14 @@ def _tile_step(vectors):
     """One register tile of grad_weight, *vectors* wide."""
 
     @_jit.splice
-    def step(left, offsets, row, runs, step_of_pixel, panel, panel_at, panel_stride, sums, sums_at, first):
-        """``sums[m, :] (+)= sum over pixels of left[offsets[row + m] + place of pixel] * gradient of pixel``.
+    def step(
+        left, offsets, row, runs, step_of_pixel, panel, panel_at, panel_stride, sums, sums_at, first,
+        target, target_at, target_stride,
+    ):  # fmt: skip
+        """``target[m, :] = sums[m, :] + sum over pixels of left[offsets[row + m] + place of pixel] * its gradient``.
 
-        The places are counted, run by run, not loaded from a table: LLVM would let all multiplications wait for that
-        load and run out of registers.
+        The first time there are no sums yet.  The places are counted, run by run, not loaded from a table: LLVM would
+        let all multiplications wait for that load and run out of registers.
         """
         width = vectors * simd.lane_count(sums)
         if first:
@@ -95,7 +189,7 @@ def _tile_step(vectors):
                     tile = tiles.rank1_placed(tile, left, offsets, row, place, panel, panel_at)
                     place += step_of_pixel
                     panel_at += panel_stride
-        tiles.store(tile, sums, sums_at, width)
+        tiles.store(tile, target, target_at, target_stride)
 
     return step
 
@@ -105,12 +199,13 @@ _narrow_step = _tile_step(1)
 
 
 @_jit.flushing_tasks
-def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, splits, first_task, last_task):
+def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the pixels times a block of (kh, kw, ic) times one of output channels.
 
     Blocks of pixels outermost: their patches and gradients are in the cache while every register tile of the block of
-    grad_weight is loaded, updated by one rank-1 step a pixel, and stored.  Each element of ``partial[split]`` has one
-    writer, and pixels are added in rising order (n, oh, ow).
+    grad_weight is loaded, updated by one rank-1 step a pixel, and stored; after the last block it goes to its place in
+    grad_weight, by way of the sums if it hangs over the edge.  Each element of ``partial[split]`` has one writer, and
+    pixels are added in rising order (n, oh, ow).
     """
     s = shape
     x, grad_out, partial, offsets = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(offsets)
@@ -125,7 +220,7 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, sp
     depth_blocks = (total_depth + plan.depth - 1) // plan.depth
     if plan.source == IN_PLACE:
         left = x
-    step_of_pixel = patches.step_of_pixel(s, plan.source)
+    step_of_pixel = TILE_ROWS if plan.source == PACKED else patches.step_of_pixel(s, plan.source)
     for task in range(first_task, last_task):
         column_of_group = task % column_blocks * plan.columns
         first_depth = task // column_blocks % depth_blocks * plan.depth
@@ -134,141 +229,165 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, sp
         depth = min(plan.depth, total_depth - first_depth)
         columns = min(plan.columns, oc_of_group - column_of_group)
         first_column = group * oc_of_group + column_of_group
-        split_start = total_pixels * split // splits
-        split_stop = total_pixels * (split + 1) // splits
-        first_offset = 0 if plan.source == PATCHES else first_depth
+        split_start = total_pixels * split // plan.splits
+        split_stop = total_pixels * (split + 1) // plan.splits
+        first_offset = 0 if plan.source == PATCHES or plan.source == PACKED else first_depth
+        gradients_in_place = columns % lanes == 0 and depth <= _UNPACKED_DEPTH
         first_pixel = split_start
         while first_pixel < split_stop:
             n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
             pixels = min(plan.pixels, split_stop - first_pixel)
-            if plan.source == STRIP:
-                last_oh = min(oh + plan.rows, s.OH)
-                pixels = min(pixels, (last_oh - oh) * s.OW - ow)
-                patches.copy_strip(x, left, s, group, n, oh, (ow + pixels + s.OW - 1) // s.OW)
-            elif plan.source == PATCHES:
-                patches.gather_patches(x, left, s, group, n, oh, ow, pixels, first_depth, depth)
-            patches.place_runs(s, plan.source, group, n, oh, ow, pixels, runs)
-            first = first_pixel == split_start
-            in_place = columns % lanes == 0 and depth <= _UNPACKED_DEPTH
-            if not in_place:
-                # pixel by pixel, in the order in which the gradients lie in memory
-                for pixel in range(pixels):
-                    for column in range(0, columns, width):
-                        rest = min(columns - column, width)
-                        panel_width = width if rest > lanes else lanes
-                        grad_at = (first_pixel + pixel) * s.OC + first_column + column
-                        panel_at = column * plan.pixels + pixel * panel_width
-                        product.pack_columns(grad_out, grad_at, s.OC, 1, rest, packed, panel_at, panel_width)
+            if plan.source == PACKED:
+                _pack_x(x, left, s, plan, group, first_pixel, pixels, first_depth, depth, runs)
+            else:
+                if plan.source == STRIP:
+                    last_oh = min(oh + plan.rows, s.OH)
+                    pixels = min(pixels, (last_oh - oh) * s.OW - ow)
+                    patches.copy_strip(x, left, s, group, n, oh, (ow + pixels + s.OW - 1) // s.OW)
+                elif plan.source == PATCHES:
+                    patches.gather_patches(x, left, s, group, n, oh, ow, pixels, first_depth, depth)
+                patches.place_runs(s, plan.source, group, n, oh, ow, pixels, runs)
+            grad_at = first_pixel * s.OC + first_column
+            if not gradients_in_place:
+                _pack(grad_out, grad_at, s.OC, packed, 0, width, _pitch(plan, width), pixels, columns)
+            first, last = first_pixel == split_start, first_pixel + pixels == split_stop
             for column in range(0, columns, width):
                 rest = min(columns - column, width)
-                panel_width = width if rest > lanes else lanes
-                panel, panel_at, panel_stride = packed, column * plan.pixels, panel_width
-                if in_place:
-                    panel, panel_at, panel_stride = grad_out, first_pixel * s.OC + first_column + column, s.OC
+                width_of_tile = width if rest > lanes else lanes
+                panel, panel_at, panel_stride = packed, column // width * _pitch(plan, width), width
+                if gradients_in_place:
+                    panel, panel_at, panel_stride = grad_out, grad_at + column, s.OC
                 for row in range(0, depth, TILE_ROWS):
+                    rows = min(depth - row, TILE_ROWS)
+                    whole = rest == width_of_tile and rows == TILE_ROWS
                     at = row * plan.columns + column * TILE_ROWS
+                    result_at = (split * total_depth + first_depth + row) * s.OC + first_column + column
+                    target, target_at, target_stride = sums, at, width_of_tile
+                    if last and whole:
+                        target, target_at, target_stride = partial, result_at, s.OC
                     if rest > lanes:
                         _wide_step(
-                            left, offsets, first_offset + row, runs, step_of_pixel,
-                            panel, panel_at, panel_stride, sums, at, first,
+                            left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
+                            sums, at, first, target, target_at, target_stride,
                         )  # fmt: skip
                     else:
                         _narrow_step(
-                            left, offsets, first_offset + row, runs, step_of_pixel,
-                            panel, panel_at, panel_stride, sums, at, first,
+                            left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
+                            sums, at, first, target, target_at, target_stride,
                         )  # fmt: skip
+                    if last and not whole:
+                        for m in range(rows):
+                            for lane in range(rest):
+                                partial[result_at + m * s.OC + lane] = sums[at + m * width_of_tile + lane]
             first_pixel += pixels
-        for row in range(depth):
-            target = (split * total_depth + first_depth + row) * s.OC + first_column
-            row_of_tile = row % TILE_ROWS
-            for column in range(0, columns, width):
-                rest = min(columns - column, width)
-                at = (row - row_of_tile) * plan.columns + column * TILE_ROWS
-                at += row_of_tile * (width if rest > lanes else lanes)
-                for lane in range(rest):
-                    partial[target + column + lane] = sums[at + lane]
 
 
 @_jit.kernel
-def conv2d_grad_weight_direct_serial(x, grad_out, partial, offsets, shape, plan, splits):
+def conv2d_grad_weight_direct_serial(x, grad_out, partial, offsets, shape, plan):
     """All tasks of grad_weight; arrays are flat."""
     workspace = _grad_weight_workspace(partial, plan)
-    _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, splits, 0, plan.tasks)
+    _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, 0, plan.tasks)
 
 
 @_jit.parallel_kernel
-def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, offsets, shape, plan, splits):
+def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, offsets, shape, plan):
     """The same tasks, an equal share for each worker."""
     for worker in prange(workers):
         first_task = plan.tasks * worker // workers
         last_task = plan.tasks * (worker + 1) // workers
         workspace = _grad_weight_workspace(partial, plan)
-        _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, splits, first_task, last_task)
+        _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, first_task, last_task)
 
 
 def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
     s = as_product(forward_shape(geometry))
-    plan, splits = _plan(s, out.itemsize)
-    partial = out.reshape(1, -1) if splits == 1 else np.empty((splits, out.size), out.dtype)
+    workers = threads.worker_count(geometry.flops)
+    plan = _plan(s, out.itemsize, workers)
+    partial = out.reshape(1, -1) if plan.splits == 1 else np.empty((plan.splits, out.size), out.dtype)
     threads.run(
         conv2d_grad_weight_direct_serial,
         conv2d_grad_weight_direct_parallel,
-        min(threads.worker_count(geometry.flops), plan.tasks),
+        min(workers, plan.tasks),
         x.reshape(-1),
         grad_out.reshape(-1),
         partial.reshape(-1),
-        _offsets(s, plan.source),
+        _offsets(s, plan),
         s,
         plan,
-        splits,
     )
-    if splits > 1:
+    if plan.splits > 1:
         np.add.reduce(partial, axis=0, out=out.reshape(-1))
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread."""
-    plan, _ = _plan(as_product(forward_shape(geometry)), itemsize)
+    """Bytes of memory of one thread; with several, blocks are smaller or the same."""
+    plan = _plan(as_product(forward_shape(geometry)), itemsize, workers=1)
     width = TILE_VECTORS * codegen.VECTOR_BYTES // itemsize
-    left = max(plan.strip, plan.pixels * PATCH_STRIDE)
-    return itemsize * (left + plan.pixels * (plan.columns + width) + (plan.depth + TILE_ROWS) * plan.columns) + 16 * (
-        plan.pixels + 2 * TILE_ROWS
-    )
+    sums = (plan.depth + TILE_ROWS) * plan.columns
+    return itemsize * (_left_size(plan) + _panels_size(plan, width) + sums) + 16 * (plan.pixels + 1 + TILE_ROWS)
 
 
 @lru_cache(maxsize=1024)
-def _offsets(shape: ConvShape, source: int) -> NDArray[np.int64]:
-    return patches.offsets_of(shape, source)
+def _offsets(shape: ConvShape, plan: Plan) -> NDArray[np.int64]:
+    """Where each depth of a patch lies from the place of the patch."""
+    if plan.source == PACKED:
+        depths = np.arange(round_up(plan.depth, TILE_ROWS), dtype=np.int64)
+        return depths // TILE_ROWS * _pitch(plan, TILE_ROWS) + depths % TILE_ROWS
+    return patches.offsets_of(shape, plan.source)
 
 
 @lru_cache(maxsize=1024)
-def _plan(shape: ConvShape, itemsize: int) -> tuple[Plan, int]:
-    """The plan, and the number of splits of the pixels."""
+def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
+    """Blocks as large as the caches like, cut until all workers have equal shares; bits do not depend on blocks."""
     s = shape
     lanes = codegen.VECTOR_BYTES // itemsize
-    total_depth = s.KH * s.KW * (s.IC // s.G)
-    depth = product.depth_of_block(total_depth)
-    columns = min(_COLUMNS_OF_BLOCK, round_up(s.OC // s.G, lanes))
-    source = patches.source_of(s, itemsize)
-    if source == IN_PLACE and s.stride_w * s.IC > _FAR:
-        source = PATCHES
+    width = TILE_VECTORS * lanes
+    splits = _splits(s)
+    total_depth, total_columns = s.KH * s.KW * (s.IC // s.G), s.OC // s.G
+    depth, columns = product.depth_of_block(total_depth), min(_COLUMNS_OF_BLOCK, round_up(total_columns, lanes))
     rows, pixels, strip = 1, _PIXELS_OF_BLOCK, 0
-    if source == STRIP:
+    source = patches.source_of(s, itemsize)
+    far = s.stride_w * s.IC > _FAR
+    if source == IN_PLACE and (s.KH, s.KW) == (1, 1) and (far or total_columns >= _PACKING_COLUMNS):
+        source = PACKED
+        pixels = _part(s.N * s.OH * s.OW // splits, _PACKED_PIXELS, 1)
+        depth, columns = _part(total_depth, _PACKED_DEPTH, TILE_ROWS), _part(total_columns, _PACKED_COLUMNS, width)
+    elif source == IN_PLACE and far:
+        source = PATCHES
+    elif source == STRIP:
         rows = min(max(_PIXELS_OF_BLOCK // s.OW, 1), s.OH)
-        pixels = rows * s.OW if s.OW <= _PIXELS_OF_BLOCK else -(-s.OW // -(-s.OW // _PIXELS_OF_BLOCK))
+        pixels = rows * s.OW if s.OW <= _PIXELS_OF_BLOCK else _part(s.OW, _PIXELS_OF_BLOCK, 1)
         strip = patches.strip_size(s, rows)
-    tasks = s.G * -(-total_depth // depth) * -(-(s.OC // s.G) // columns)
-    splits = _splits(s.N * s.OH * s.OW, s.G * -(-total_depth // DEPTH) * -(-(s.OC // s.G) // columns))
-    return Plan(source, strip, rows, pixels, depth, columns, tasks * splits), splits
+    while True:
+        tasks = splits * s.G * -(-total_depth // depth) * -(-total_columns // columns)
+        even = tasks % workers == 0 or tasks >= _EVEN_TASKS * workers
+        if even or max(depth, columns) <= _LEAST_BLOCK:
+            return Plan(source, strip, rows, pixels, depth, columns, splits, tasks)
+        if columns >= depth:
+            columns = _part(columns, columns - 1, width)
+        else:
+            depth = _part(depth, depth - 1, TILE_ROWS)
+
+
+def _part(total: int, most: int, multiple: int) -> int:
+    """The size of equal parts of at most *most*, rounded up to a *multiple*."""
+    return round_up(-(-total // max(-(-total // most), 1)), multiple)
 
 
 # grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into at most this
-# many parts, none of fewer pixels than a few strips.  The split follows from the geometry alone, not from the register
-# tile: it decides the order of a sum, which must be the same on every CPU.
+# many tasks, none of fewer pixels than a few strips, and none of more depths and output channels than these, so that
+# the partial sums are small.  The split follows from the geometry alone, not from the register tile: it decides the
+# order of a sum, which must be the same on every CPU.
 _TASKS_OF_GRAD_WEIGHT = 16
+_DEPTH_OF_TASK = 96
+_COLUMNS_OF_TASK = 64
 _PIXELS_OF_SPLIT = 448
 
 
-def _splits(pixels: int, tasks_of_split: int) -> int:
-    return max(1, min(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), pixels // _PIXELS_OF_SPLIT))
+def _splits(shape: ConvShape) -> int:
+    """Parts of the pixels with sums of their own."""
+    s = shape
+    depths = -(-s.KH * s.KW * (s.IC // s.G) // _DEPTH_OF_TASK)
+    tasks_of_split = s.G * depths * -(-(s.OC // s.G) // _COLUMNS_OF_TASK)
+    return max(1, min(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), s.N * s.OH * s.OW // _PIXELS_OF_SPLIT))
