@@ -274,18 +274,34 @@ def _group_count(groups: Any, weight_shape: tuple[int, ...]) -> int:
 
 
 class AxisWindows(NamedTuple):
-    """All windows along one axis, inside the image: output ``o`` sees ``range(start[o], stop[o], step)``.
+    """All windows along one axis, inside the image: output ``o`` sees ``range(start[o], stop[o], step)``."""
 
-    ``counts[o]`` is what an average divides by; it may include padding, which the range never does.
-    """
-
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    #: What a kernel receives: for each window its first pixel, how many pixels it holds, and what an average divides
+    #: by, which may include padding; the range never does.
+    table: NDArray[np.int64]
     step: int
     #: Pixels in the largest window, and in all windows together.
     largest: int
     total: int
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        first: NDArray[np.int64] = self.table[0]
+        return first
+
+    @property
+    def stop(self) -> NDArray[np.int64]:
+        end: NDArray[np.int64] = self.table[0] + self.table[1] * self.step
+        return end
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        divisors: NDArray[np.int64] = self.table[2]
+        return divisors
+
+    def divided_by(self, counts: NDArray[np.int64]) -> AxisWindows:
+        """The same windows with other counts."""
+        return _axis_windows(self.start, self.stop, counts, self.step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,20 +434,20 @@ def single_pixels(extent: int) -> AxisWindows:
     return _axis_windows(pixels, pixels + 1, np.ones_like(pixels), 1)
 
 
-def covering_windows(windows: AxisWindows, extent: int) -> AxisWindows:
-    """The table read the other way: for each pixel of an axis, the range of windows that hold it.
+def covering_windows(windows: AxisWindows, extent: int, count: int = 1) -> AxisWindows:
+    """The table read the other way: for each pixel of an axis, the range of windows that hold it, and *count*.
 
     The windows must have no gaps (``step == 1``); then both their ends never decrease, so the range has no gaps either.
     """
     pixels = np.arange(extent)
     start = np.searchsorted(windows.stop, pixels, side="right")
     stop = np.searchsorted(windows.start, pixels, side="right")
-    return _axis_windows(start, stop, np.ones_like(pixels), 1)
+    return _axis_windows(start, stop, np.full_like(pixels, count), 1)
 
 
 def _axis_windows(start: Any, stop: Any, counts: Any, step: int) -> AxisWindows:
     """Tables are shared between calls, so they are made read-only; kernels compile for that one type."""
-    tables = np.array((start, stop, counts), np.int64)
-    tables.setflags(write=False)
     pixels = -((start - stop) // step)
-    return AxisWindows(tables[0], tables[1], tables[2], step, int(pixels.max()), int(pixels.sum()))
+    table = np.array((start, pixels, counts), np.int64)
+    table.setflags(write=False)
+    return AxisWindows(table, step, int(pixels.max()), int(pixels.sum()))

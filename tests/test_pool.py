@@ -71,6 +71,10 @@ CASES = {
     "few tall windows": Case((1, 37, 19, 3), (31, 4), (6, 3)),
     "large windows that overlap": Case((2, 23, 24, 2), 13, 1, 6),
     "windows above a block of the sum": Case((1, 3, 150, 2), (3, 140), (1, 10)),
+    "many pixels of many channels": Case((1, 9, 11, 75), (6, 5), (3, 2)),
+    "many rows of many channels": Case((1, 70, 3, 67), (66, 3), 1),
+    "cells with a rest": Case((2, 11, 9, 37), (2, 4)),
+    "cells with gaps": Case((1, 10, 13, 33), 2, (3, 4)),
 }
 
 named = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -121,6 +125,28 @@ def test_gradient_of_a_maximum_goes_to_the_pixel_taken(case):
     np.testing.assert_array_equal(grad_x, reference.max_pool2d_backward(grad_out, indices, x.shape))
     # the maximum of k * x is k * max(x), so <grad_x, x> = <grad_out, out>, exactly on integers
     assert np.vdot(grad_x, x) == np.vdot(grad_out, out)
+
+
+@pytest.mark.parametrize("channels", [5, 37])
+def test_an_index_may_lie_anywhere_in_the_image(channels):
+    # windows of 3 x 3 side by side as far as the shapes tell
+    indices = np.random.default_rng(0).integers(0, 81, (2, 3, 3, channels))
+    grad_out = integers(indices.shape, 1)
+    expected = reference.max_pool2d_backward(grad_out, indices, (2, 9, 9, channels))
+    np.testing.assert_array_equal(max_pool2d_backward(grad_out, indices, (2, 9, 9, channels)), expected)
+    # the first windows do hold their pixels
+    indices[0] = (27 * np.arange(3)[:, np.newaxis] + 3 * np.arange(3))[..., np.newaxis]
+    expected = reference.max_pool2d_backward(grad_out, indices, (2, 9, 9, channels))
+    np.testing.assert_array_equal(max_pool2d_backward(grad_out, indices, (2, 9, 9, channels)), expected)
+
+
+@pytest.mark.parametrize("channels", [5, 37])
+def test_a_gradient_of_minus_zero_is_added_to_zero_and_an_unpooled_one_stays(channels):
+    indices = np.zeros((1, 1, 1, channels), np.int64)
+    values = np.full(indices.shape, -0.0, np.float32)
+    assert not np.signbit(max_pool2d_backward(values, indices, (1, 2, 2, channels))).any()
+    assert np.signbit(max_unpool2d(values, indices, 2)[0, 0, 0]).all()
+    assert not np.signbit(max_unpool2d(values, indices, 2)[0, 1]).any()
 
 
 @undilated
@@ -292,15 +318,16 @@ def test_unpooling_keeps_the_last_of_several_values():
     assert max_unpool2d(values, indices, 2).ravel().tolist() == [0, 0, 0, 2]
 
 
+@pytest.mark.parametrize("channels", [3, 40])
 @pytest.mark.parametrize("wrong", [-1, 24, 2**40])
-def test_an_index_outside_the_image_is_an_error(wrong):
-    indices = np.zeros((1, 2, 2, 3), np.int64)
+def test_an_index_outside_the_image_is_an_error(wrong, channels):
+    indices = np.zeros((1, 2, 2, channels), np.int64)
     indices[0, 1, 1, 2] = wrong
     values = np.ones(indices.shape, np.float32)
     message = rf"indices must lie in the image: 0 <= index < 24. Received: .*{wrong}"
     with pytest.raises(ValueError, match=message):
-        max_pool2d_backward(values, indices, (1, 4, 6, 3))
+        max_pool2d_backward(values, indices, (1, 4, 6, channels))
     with pytest.raises(ValueError, match=message):
         max_unpool2d(values, indices, (4, 6))
     with pytest.raises(ValueError, match=message):
-        max_unpool2d_backward(np.ones((1, 4, 6, 3), np.float32), indices)
+        max_unpool2d_backward(np.ones((1, 4, 6, channels), np.float32), indices)

@@ -167,6 +167,142 @@ def _larger(builder: Any, value: Any, best: Any) -> Any:
     return builder.select(builder.fcmp_unordered("uno", value, value), value, larger)
 
 
+@intrinsic
+def larger_and_where(typingctx: Any, value: Any, best: Any, where: Any, place: Any) -> Any:
+    """`larger`, and beside it *place*, as an integer of a lane's width, in the lanes where *value* was taken."""
+    pair = types.UniTuple(best, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, best, where, place = arguments
+        lane = ir.IntType(best_type.vector.dtype.bitwidth)
+        scalar = builder.trunc(place, lane) if lane.width < place.type.width else place
+        scalar = builder.bitcast(scalar, codegen.llvm_vector(best_type.vector).element)
+        places = codegen.broadcast(builder, scalar, best_type.vector)
+        for position in range(best_type.rows * best_type.vectors):
+            new, old = (builder.extract_value(tile, position) for tile in (value, best))
+            better = builder.or_(builder.fcmp_ordered(">", new, old), builder.fcmp_unordered("uno", new, new))
+            before = builder.extract_value(where, position)
+            best = builder.insert_value(best, builder.select(better, new, old), position)
+            where = builder.insert_value(where, builder.select(better, places, before), position)
+        return context.make_tuple(builder, pair, (best, where))
+
+    best_type = best
+    return pair(value, best, where, types.intp), generate
+
+
+@intrinsic
+def store_integers(typingctx: Any, tile: Any, addend: Any, span: Any, offset: Any) -> Any:
+    """``span[offset:] = addend + tile`` for a tile of one row that holds integers, and an int64 span."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, addend, span, offset = arguments
+        vector = tile.vector
+        narrow = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        wide = ir.VectorType(ir.IntType(64), vector.lanes)
+        undefined = ir.Constant(wide, ir.Undefined)
+        first = builder.insert_element(undefined, addend, ir.Constant(ir.IntType(32), 0))
+        addends = builder.shuffle_vector(
+            first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+        )
+        columns = codegen.constant(tile.vectors * vector.lanes)
+        start = codegen.address(context, builder, signature.args[2], span, offset, columns)
+        for position in range(tile.vectors):
+            integers = builder.bitcast(builder.extract_value(value, position), narrow)
+            if narrow.element.width < 64:
+                integers = builder.sext(integers, wide)
+            target = builder.bitcast(builder.gep(start, [codegen.constant(position * vector.lanes)]), wide.as_pointer())
+            builder.store(builder.add(integers, addends), target, align=8)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp, span, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def load_integers(typingctx: Any, like: Any, span: Any, offset: Any, subtrahend: Any, vectors: Any) -> Any:
+    """``span[offset:] - subtrahend`` for an int64 span, as a tile of one row like those of *like*.
+
+    A lane of 32 bits is -1 where the difference is negative or does not fit.
+    """
+    tile = Tile(like.dtype, 1, vectors.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, span, offset, subtrahend, _ = arguments
+        vector = tile.vector
+        narrow = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        wide = ir.VectorType(ir.IntType(64), vector.lanes)
+        undefined = ir.Constant(wide, ir.Undefined)
+        first = builder.insert_element(undefined, subtrahend, ir.Constant(ir.IntType(32), 0))
+        lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+        subtrahends = builder.shuffle_vector(first, undefined, lane_zero)
+        start = codegen.address(
+            context, builder, signature.args[1], span, offset, codegen.constant(tile.vectors * vector.lanes)
+        )
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for position in range(tile.vectors):
+            pointer = builder.gep(start, [codegen.constant(position * vector.lanes)])
+            integers = builder.load(builder.bitcast(pointer, wide.as_pointer()), align=8)
+            integers = builder.sub(integers, subtrahends)
+            if narrow.element.width < 64:
+                high = builder.trunc(builder.lshr(integers, ir.Constant(wide, [32] * vector.lanes)), narrow)
+                fits = builder.icmp_signed("==", high, ir.Constant(narrow, None))
+                minus_one = ir.Constant(narrow, [-1] * vector.lanes)
+                integers = builder.select(fits, builder.trunc(integers, narrow), minus_one)
+            lanes = builder.bitcast(integers, codegen.llvm_vector(vector))
+            value = builder.insert_value(value, lanes, position)
+        return value
+
+    return tile(like, span, types.intp, types.intp, vectors), generate
+
+
+@intrinsic
+def where_equal(typingctx: Any, value: Any, where: Any, found: Any, place: Any) -> Any:
+    """*value* in the lanes where the integers *where* equal *place*, else 0; and *found* with ones in these lanes."""
+    pair = types.UniTuple(value, 2)
+    tile = value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, where, found, place = arguments
+        vector = codegen.llvm_vector(tile.vector)
+        integers = ir.VectorType(ir.IntType(tile.vector.dtype.bitwidth), tile.vector.lanes)
+        narrow = builder.trunc(place, integers.element) if integers.element.width < 64 else place
+        undefined = ir.Constant(integers, ir.Undefined)
+        first = builder.insert_element(undefined, narrow, ir.Constant(ir.IntType(32), 0))
+        lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), tile.vector.lanes), [0] * tile.vector.lanes)
+        places = builder.shuffle_vector(first, undefined, lane_zero)
+        kept = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for position in range(tile.rows * tile.vectors):
+            here = builder.bitcast(builder.extract_value(where, position), integers)
+            equal = builder.sext(builder.icmp_signed("==", here, places), integers)
+            numbers = builder.bitcast(builder.extract_value(value, position), integers)
+            before = builder.bitcast(builder.extract_value(found, position), integers)
+            kept = builder.insert_value(kept, builder.bitcast(builder.and_(numbers, equal), vector), position)
+            found = builder.insert_value(found, builder.bitcast(builder.or_(before, equal), vector), position)
+        return context.make_tuple(builder, pair, (kept, found))
+
+    return pair(value, where, found, types.intp), generate
+
+
+@intrinsic
+def all_ones(typingctx: Any, tile: Any) -> Any:
+    """Whether every bit of every lane is 1."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (value,) = arguments
+        integers = ir.VectorType(ir.IntType(tile.vector.dtype.bitwidth), tile.vector.lanes)
+        parts = [
+            builder.bitcast(builder.extract_value(value, position), integers)
+            for position in range(tile.rows * tile.vectors)
+        ]
+        both = parts[0]
+        for part in parts[1:]:
+            both = builder.and_(both, part)
+        ones = builder.icmp_signed("<", both, ir.Constant(integers, None))
+        mask = builder.bitcast(ones, ir.IntType(tile.vector.lanes))
+        return builder.icmp_unsigned("==", mask, ir.Constant(mask.type, -1))
+
+    return types.boolean(tile), generate
+
+
 add = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
 multiply = _lane_by_lane(lambda builder, a, b: builder.fmul(a, b))
 divide = _lane_by_lane(lambda builder, a, b: builder.fdiv(a, b))

@@ -361,7 +361,10 @@ def _average(
 
 
 def _average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: ImageFormat) -> FloatArray:
-    """Divide by the counts, then sum over the windows that hold each pixel: the forward kernel, tables reversed."""
+    """Sum over the windows that hold each pixel: the forward kernel with its tables reversed.
+
+    Where all windows divide by the same count, so do their sums; otherwise the gradients are divided first.
+    """
     arrived = image.enter("grad_out", grad_out)
     gradient = planes(arrived)
     if gradient.shape != geometry.out_shape:
@@ -369,17 +372,25 @@ def _average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: Imag
             f"grad_out must have the shape of the forward result, {geometry.out_shape} in NHWC. "
             f"Received: grad_out.shape={np.shape(grad_out)}, x={geometry.x_shape} {geometry.arguments}"
         )
-    shares = np.empty_like(gradient)
-    every_row = single_pixels(geometry.OH)._replace(counts=geometry.rows.counts)
-    every_column = single_pixels(geometry.OW)._replace(counts=geometry.columns.counts)
-    pool.average(gradient, every_row, every_column, shares)
+    rows, columns, counts_differ = _windows_of_pixels(geometry)
+    if counts_differ:
+        shares = np.empty_like(gradient)
+        every_row = single_pixels(geometry.OH).divided_by(geometry.rows.counts)
+        every_column = single_pixels(geometry.OW).divided_by(geometry.columns.counts)
+        pool.average(gradient, every_row, every_column, shares)
+        gradient = shares
     grad_x = np.empty(geometry.x_shape, gradient.dtype)
-    pool.average(shares, *_windows_of_pixels(geometry), grad_x)
+    pool.average(gradient, rows, columns, grad_x)
     result: FloatArray = image.leave(grad_x if arrived.ndim == 4 else grad_x[:, 0])
     return result
 
 
 @lru_cache(maxsize=1024)
-def _windows_of_pixels(geometry: Pool2dGeometry) -> tuple[AxisWindows, AxisWindows]:
-    """The tables of a geometry, which is one object for equal problems, read the other way."""
-    return covering_windows(geometry.rows, geometry.IH), covering_windows(geometry.columns, geometry.IW)
+def _windows_of_pixels(geometry: Pool2dGeometry) -> tuple[AxisWindows, AxisWindows, bool]:
+    """The tables of a geometry, which is one object for equal problems, read the other way; whether counts differ."""
+    axes = ((geometry.rows, geometry.IH), (geometry.columns, geometry.IW))
+    differ = any(np.ptp(windows.counts) for windows, _ in axes)
+    rows, columns = (
+        covering_windows(windows, extent, 1 if differ else int(windows.counts[0])) for windows, extent in axes
+    )
+    return rows, columns, differ

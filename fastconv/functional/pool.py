@@ -437,11 +437,10 @@ def _scatter(
             f"{name} and indices must have one shape, with {N} images of {C} channels. "
             f"Received: {name}.shape={np.shape(values)}, indices.shape={np.shape(indices)}"
         )
-    outputs, pixels = prod(arrived.shape[1:-1]), prod(plane)
-    result = np.empty((N, pixels, C), arrived.dtype)
-    if pool.scatter(arrived.reshape(N, outputs, C), where.reshape(N, outputs, C), accumulate, result):
-        raise ValueError(_outside(pixels, where))
-    moved: FloatArray = image.leave(result.reshape(shape))
+    result = np.empty((N, *plane, C), arrived.dtype)
+    if not pool.scatter(planes(arrived), planes(where), accumulate, planes(result)):
+        raise ValueError(_outside(prod(plane), where))
+    moved: FloatArray = image.leave(result)
     return moved
 
 

@@ -1,0 +1,147 @@
+"""The average of each window; read the other way, its tables give the gradient."""
+
+from __future__ import annotations
+
+from numba import prange
+
+from fastconv import _jit
+from fastconv.cpu import codegen, simd, tiles
+
+# Rows of a table of windows.
+FIRST, PIXELS, COUNT = range(3)
+# Pixels that one partial sum of an average takes: rounding errors grow with the longest chain of additions, so a
+# window of any size is summed in three short chains instead of one long one.
+SUM_BLOCK = 64
+# Vectors of channels that run over a window together, four cache lines: the memory behind a window of many pixels is
+# then read from end to end, which the CPU foresees better than any prefetch.
+_VECTORS = max(1, 256 // codegen.VECTOR_BYTES)
+# Windows of at least so many pixels are summed row by row where they have more channels than that.
+_MANY_PIXELS = 16
+
+
+def _window_sum(vectors):
+    """The sum of a window divided by *divisor*, for *vectors* vectors of channels that stay in registers."""
+
+    @_jit.inline
+    def add_rows(band, x, at, row_step, rows, pixel_step, pixels):
+        """Rows of at most SUM_BLOCK pixels each."""
+        for _ in range(rows):
+            run = tiles.zeros(x, 1, vectors)
+            here = at
+            for _ in range(pixels):
+                run = tiles.add(run, tiles.load(x, here, 0, 1, vectors))
+                here += pixel_step
+            band = tiles.add(band, run)
+            at += row_step
+        return band
+
+    @_jit.inline
+    def block(x, at, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, outputs):
+        total = tiles.load(out, out_at, 0, 1, vectors) if begun else tiles.zeros(x, 1, vectors)
+        if rows <= SUM_BLOCK and pixels <= SUM_BLOCK:
+            total = add_rows(total, x, at, row_step, rows, pixel_step, pixels)
+        else:
+            for top in range(0, rows, SUM_BLOCK):
+                band = tiles.zeros(x, 1, vectors)
+                for row in range(top, min(top + SUM_BLOCK, rows)):
+                    row_sum = tiles.zeros(x, 1, vectors)
+                    for left in range(0, pixels, SUM_BLOCK):
+                        start = at + row * row_step + left * pixel_step
+                        count = min(SUM_BLOCK, pixels - left)
+                        row_sum = add_rows(row_sum, x, start, row_step, 1, pixel_step, count)
+                    band = tiles.add(band, row_sum)
+                total = tiles.add(total, band)
+        if divisor != 1:
+            total = tiles.divide(total, tiles.full(x, divisor, 1, vectors))
+        for _ in range(outputs):
+            tiles.store(total, out, out_at, 0)
+            out_at += pixel_step
+
+    return block
+
+
+_sum_of_many = _window_sum(_VECTORS)
+_sum_of_one = _window_sum(1)
+
+
+@_jit.inline
+def _sum_of_few(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_at, count):
+    """The same for *count* channels, less than a vector of them."""
+    zeros = simd.zeros(x)
+    total = zeros
+    for band_top in range(0, rows, SUM_BLOCK):
+        band = zeros
+        for row in range(band_top, min(band_top + SUM_BLOCK, rows)):
+            row_sum = zeros
+            for left in range(0, pixels, SUM_BLOCK):
+                run = zeros
+                for pixel in range(left, min(left + SUM_BLOCK, pixels)):
+                    value = simd.load_first(x, at + row * row_step + pixel * pixel_step, count)
+                    run = simd.add(run, value)
+                row_sum = simd.add(row_sum, run)
+            band = simd.add(band, row_sum)
+        total = simd.add(total, band)
+    simd.store_first(out, out_at, simd.divide(total, simd.splat(x, divisor)), count)
+
+
+@_jit.tasks
+def average_tasks(x, rows, columns, out, first, last):
+    """Output rows [first, last) of all N * OH: the sum of each window, divided by the product of its two counts.
+
+    As in the kernel above, vectors of channels run over their window in registers.  Where a window has many pixels of
+    many channels, they do so one row of it at a time, and the output keeps their sums meanwhile: memory is then read
+    as few streams, one for each pixel of the row.  The sum is one of bands of SUM_BLOCK rows, a band one of rows, a
+    row one of runs of SUM_BLOCK pixels: an order that the window alone decides, and that pooling along the rows first
+    does not change.  Each output element has one writer.
+    """
+    _, IH, IW, C = x.shape
+    _, OH, OW, _ = out.shape
+    source, target = simd.span(x), simd.span(out)
+    lanes = simd.lane_count(source)
+    width = _VECTORS * lanes
+    for task in range(first, last):
+        oh = task % OH
+        top, height = rows[FIRST, oh], rows[PIXELS, oh]
+        ow = 0
+        while ow < OW:
+            left, pixels = columns[FIRST, ow], columns[PIXELS, ow]
+            whole = x.dtype.type(rows[COUNT, oh] * columns[COUNT, ow])
+            at = (task // OH * IH * IW + top * IW + left) * C
+            out_at = (task * OW + ow) * C
+            if C < lanes:
+                _sum_of_few(source, at, IW * C, height, C, pixels, whole, target, out_at, C)
+                ow += 1
+                continue
+            outputs = 1
+            while (
+                ow + outputs < OW and columns[FIRST, ow + outputs] == left and columns[PIXELS, ow + outputs] == pixels
+            ):
+                outputs += 1
+            ow += outputs
+            by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK
+            steps = height if by_rows else 1
+            for step in range(steps):
+                divisor = whole if step == steps - 1 else x.dtype.type(1)
+                here = at + step * IW * C
+                for c in range(0, C // width * width, width):
+                    _sum_of_many(
+                        source, here + c, IW * C, height // steps, C, pixels, step > 0, divisor, target, out_at + c,
+                        outputs,
+                    )  # fmt: skip
+            c = C // width * width
+            while c < C:
+                c = min(c, C - lanes)
+                _sum_of_one(source, at + c, IW * C, height, C, pixels, False, whole, target, out_at + c, outputs)
+                c += lanes
+
+
+@_jit.kernel
+def average_serial(x, rows, columns, out, tasks):
+    average_tasks(x, rows, columns, out, 0, tasks)
+
+
+@_jit.parallel_kernel
+def average_parallel(workers, x, rows, columns, out, tasks):
+    for worker in prange(workers):
+        first, last = tasks * worker // workers, tasks * (worker + 1) // workers
+        average_tasks(x, rows, columns, out, first, last)
