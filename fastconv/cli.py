@@ -299,7 +299,7 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
         return rng.standard_normal(shape).astype(dtype)
 
     x, weight, bias, grad = array(1, 6, 6, 4), array(3, 3, 4, 4), array(4), array(1, 4, 4, 4)
-    depthwise, matrix, labels = array(3, 3, 1, 4), array(6, 4), np.arange(6) % 4
+    features, depthwise, matrix, labels = array(1, 12, 12, 16), array(3, 3, 1, 4), array(6, 4), np.arange(6) % 4
     optimizer_arrays = [array(8) ** 2 for _ in range(4)]
 
     def pooling() -> None:
@@ -310,6 +310,8 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
         functional.max_unpool2d_backward(x, indices)
         functional.avg_pool2d(x, 2)
         functional.avg_pool2d_backward(array(1, 3, 3, 4), x.shape, 2)
+        _, indices = functional.max_pool2d(features, 2, return_indices=True)
+        functional.max_pool2d_backward(array(*indices.shape), indices, features.shape)
 
     def batch_normalization() -> None:
         _, mean, variance = functional.batch_norm_training(matrix, bias, bias)
@@ -333,6 +335,7 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
 
     return {
         "convolution": lambda: convolution("direct"),
+        "first convolution": lambda: functional.conv2d(features[..., :3], array(3, 3, 3, 16)),
         "Winograd convolution": lambda: convolution("winograd"),
         "transposed convolution": lambda: functional.conv_transpose2d(x, weight, bias),
         "depthwise convolution": lambda: functional.conv2d(x, depthwise, bias, groups=4),
