@@ -445,6 +445,20 @@ def covering_windows(windows: AxisWindows, extent: int, count: int = 1) -> AxisW
     return _axis_windows(start, stop, np.full_like(pixels, count), 1)
 
 
+@lru_cache(maxsize=1024)
+def windows_of_pixels(geometry: Pool2dGeometry) -> tuple[AxisWindows, AxisWindows, bool]:
+    """Both tables of a geometry, which is one object for equal problems, read the other way; whether counts differ.
+
+    Where all windows of an axis divide by the same count, so do these.
+    """
+    axes = ((geometry.rows, geometry.IH), (geometry.columns, geometry.IW))
+    differ = any(np.ptp(windows.counts) for windows, _ in axes)
+    rows, columns = (
+        covering_windows(windows, extent, 1 if differ else int(windows.counts[0])) for windows, extent in axes
+    )
+    return rows, columns, differ
+
+
 def _axis_windows(start: Any, stop: Any, counts: Any, step: int) -> AxisWindows:
     """Tables are shared between calls, so they are made read-only; kernels compile for that one type."""
     pixels = -((start - stop) // step)

@@ -71,6 +71,7 @@ CASES = {
     "few tall windows": Case((1, 37, 19, 3), (31, 4), (6, 3)),
     "large windows that overlap": Case((2, 23, 24, 2), 13, 1, 6),
     "windows above a block of the sum": Case((1, 3, 150, 2), (3, 140), (1, 10)),
+    "one window, two counts": Case((1, 3, 3, 16), 7, 3, 3, 1, True),
     "many pixels of many channels": Case((1, 9, 11, 75), (6, 5), (3, 2)),
     "many rows of many channels": Case((1, 70, 3, 67), (66, 3), 1),
     "cells with a rest": Case((2, 11, 9, 37), (2, 4)),

@@ -169,11 +169,19 @@ def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, s
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
 
 
+def split_count(geometry: Conv2dGeometry) -> int:
+    """Parts into which the rows (n, oh) are cut; the order of the sums follows."""
+    return min(_SPLITS, -(-_TASKS // _blocks(geometry)), geometry.N * geometry.OH)
+
+
+def _blocks(geometry: Conv2dGeometry) -> int:
+    return -(-geometry.OC // _CHANNELS_OF_SUMS)
+
+
 def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the rows, added in order."""
     g = geometry
-    blocks = -(-g.OC // _CHANNELS_OF_SUMS)
-    splits = min(_SPLITS, -(-_TASKS // blocks), g.N * g.OH)
+    blocks, splits = _blocks(g), split_count(g)
     partial = np.empty((splits, out.size), out.dtype) if splits > 1 else out
     threads.run(
         conv2d_grad_weight_depthwise_serial,

@@ -343,7 +343,7 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
     s = shape
     lanes = codegen.VECTOR_BYTES // itemsize
     width = TILE_VECTORS * lanes
-    splits = _splits(s)
+    splits = split_count(s)
     total_depth, total_columns = s.KH * s.KW * (s.IC // s.G), s.OC // s.G
     depth, columns = product.depth_of_block(total_depth), min(_COLUMNS_OF_BLOCK, round_up(total_columns, lanes))
     rows, pixels, strip = 1, _PIXELS_OF_BLOCK, 0
@@ -385,7 +385,7 @@ _COLUMNS_OF_TASK = 64
 _PIXELS_OF_SPLIT = 448
 
 
-def _splits(shape: ConvShape) -> int:
+def split_count(shape: ConvShape) -> int:
     """Parts of the pixels with sums of their own."""
     s = shape
     depths = -(-s.KH * s.KW * (s.IC // s.G) // _DEPTH_OF_TASK)

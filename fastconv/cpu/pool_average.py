@@ -84,6 +84,13 @@ def _sum_of_few(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_at,
     simd.store_first(out, out_at, simd.divide(total, simd.splat(x, divisor)), count)
 
 
+@_jit.inline
+def _same_window(table, one, other):
+    """Whether two windows hold the same pixels and divide by the same count."""
+    pixels = table[FIRST, one] == table[FIRST, other] and table[PIXELS, one] == table[PIXELS, other]
+    return pixels and table[COUNT, one] == table[COUNT, other]
+
+
 @_jit.tasks
 def average_tasks(x, rows, columns, out, first, last):
     """Output rows [first, last) of all N * OH: the sum of each window, divided by the product of its two counts.
@@ -113,9 +120,7 @@ def average_tasks(x, rows, columns, out, first, last):
                 ow += 1
                 continue
             outputs = 1
-            while (
-                ow + outputs < OW and columns[FIRST, ow + outputs] == left and columns[PIXELS, ow + outputs] == pixels
-            ):
+            while ow + outputs < OW and _same_window(columns, ow, ow + outputs):
                 outputs += 1
             ow += outputs
             by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK

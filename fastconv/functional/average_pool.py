@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,15 +18,14 @@ from fastconv.functional.pool import (
     with_spatial_axes,
 )
 from fastconv.geometry import (
-    AxisWindows,
     IntOrPair,
     Padding,
     Pool2dGeometry,
     adaptive_pool2d_geometry,
-    covering_windows,
     pair,
     pool2d_geometry,
     single_pixels,
+    windows_of_pixels,
 )
 
 
@@ -372,7 +370,7 @@ def _average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: Imag
             f"grad_out must have the shape of the forward result, {geometry.out_shape} in NHWC. "
             f"Received: grad_out.shape={np.shape(grad_out)}, x={geometry.x_shape} {geometry.arguments}"
         )
-    rows, columns, counts_differ = _windows_of_pixels(geometry)
+    rows, columns, counts_differ = windows_of_pixels(geometry)
     if counts_differ:
         shares = np.empty_like(gradient)
         every_row = single_pixels(geometry.OH).divided_by(geometry.rows.counts)
@@ -383,14 +381,3 @@ def _average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: Imag
     pool.average(gradient, rows, columns, grad_x)
     result: FloatArray = image.leave(grad_x if arrived.ndim == 4 else grad_x[:, 0])
     return result
-
-
-@lru_cache(maxsize=1024)
-def _windows_of_pixels(geometry: Pool2dGeometry) -> tuple[AxisWindows, AxisWindows, bool]:
-    """The tables of a geometry, which is one object for equal problems, read the other way; whether counts differ."""
-    axes = ((geometry.rows, geometry.IH), (geometry.columns, geometry.IW))
-    differ = any(np.ptp(windows.counts) for windows, _ in axes)
-    rows, columns = (
-        covering_windows(windows, extent, 1 if differ else int(windows.counts[0])) for windows, extent in axes
-    )
-    return rows, columns, differ

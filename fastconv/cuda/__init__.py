@@ -1,0 +1,6 @@
+"""The GPU side: the same operations as `fastconv.cpu`, file by file, as Numba CUDA kernels.
+
+Importing this package imports nothing of CUDA; see `device`.
+"""
+
+from fastconv.cuda.device import available as available, why_not as why_not

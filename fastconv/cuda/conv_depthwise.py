@@ -1,0 +1,118 @@
+"""Depthwise convolution on the GPU, one kernel for each channel: forward, grad_x and grad_weight, with the CPU's bits.
+
+A product needs a number of x and one of the weight, so memory decides, and threads side by side over the channels read
+it in whole lines.  Several kernels for each channel (a multiplier) are left to `conv_direct`, which takes any groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.cpu.conv_depthwise_weight import split_count
+from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan
+from fastconv.cpu.epilogue import RELU
+from fastconv.cuda.device import Engine, flat
+from fastconv.geometry import Conv2dGeometry
+
+#: Elements and positions are 32-bit integers in the kernels.
+_LARGEST = 2**31 - 2**16
+
+
+def refuses(geometry: Conv2dGeometry) -> str | None:
+    """Why these kernels cannot compute a problem, or None."""
+    g = geometry
+    if not g.is_depthwise or g.OC != g.IC:
+        return f"needs one input and one output channel in each group, here {g.IC // g.G} and {g.OC // g.G}"
+    numbers = max(g.N * g.IH * g.IW * g.IC, g.N * g.OH * g.OW * g.OC)
+    if numbers >= _LARGEST:
+        return f"needs fewer than {_LARGEST} numbers in x and in out, here {numbers}"
+    return None
+
+
+def forward(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    x: Any,
+    weight: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    activation: int,
+) -> None:
+    """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
+    if activation > RELU:
+        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
+    _run(engine, geometry, forward_plan(geometry), x, weight, bias, residual, out, activation)
+
+
+def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
+    """``out = the gradient with respect to x``: the same kernel over grad_out, taps in reverse order."""
+    _run(engine, geometry, grad_x_plan(geometry), grad_out, weight, None, None, out, 0)
+
+
+def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
+    """``out = the gradient with respect to weight``: partial sums over a fixed split of the rows, added in order."""
+    from fastconv.cuda import conv_depthwise_kernels as kernels, elements
+
+    _check(geometry)
+    g = geometry
+    out = flat(out)
+    rows = g.N * g.OH
+    splits = max(split_count(g), 1)
+    starts = np.array([rows * split // splits for split in range(splits + 1)], np.int32)
+    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
+    problem = kernels.WeightProblem(
+        *(rows, splits, g.OC, g.IH, g.IW, g.OH, g.OW, g.KH, g.KW),
+        *(*g.stride, *g.dilation, g.padding[0][0], g.padding[1][0]),
+    )
+    arguments = flat(x), flat(grad_out), partial, engine.constant(starts), problem
+    elements.launch(engine, kernels.grad_weight(), partial.size, *arguments)
+    if splits > 1:
+        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)
+
+
+def _run(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    plan: Plan,
+    x: Any,
+    weight: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    activation: int,
+) -> None:
+    from fastconv.cuda import conv_depthwise_kernels as kernels, elements
+
+    _check(geometry)
+    p = plan
+    absent = engine.empty((0,), np.float32)
+    arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
+    problem = kernels.Problem(
+        *(p.C, p.SOURCE_H, p.SOURCE_W, p.TARGET_H, p.TARGET_W, p.KH, p.KW),
+        *(p.dilation_h, p.dilation_w, p.tap_step_h, p.tap_step_w),
+    )
+    tables = engine.constant(_table(p.lines)), engine.constant(_table(_columns(p)))
+    elements.launch(engine, kernels.forward(), arrays[-1].size, *arrays, *tables, problem, activation)
+
+
+def _check(geometry: Conv2dGeometry) -> None:
+    reason = refuses(geometry)
+    if reason is not None:
+        raise ValueError(f"the depthwise kernels of the GPU cannot compute {geometry}: it {reason}")
+
+
+def _columns(plan: Plan) -> Any:
+    """(source column, tap, taps) for each column of the target: what `Plan.lines` is for rows."""
+    columns = np.empty((plan.TARGET_W, 3), np.int64)
+    for target, pixels, source, tap, taps in plan.runs.tolist():
+        j = np.arange(pixels)
+        at = target + j * plan.target_step
+        columns[at, 0], columns[at, 1], columns[at, 2] = source + j * plan.source_step, tap, taps
+    return columns
+
+
+def _table(rows: Any) -> Any:
+    return np.ascontiguousarray(rows, np.int32).reshape(-1)

@@ -1,0 +1,153 @@
+"""Direct convolution on the GPU: forward, grad_x and grad_weight as products of matrices that are never stored.
+
+Ladder: registers and spilled bytes of a thread (ptxas 13.5), and the share of fused multiply-adds in the machine code
+of the main loop (nvdisasm 13.1), of the forward kernel with a tile of 128 x 128, four channels at a time, sm_90.  At
+most 128 registers let a multiprocessor hold two blocks.  Nothing here has been timed on a GPU yet.
+
+                                                                        registers   spilled   share
+    taps from a table, all products of a turn as one operation             158          0      84%
+    bound to 128 registers                                                 128        208      81%
+    one counter; the block's place worked out again after the loop         128        152      82%
+    the rows of a tile finished one after another, not in a loop           126          0      84%
+
+A loop of four over two depths each, in place of eight depths in a row, has the products at 88%, but the loads between
+them bring a whole turn to 69%.  The other tiles, and how many blocks of them share a multiprocessor:
+
+                                  blocks   four channels at a time   one at a time
+    forward       128 x 128          2          126       84%          127     76%
+                  128 x 64           3          147       82%          143     70%
+                   64 x 32           8          113       71%          108     55%
+                   64 x 32, parts    6          147       61%          141     49%
+    grad_weight   128 x 128          2          126       81%          125     75%
+                  128 x 64           3          165       75%          167     65%
+                   64 x 32           8          117       62%          127     49%
+
+    python -m pytest tests/cuda/test_machine_code.py      # registers, spills, and shares in PTX
+    nvdisasm -c kernel.cubin                              # of what ptxas makes of the same PTX
+
+The bits are those of `cpu.conv_direct`: every element is the same chain of fused multiply-adds from zero, denormals are
+zero, padding takes part as zeros.  One difference is left: where the CPU sums the products of each tap apart
+(`cpu.conv_scatter`), it skips taps outside the image; here they meet zeros, which shows in weights that are not finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.cpu import conv_direct_weight, conv_scatter
+from fastconv.cpu.epilogue import RELU
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
+from fastconv.cuda.conv_direct_plan import (
+    DEPTH,
+    QUAD,
+    TILE_IN_PARTS,
+    check_size,
+    choose_tile,
+    forward_problem,
+    table_of_taps,
+    turns_of_tap,
+    vectors_possible,
+    weight_problem,
+)
+from fastconv.cuda.device import Engine, address, flat
+from fastconv.geometry import Conv2dGeometry
+
+_BYTES_OF_QUAD = 16
+
+
+def forward(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    x: Any,
+    weight: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    activation: int,
+) -> None:
+    """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
+    if activation > RELU:
+        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
+    _run(engine, as_product(forward_shape(geometry)), x, weight, bias, residual, out, activation)
+
+
+def _run(
+    engine: Engine,
+    shape: ConvShape,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    residual: Any,
+    out: Any,
+    activation: int,
+    turns_of_part: int = 0,
+) -> None:
+    from fastconv.cuda import conv_direct_kernels as kernels
+
+    s = shape
+    if s.N == 0:
+        return
+    check_size(s)
+    absent = engine.empty((0,), np.float32)
+    arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
+    vector = vectors_possible(s) and _aligned(*arrays)
+    tile = TILE_IN_PARTS if turns_of_part else choose_tile(s.N * s.OH * s.OW, s.OC // s.G, s.G)
+    table = table_of_taps(s, QUAD if vector else 1, turns_of_part)
+    problem, blocks = forward_problem(s, tile, turns_of_part)
+    kernel = kernels.forward(tile, vector, turns_of_part > 0)
+    engine.launch(kernel, blocks, *arrays, engine.constant(table.reshape(-1)), problem, activation)
+
+
+def _aligned(*arrays: Any) -> bool:
+    return all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
+
+
+def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
+    """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride.
+
+    Where the CPU sums the products of each tap apart (`cpu.conv_scatter`), so do the kernels here: tap by tap, in the
+    order in which it adds them.
+    """
+    from fastconv.cuda import conv_direct_kernels as kernels, elements
+
+    g = geometry
+    if g.N == 0:
+        return
+    in_parts = conv_scatter.suits(g)
+    parts = phases(g)
+    if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
+        # where the stride is larger than the kernel, some pixels have no tap
+        elements.launch(engine, elements.fill_zeros(), flat(out).size, flat(out))
+    for phase in parts:
+        taps = (phase.rows[:, np.newaxis] * g.KW + phase.columns).astype(np.int32).reshape(-1)
+        if taps.size:
+            inputs, outputs = g.IC // g.G, g.OC // g.G
+            turns_of_part = turns_of_tap(phase.shape) if in_parts else 0
+            lines = turns_of_part * DEPTH or outputs
+            swapped = engine.empty((taps.size * lines * g.IC,), np.float32)
+            arguments = flat(weight), engine.constant(taps), swapped, inputs, outputs, lines, g.G
+            elements.launch(engine, kernels.swap_channels(), swapped.size, *arguments)
+            _run(engine, as_product(phase.shape), grad_out, swapped, None, None, out, 0, turns_of_part)
+
+
+def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
+    """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
+    from fastconv.cuda import conv_direct_kernels as kernels, elements
+
+    s = as_product(forward_shape(geometry))
+    check_size(s)
+    x, grad_out, out = flat(x), flat(grad_out), flat(out)
+    splits = conv_direct_weight.split_count(s)
+    pixels = s.N * s.OH * s.OW
+    starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
+    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
+    vector = vectors_possible(s) and _aligned(x, grad_out, partial)
+    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits)
+    table = engine.constant(table_of_taps(s, QUAD if vector else 1).reshape(-1))
+    problem, blocks = weight_problem(s, tile, splits)
+    kernel = kernels.grad_weight(tile, vector)
+    engine.launch(kernel, blocks, x, grad_out, partial, table, engine.constant(starts), problem)
+    if splits > 1:
+        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)

@@ -1,0 +1,196 @@
+"""How the direct convolution is laid out on a GPU: tiles, the numbers that a kernel is told, and tables of taps.
+
+Nothing here needs CUDA.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.cpu.shape import ConvShape, round_up
+
+#: Numbers of the chain that a block takes up in one turn; two quads.
+DEPTH = 8
+#: Neighbours that one load brings.
+QUAD = 4
+#: A row or column from which no tap reaches an image.
+OUTSIDE = -(2**30)
+#: The bits of -0.0.
+_MINUS_ZERO = np.int32(-(2**31))
+#: What addresses within a weight, and distances within x, must stay below.
+_LARGEST = 2**31 - 2**16
+
+
+class Tile(NamedTuple):
+    """What a block computes: rows x columns; a thread has 8 rows and *width* columns of it, in runs of four.
+
+    A multiprocessor is to hold *residents* blocks at the same time, which share its 65,536 registers.
+    """
+
+    rows: int
+    columns: int
+    width: int
+    residents: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows * self.columns // (8 * self.width)
+
+
+#: The largest first.  More numbers per thread mean fewer loads for each product, fewer mean more blocks.
+TILES = (Tile(128, 128, 8, residents=2), Tile(128, 64, 8, residents=3), Tile(64, 32, 4, residents=8))
+#: For sums in parts, which take twice the registers.
+TILE_IN_PARTS = Tile(64, 32, 4, residents=6)
+#: Blocks that keep every multiprocessor of a large GPU busy; below, a smaller tile is better.
+_ENOUGH_BLOCKS = 264
+
+
+class Problem(NamedTuple):
+    """What a forward kernel is told, besides arrays: extents, and how rows and columns are cut into blocks."""
+
+    pixels: int
+    columns: int
+    depths: int
+    turns: int
+    turns_of_part: int
+    pixel_blocks: int
+    column_blocks: int
+    IH: int
+    IW: int
+    IC: int
+    ic_of_group: int
+    OH: int
+    OW: int
+    OC: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    OUT_H: int
+    OUT_W: int
+    start_h: int
+    start_w: int
+    step_h: int
+    step_w: int
+
+
+class WeightProblem(NamedTuple):
+    """The same for grad_weight; DEPTH pixels on in the sequence of pixels is (next_n, next_oh, next_ow) on."""
+
+    pixels: int
+    columns: int
+    depths: int
+    splits: int
+    groups: int
+    depth_blocks: int
+    column_blocks: int
+    IH: int
+    IW: int
+    IC: int
+    ic_of_group: int
+    OH: int
+    OW: int
+    OC: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    next_n: int
+    next_oh: int
+    next_ow: int
+
+
+def choose_tile(rows: int, columns: int, others: int) -> Tile:
+    """The largest tile that gives enough blocks and is not mostly empty; *others*: groups, or groups x splits."""
+    for tile in TILES[:-1]:
+        blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * others
+        if blocks >= _ENOUGH_BLOCKS and 2 * columns > tile.columns:
+            return tile
+    return TILES[-1]
+
+
+def vectors_possible(shape: ConvShape) -> bool:
+    """Whether four neighbouring channels are always of one pixel, one group, and aligned if the arrays are."""
+    s = shape
+    return (s.IC // s.G) % QUAD == 0 and (s.OC // s.G) % QUAD == 0
+
+
+def check_size(shape: ConvShape) -> None:
+    """Raise ValueError for a problem that is too large for the kernels' 32-bit numbers."""
+    s = shape
+    depths = s.KH * s.KW * (s.IC // s.G)
+    reach = ((s.KH - 1) * s.dilation_h * s.IW + (s.KW - 1) * s.dilation_w + 1) * s.IC
+    counts = {
+        "output pixels": s.N * s.OH * s.OW,
+        "weights": (depths + 2 * DEPTH) * s.OC,
+        "numbers of x from the first to the last tap of a kernel": reach,
+    }
+    for name, count in counts.items():
+        if count >= _LARGEST:
+            raise ValueError(f"the GPU kernels take fewer than {_LARGEST} {name}. Received: {count}, {shape}")
+
+
+def turns_of_tap(shape: ConvShape) -> int:
+    """Turns that each tap takes where every tap is a part of its own."""
+    return -(-(shape.IC // shape.G) // DEPTH)
+
+
+def forward_problem(shape: ConvShape, tile: Tile, turns_of_part: int) -> tuple[Problem, int]:
+    """What the kernel is told, and the number of blocks; with *turns_of_part*, every tap takes whole turns."""
+    s = shape
+    lines = turns_of_part * DEPTH or s.IC // s.G
+    depths = s.KH * s.KW * lines
+    pixels, columns = s.N * s.OH * s.OW, s.OC // s.G
+    pixel_blocks, column_blocks = -(-pixels // tile.rows), -(-columns // tile.columns)
+    problem = Problem(
+        *(pixels, columns, depths, -(-depths // DEPTH), turns_of_part, pixel_blocks, column_blocks),
+        *(s.IH, s.IW, s.IC, s.IC // s.G, s.OH, s.OW, s.OC),
+        *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
+        *(s.OUT_H, s.OUT_W, s.start_h, s.start_w, s.step_h, s.step_w),
+    )
+    return problem, pixel_blocks * column_blocks * s.G
+
+
+def weight_problem(shape: ConvShape, tile: Tile, splits: int) -> tuple[WeightProblem, int]:
+    """What the kernel of grad_weight is told, and the number of blocks."""
+    s = shape
+    columns, depths = s.OC // s.G, s.KH * s.KW * (s.IC // s.G)
+    depth_blocks, column_blocks = -(-depths // tile.rows), -(-columns // tile.columns)
+    rows, next_ow = divmod(DEPTH, s.OW)
+    next_n, next_oh = divmod(rows, s.OH)
+    problem = WeightProblem(
+        *(s.N * s.OH * s.OW, columns, depths, splits, s.G, depth_blocks, column_blocks),
+        *(s.IH, s.IW, s.IC, s.IC // s.G, s.OH, s.OW, s.OC),
+        *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
+        *(next_n, next_oh, next_ow),
+    )
+    return problem, depth_blocks * column_blocks * s.G * splits
+
+
+@lru_cache(maxsize=1024)
+def table_of_taps(shape: ConvShape, run: int, turns_of_part: int = 0) -> NDArray[np.int32]:
+    """A row (distance in x, rows down, columns right, fill) for each *run* of neighbours of the chain (kh, kw, ic).
+
+    *fill* are the bits of what stands for x where the tap misses the image: +0 for padding.  Behind the chain follow
+    entries that always miss, with -0, up to a whole turn and, as kernels load ahead, for one turn more.  With
+    *turns_of_part*, every tap is filled up to so many turns.
+    """
+    s = shape
+    ic_of_group = s.IC // s.G
+    taps = s.KH * s.KW
+    kh, kw, ic = np.unravel_index(np.arange(taps * ic_of_group // run) * run, (s.KH, s.KW, ic_of_group))
+    down, right = kh * s.dilation_h, kw * s.dilation_w
+    entries = np.stack([(down * s.IW + right) * s.IC + ic, down, right, np.zeros_like(ic)], axis=1)
+    neutral = np.array([0, OUTSIDE, OUTSIDE, _MINUS_ZERO])
+    of_turn = DEPTH // run
+    if turns_of_part:
+        of_tap = turns_of_part * of_turn
+        table = np.tile(neutral, (taps, of_tap, 1))
+        table[:, : ic_of_group // run] = entries.reshape(taps, -1, 4)
+        entries = table.reshape(-1, 4)
+    rows = round_up(len(entries), of_turn) + of_turn
+    return np.concatenate([entries, np.tile(neutral, (rows - len(entries), 1))]).astype(np.int32)

@@ -1,0 +1,75 @@
+"""Kernels with one thread for each element, and what they share: the index, and places from positions."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from fastconv.cuda.device import Engine, Kernel, target
+from fastconv.cuda.intrinsics import divide
+
+cuda = target()
+types = cuda.types
+float32, int32, int64 = types.float32, types.int32, types.int64
+
+#: A block of threads with one element each, and how many of them a multiprocessor is to hold.
+THREADS, RESIDENTS = 256, 4
+#: Flat arrays of a kernel's signature.
+NUMBERS, TABLE, POSITIONS = (types.Array(kind, 1, "C") for kind in (float32, int32, int64))
+
+
+def told(problem: Any) -> Any:
+    """The type of a NamedTuple of 32-bit integers."""
+    return types.NamedUniTuple(int32, len(problem._fields), problem)
+
+
+@cuda.jit(device=True)
+def element():
+    """The index of this thread's element."""
+    return int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+
+
+@cuda.jit(device=True)
+def split_in_three(number, middle, inner):
+    """(outer, middle, inner) index of a position in a sequence: a pixel (n, oh, ow), or a block."""
+    rest = divide(number, inner)
+    outer = divide(rest, middle)
+    return outer, int32(rest - outer * middle), int32(number - rest * inner)
+
+
+def kernel_of_elements(function: Any, *arguments: Any) -> Kernel:
+    """The kernel that runs *function* for each element."""
+    return Kernel(function, types.void(*arguments), THREADS, RESIDENTS)
+
+
+def launch(engine: Engine, kernel: Kernel, elements: int, *arguments: Any) -> None:
+    """Run *kernel* with a thread for each element."""
+    engine.launch(kernel, -(-elements // THREADS), *arguments)
+
+
+@lru_cache
+def fill_zeros() -> Kernel:
+    """The kernel that writes zeros."""
+
+    def write_zeros(out):
+        i = element()
+        if i < out.size:
+            out[i] = float32(0)
+
+    return kernel_of_elements(write_zeros, NUMBERS)
+
+
+@lru_cache
+def sum_parts() -> Kernel:
+    """The kernel that adds the partial sums of a gradient."""
+
+    def sum_of_parts(partial, out, parts):
+        """``out = partial[0] + partial[1] + ...``, in this order."""
+        i = int32(element())
+        if i < out.size:
+            total = partial[i]
+            for part in range(1, parts):
+                total += partial[part * out.size + i]
+            out[i] = total
+
+    return kernel_of_elements(sum_of_parts, NUMBERS, NUMBERS, int32)

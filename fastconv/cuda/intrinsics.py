@@ -1,0 +1,329 @@
+"""Machine operations that Numba's CUDA target has no words for, each a few lines of LLVM.
+
+- Loads and stores of one or four numbers at a flat position.  Numba's own indexing handles negative positions and never
+  makes a vector of neighbouring loads: four instructions in place of one.
+- Unsigned division of 32-bit integers.  Python's ``//`` becomes a 64-bit division, a subroutine of a hundred
+  instructions.
+- Multiply-add and addition that take denormals as zero, as the convolutions on the CPU do (`fastconv.denormals`).
+- The product of two tiles in shared memory.  Its hundreds of multiply-adds are generated here, because Numba spends
+  8 seconds on them as Python and 0.4 as one operation.
+
+Values that live in registers are tuples.  A tuple must not be indexed by a variable: that puts it into memory.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from llvmlite import ir
+
+from fastconv.cuda.device import target
+
+_cuda = target()
+_types, _cgutils, intrinsic = _cuda.types, _cuda.cgutils, _cuda.extending.intrinsic
+
+_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index_type: Any, index: Any) -> Any:
+    """The address of number *index* of a contiguous array."""
+    data = _cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+    if index_type.bitwidth < 64:
+        index = builder.sext(index, _I64) if index_type.signed else builder.zext(index, _I64)
+    return builder.gep(data, [index])
+
+
+def _load_numbers(context: Any, builder: Any, array_type: Any, pointer: Any, count: int) -> list[Any]:
+    if count == 1:
+        return [builder.load(pointer)]
+    vector = ir.VectorType(context.get_value_type(array_type.dtype), count)
+    bytes_of_vector = count * array_type.dtype.bitwidth // 8
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer(pointer.type.addrspace)), align=bytes_of_vector)
+    return [builder.extract_element(value, _I32(lane)) for lane in range(count)]
+
+
+@lru_cache
+def load(count: int) -> Any:
+    """``load(count)(array, at)``: *count* neighbours as a tuple; four are one instruction and must be aligned."""
+
+    @intrinsic
+    def load_numbers(typingctx, array, at):
+        def generate(context, builder, signature, arguments):
+            pointer = _pointer(context, builder, signature.args[0], arguments[0], signature.args[1], arguments[1])
+            numbers = _load_numbers(context, builder, signature.args[0], pointer, count)
+            return context.make_tuple(builder, signature.return_type, numbers)
+
+        return _types.UniTuple(array.dtype, count)(array, at), generate
+
+    return load_numbers
+
+
+@lru_cache
+def load_or(count: int) -> Any:
+    """``load_or(count)(array, at, there, fill)``: *count* neighbours if they are *there*, else *fill*, nothing read."""
+
+    @intrinsic
+    def load_numbers_or(typingctx, array, at, there, fill):
+        def generate(context, builder, signature, arguments):
+            array_type, at_type = signature.args[:2]
+            pointer = _pointer(context, builder, array_type, arguments[0], at_type, arguments[1])
+            before = builder.block
+            with builder.if_then(arguments[2]):
+                loaded = _load_numbers(context, builder, array_type, pointer, count)
+                after = builder.block
+            numbers = []
+            for number in loaded:
+                merged = builder.phi(number.type)
+                merged.add_incoming(arguments[3], before)
+                merged.add_incoming(number, after)
+                numbers.append(merged)
+            return context.make_tuple(builder, signature.return_type, numbers)
+
+        return _types.UniTuple(array.dtype, count)(array, at, _types.boolean, array.dtype), generate
+
+    return load_numbers_or
+
+
+@intrinsic
+def store(typingctx, array, at, numbers):
+    """Write the numbers of a tuple to neighbours; four are one instruction and must be aligned."""
+
+    def generate(context, builder, signature, arguments):
+        array_type, at_type, tuple_type = signature.args
+        pointer = _pointer(context, builder, array_type, arguments[0], at_type, arguments[1])
+        if tuple_type.count == 1:
+            builder.store(builder.extract_value(arguments[2], 0), pointer)
+            return context.get_dummy_value()
+        vector = ir.VectorType(context.get_value_type(array_type.dtype), tuple_type.count)
+        value = ir.Constant(vector, ir.Undefined)
+        for lane in range(tuple_type.count):
+            value = builder.insert_element(value, builder.extract_value(arguments[2], lane), _I32(lane))
+        bytes_of_vector = tuple_type.count * array_type.dtype.bitwidth // 8
+        target_pointer = builder.bitcast(pointer, vector.as_pointer(pointer.type.addrspace))
+        builder.store(value, target_pointer, align=bytes_of_vector)
+        return context.get_dummy_value()
+
+    return _types.void(array, at, numbers), generate
+
+
+@lru_cache
+def load_each(count: int) -> Any:
+    """``load_each(count)(array, at)``: the same one by one, from an array that is to stay in registers."""
+
+    @intrinsic
+    def load_numbers(typingctx, array, at):
+        def generate(context, builder, signature, arguments):
+            first = _pointer(context, builder, signature.args[0], arguments[0], signature.args[1], arguments[1])
+            numbers = [builder.load(builder.gep(first, [_I64(i)])) for i in range(count)]
+            return context.make_tuple(builder, signature.return_type, numbers)
+
+        return _types.UniTuple(array.dtype, count)(array, at), generate
+
+    return load_numbers
+
+
+@lru_cache
+def store_each(step: int) -> Any:
+    """``store_each(step)(array, at, numbers)``: write the numbers of a tuple one by one, *step* apart."""
+
+    @intrinsic
+    def store_numbers(typingctx, array, at, numbers):
+        def generate(context, builder, signature, arguments):
+            first = _pointer(context, builder, signature.args[0], arguments[0], signature.args[1], arguments[1])
+            for i in range(numbers.count):
+                builder.store(builder.extract_value(arguments[2], i), builder.gep(first, [_I64(i * step)]))
+            return context.get_dummy_value()
+
+        return _types.void(array, at, numbers), generate
+
+    return store_numbers
+
+
+def _special_register(name: str) -> Any:
+    """Read a special register anew.
+
+    LLVM would read it once and keep what follows from it in registers all the time, which the sums of a tile need.
+    """
+
+    @intrinsic
+    def read(typingctx):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(_I32, [])
+            return builder.call(ir.InlineAsm(kind, f"mov.u32 $0, %{name};", "=r", side_effect=True), [])
+
+        return _types.int32(), generate
+
+    return read
+
+
+thread_index = _special_register("tid.x")
+block_index = _special_register("ctaid.x")
+
+
+@intrinsic
+def within(typingctx, value, extent):
+    """``0 <= value < extent`` in one comparison."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.icmp_unsigned("<", *arguments)
+
+    return _types.boolean(_types.int32, _types.int32), generate
+
+
+@intrinsic
+def divide(typingctx, dividend, divisor):
+    """The quotient of two non-negative 32-bit integers, without a test for zero."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.udiv(*arguments)
+
+    return _types.int32(_types.int32, _types.int32), generate
+
+
+@intrinsic
+def bits_to_float(typingctx, bits):
+    """The float32 with these 32 bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], _F32)
+
+    return _types.float32(_types.int32), generate
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> Any:
+    kind = ir.FunctionType(_F32, [_F32] * len(arguments))
+    return builder.call(_cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, "llvm.nvvm.fma.rn.ftz.f", a, b, c)
+
+
+@intrinsic
+def multiply_add(typingctx, a, b, c):
+    """``a * b + c``, rounded once; denormals are zero."""
+
+    def generate(context, builder, signature, arguments):
+        return _multiply_add(builder, *arguments)
+
+    return _types.float32(_types.float32, _types.float32, _types.float32), generate
+
+
+@intrinsic
+def add(typingctx, left, right):
+    """The sums of the numbers of two tuples; denormals are zero."""
+
+    def generate(context, builder, signature, arguments):
+        pairs = [[builder.extract_value(side, i) for side in arguments] for i in range(left.count)]
+        sums = [_call(builder, "llvm.nvvm.add.rn.ftz.f", *pair) for pair in pairs]
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return left(left, right), generate
+
+
+@intrinsic
+def relu(typingctx, numbers):
+    """``max(number, 0)`` for the numbers of a tuple; NaN stays NaN."""
+
+    def generate(context, builder, signature, arguments):
+        zero = ir.Constant(_F32, 0.0)
+        values = [builder.extract_value(arguments[0], i) for i in range(numbers.count)]
+        kept = [builder.select(builder.fcmp_ordered("<", value, zero), zero, value) for value in values]
+        return context.make_tuple(builder, signature.return_type, kept)
+
+    return numbers(numbers), generate
+
+
+@lru_cache
+def zeros(count: int) -> Any:
+    """``zeros(count)()``: a tuple of zeros."""
+
+    @intrinsic
+    def make_zeros(typingctx):
+        def generate(context, builder, signature, arguments):
+            return context.make_tuple(builder, signature.return_type, [ir.Constant(_F32, 0.0)] * count)
+
+        return _types.UniTuple(_types.float32, count)(), generate
+
+    return make_zeros
+
+
+@lru_cache
+def take(count: int) -> Any:
+    """``first, numbers = take(count)(numbers)``: the first numbers of a tuple, which go to its end.
+
+    So a loop can walk through a tuple whose index would have to be a constant.
+    """
+
+    @intrinsic
+    def take_first(typingctx, numbers):
+        first = _types.UniTuple(numbers.dtype, count)
+
+        def generate(context, builder, signature, arguments):
+            values = [builder.extract_value(arguments[0], i) for i in range(numbers.count)]
+            taken = context.make_tuple(builder, first, values[:count])
+            rotated = context.make_tuple(builder, numbers, values[count:] + values[:count])
+            return context.make_tuple(builder, signature.return_type, [taken, rotated])
+
+        return _types.Tuple((first, numbers))(numbers), generate
+
+    return take_first
+
+
+@lru_cache
+def for_each(count: int) -> Any:
+    """``for_each(count)(function, numbers, arguments)``: ``function(i, part i, *arguments)`` for parts of a tuple.
+
+    The calls follow one another, not in a loop, whose index would have to choose from registers.
+    """
+
+    @intrinsic
+    def call_for_each(typingctx, function, numbers, arguments):
+        part = _types.UniTuple(numbers.dtype, count)
+        called = typingctx.resolve_function_type(function, (_types.int32, part, *arguments.types), {})
+
+        def generate(context, builder, signature, values):
+            call = context.get_function(function, called)
+            others = [builder.extract_value(values[2], i) for i in range(arguments.count)]
+            for i in range(numbers.count // count):
+                of_part = [builder.extract_value(values[1], i * count + j) for j in range(count)]
+                call(builder, [_I32(i), context.make_tuple(builder, part, of_part), *others])
+            return context.get_dummy_value()
+
+        return _types.void(function, numbers, arguments), generate
+
+    return call_for_each
+
+
+@lru_cache
+def multiply(rows: tuple[int, ...], columns: tuple[int, ...], strides: tuple[int, int], depth: int) -> Any:
+    """``sums = multiply(...)(sums, a, a_at, b, b_at)``: the product of two tiles in shared memory, for one thread.
+
+    ``sums[i, j] += sum over k of a[a_at + k * strides[0] + row i] * b[b_at + k * strides[1] + column j]``: *rows* and
+    *columns* are the offsets of runs of four, so that one load brings four factors; k rises.
+    """
+
+    @intrinsic
+    def multiply_tiles(typingctx, sums, a, a_at, b, b_at):
+        def generate(context, builder, signature, arguments):
+            totals = [builder.extract_value(arguments[0], i) for i in range(sums.count)]
+            a_data = _pointer(context, builder, a, arguments[1], a_at, arguments[2])
+            b_data = _pointer(context, builder, b, arguments[3], b_at, arguments[4])
+
+            def factors(kind, data, first, offsets):
+                pointers = [builder.gep(data, [_I64(first + offset)]) for offset in offsets]
+                return [number for pointer in pointers for number in _load_numbers(context, builder, kind, pointer, 4)]
+
+            for k in range(depth):
+                left = factors(a, a_data, k * strides[0], rows)
+                right = factors(b, b_data, k * strides[1], columns)
+                for i, value in enumerate(left):
+                    for j, factor in enumerate(right):
+                        at = i * len(right) + j
+                        totals[at] = _multiply_add(builder, value, factor, totals[at])
+            return context.make_tuple(builder, signature.return_type, totals)
+
+        return sums(sums, a, a_at, b, b_at), generate
+
+    return multiply_tiles

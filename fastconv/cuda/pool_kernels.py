@@ -1,0 +1,135 @@
+"""The kernels of pooling: one thread for each element of the result, channels next to each other.
+
+Threads of a warp read neighbouring channels of the same pixel, so every load is one of whole lines of memory, and the
+order of a sum or of a comparison is that of `cpu.pool`: so are the bits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from fastconv.cpu.pool_average import SUM_BLOCK
+from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.elements import NUMBERS, POSITIONS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.intrinsics import divide
+
+cuda = target()
+float32, int32, int64 = cuda.types.float32, cuda.types.int32, cuda.types.int64
+_LOWEST = float("-inf")
+
+
+class Problem(NamedTuple):
+    """Extents of x and of the result, and the distance of neighbours in a window."""
+
+    IH: int
+    IW: int
+    C: int
+    OH: int
+    OW: int
+    row_step: int
+    column_step: int
+
+
+@lru_cache
+def extreme() -> Kernel:
+    """The kernel that finds the largest of ``sign * x`` in each window, and where it is."""
+
+    def pool2d_extreme(x, rows, columns, sign, out, indices, problem):
+        """A later pixel wins only if it is larger, or NaN; an empty *indices* is none.
+
+        *rows* and *columns* hold the first pixel of each window, then where each ends.
+        """
+        p = problem
+        i = element()
+        if i < out.size:
+            pixel = divide(int32(i), p.C)
+            channel = int32(i - pixel * p.C)
+            n, oh, ow = split_in_three(pixel, p.OH, p.OW)
+            best = float32(_LOWEST)
+            where = int32(rows[oh] * p.IW + columns[ow])
+            row = rows[oh]
+            while row < rows[p.OH + oh]:
+                column = columns[ow]
+                while column < columns[p.OW + ow]:
+                    value = x[((int64(n) * p.IH + row) * p.IW + column) * p.C + channel] * sign
+                    if value > best or value != value:
+                        best = value
+                        where = int32(row * p.IW + column)
+                    column = int32(column + p.column_step)
+                row = int32(row + p.row_step)
+            out[i] = best * sign
+            if indices.size > 0:
+                indices[i] = where
+
+    return kernel_of_elements(pool2d_extreme, NUMBERS, TABLE, TABLE, float32, NUMBERS, POSITIONS, told(Problem))
+
+
+@lru_cache
+def average() -> Kernel:
+    """The kernel that sums each window and divides by the product of its two counts."""
+
+    def pool2d_average(x, rows, columns, out, problem):
+        """Runs of SUM_BLOCK pixels, rows of runs, bands of SUM_BLOCK rows: short chains for windows of any size.
+
+        *rows* and *columns* hold the first pixel of each window, then where each ends, then the counts.
+        """
+        p = problem
+        i = element()
+        if i < out.size:
+            pixel = divide(int32(i), p.C)
+            channel = int32(i - pixel * p.C)
+            n, oh, ow = split_in_three(pixel, p.OH, p.OW)
+            last_row, last_column = rows[p.OH + oh], columns[p.OW + ow]
+            total = float32(0)
+            row = rows[oh]
+            while row < last_row:
+                band = float32(0)
+                band_end = min(int32(row + SUM_BLOCK), last_row)
+                while row < band_end:
+                    row_sum = float32(0)
+                    column = columns[ow]
+                    while column < last_column:
+                        run = float32(0)
+                        run_end = min(int32(column + SUM_BLOCK), last_column)
+                        while column < run_end:
+                            run += x[((int64(n) * p.IH + row) * p.IW + column) * p.C + channel]
+                            column = int32(column + 1)
+                        row_sum += run
+                    band += row_sum
+                    row = int32(row + 1)
+                total += band
+            out[i] = total / float32(int32(rows[2 * p.OH + oh] * columns[2 * p.OW + ow]))
+
+    return kernel_of_elements(pool2d_average, NUMBERS, TABLE, TABLE, NUMBERS, told(Problem))
+
+
+@lru_cache
+def extreme_backward() -> Kernel:
+    """The kernel in which each pixel of x collects from the windows whose extreme it is."""
+
+    def pool2d_extreme_backward(grad_out, indices, rows, columns, grad_x, problem):
+        """The windows that hold a pixel in reading order, and of those the ones that point to it: no atomics.
+
+        *rows* and *columns* hold, for each pixel of x, the first window that may hold it, then where they end.
+        """
+        p = problem
+        i = element()
+        if i < grad_x.size:
+            pixel = divide(int32(i), p.C)
+            channel = int32(i - pixel * p.C)
+            n, ih, iw = split_in_three(pixel, p.IH, p.IW)
+            position = int32(ih * p.IW + iw)
+            total = float32(0)
+            oh = rows[ih]
+            while oh < rows[p.IH + ih]:
+                ow = columns[iw]
+                while ow < columns[p.IW + iw]:
+                    at = ((int64(n) * p.OH + oh) * p.OW + ow) * p.C + channel
+                    if indices[at] == position:
+                        total += grad_out[at]
+                    ow = int32(ow + 1)
+                oh = int32(oh + 1)
+            grad_x[i] = total
+
+    return kernel_of_elements(pool2d_extreme_backward, NUMBERS, POSITIONS, TABLE, TABLE, NUMBERS, told(Problem))

@@ -1,0 +1,213 @@
+"""The direct convolution on the GPU: its PTX, executed, against the reference and against the bits of the CPU."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BY_NAME, ConvCase, exact_arrays, normal_arrays
+from emulator import Emulator, needs_target
+
+from fastconv.cpu import conv_direct as cpu
+from fastconv.cpu.activation import ACTIVATIONS
+from fastconv.cuda import conv_direct
+from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES, choose_tile, table_of_taps
+from fastconv.cuda.ptx import Fault, OutOfBounds
+from fastconv.geometry import Conv2dGeometry
+from fastconv.reference import conv as reference
+
+needs_target()
+
+RELU, LINEAR = ACTIVATIONS["relu"], ACTIVATIONS["linear"]
+
+# Each with what it is here for.
+CASES = (
+    "plain",  # four channels at a time
+    "channel tail",  # one at a time
+    "no padding",  # grad_x in parts
+    "one pixel",
+    "one channel in and out",
+    "1x1 strided over one column",
+    "grouped",
+    "grouped, strided tail",
+    "two channels a group",
+    "dilated strided",
+    "dilation shares a factor with stride",
+    "asymmetric padding",
+    "padding larger than kernel",
+    "stride larger than kernel",
+    "one more than a block of depth",
+    "grad_weight over all splits",
+)
+LARGE_TILES = [tile for tile in TILES if tile != TILES[-1]]
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    return bool(np.array_equal(left.view(np.int32), right.view(np.int32)))
+
+
+def unwritten(shape: tuple[int, ...]) -> Any:
+    return np.full(shape, np.nan, np.float32)
+
+
+def three_passes(engine: Emulator, geometry: Conv2dGeometry, data: Any) -> tuple[Any, Any, Any]:
+    """The results of forward with everything fused, grad_x and grad_weight."""
+    out, grad_x, grad_weight = (
+        unwritten(shape) for shape in (geometry.out_shape, geometry.x_shape, geometry.weight_shape)
+    )
+    conv_direct.forward(engine, geometry, data.x, data.weight, data.bias, data.residual, out, RELU)
+    conv_direct.grad_x(engine, geometry, data.grad_out, data.weight, grad_x)
+    conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
+    return out, grad_x, grad_weight
+
+
+def three_passes_on_cpu(geometry: Conv2dGeometry, data: Any) -> tuple[Any, Any, Any]:
+    out, grad_x, grad_weight = (
+        unwritten(shape) for shape in (geometry.out_shape, geometry.x_shape, geometry.weight_shape)
+    )
+    cpu.forward(geometry, data.x, data.weight, data.bias, data.residual, out, RELU)
+    cpu.grad_x(geometry, data.grad_out, data.weight, grad_x)
+    cpu.grad_weight(geometry, data.x, data.grad_out, grad_weight)
+    return out, grad_x, grad_weight
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_bits_as_the_cpu(name: str) -> None:
+    geometry = BY_NAME[name].geometry
+    data = normal_arrays(geometry)
+    computed, expected = three_passes(Emulator(), geometry, data), three_passes_on_cpu(geometry, data)
+    for operation, left, right in zip(("forward", "grad_x", "grad_weight"), computed, expected, strict=True):
+        assert same_bits(left, right), operation
+
+
+@pytest.mark.parametrize("tile", LARGE_TILES, ids=str)
+@pytest.mark.parametrize("name", ["plain", "grouped, strided tail"])
+def test_tiles_do_not_change_bits(name: str, tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_direct, "choose_tile", lambda rows, columns, others: tile)
+    geometry = BY_NAME[name].geometry
+    data = normal_arrays(geometry)
+    computed, expected = three_passes(Emulator(), geometry, data), three_passes_on_cpu(geometry, data)
+    for operation, left, right in zip(("forward", "grad_x", "grad_weight"), computed, expected, strict=True):
+        assert same_bits(left, right), operation
+
+
+# sm_100 has another code generator than the rest
+@pytest.mark.parametrize("name", ["no padding", "grouped", "dilated strided", "asymmetric padding"])
+def test_equals_the_reference(name: str) -> None:
+    geometry = BY_NAME[name].geometry
+    data = exact_arrays(geometry)
+    out, grad_x, grad_weight = three_passes(Emulator("sm_100"), geometry, data)
+    expected = reference.conv2d(geometry, data.x, data.weight) + data.bias + data.residual
+    assert np.array_equal(out, np.maximum(expected, 0))
+    assert np.array_equal(grad_x, reference.conv2d_grad_x(geometry, data.grad_out, data.weight))
+    assert np.array_equal(grad_weight, reference.conv2d_grad_weight(geometry, data.x, data.grad_out))
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("channels", [16, 15])
+def test_memory_is_used_well(tile: Any, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bank of shared memory is asked twice; of global memory, 32 bytes at a time, hardly any is moved in vain."""
+    monkeypatch.setattr(conv_direct, "choose_tile", lambda rows, columns, others: tile)
+    geometry = ConvCase("", (1, 8, 16, channels), (1, 1, channels, 128), padding=0).geometry
+    data, engine = normal_arrays(geometry), Emulator(traffic=True)
+    out, grad_weight = unwritten(geometry.out_shape), unwritten(geometry.weight_shape)
+    conv_direct.forward(engine, geometry, data.x, data.weight, None, None, out, LINEAR)
+    conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
+    for counters in engine.counters:
+        assert counters.shared_ideal > 0
+        assert counters.bank_conflicts == 0, counters.conflicts
+        if channels % 4 == 0:
+            assert counters.sector_efficiency >= 0.9
+
+
+def test_without_bias_residual_and_activation() -> None:
+    geometry = BY_NAME["asymmetric padding"].geometry
+    data, out = normal_arrays(geometry), unwritten(geometry.out_shape)
+    expected = np.empty_like(out)
+    conv_direct.forward(Emulator(), geometry, data.x, data.weight, None, None, out, LINEAR)
+    cpu.forward(geometry, data.x, data.weight, None, None, expected, LINEAR)
+    assert same_bits(out, expected)
+
+
+def test_misaligned_arrays_are_loaded_one_by_one() -> None:
+    geometry = BY_NAME["plain"].geometry
+    data, out = normal_arrays(geometry), unwritten(geometry.out_shape)
+    shifted = np.empty(data.x.size + 1, np.float32)[1:].reshape(data.x.shape)
+    shifted[...] = data.x
+    expected = np.empty_like(out)
+    conv_direct.forward(Emulator(), geometry, shifted, data.weight, None, None, out, LINEAR)
+    cpu.forward(geometry, data.x, data.weight, None, None, expected, LINEAR)
+    assert same_bits(out, expected)
+
+
+def test_a_missing_barrier_is_caught() -> None:
+    geometry = BY_NAME["plain"].geometry
+    data, out = normal_arrays(geometry), unwritten(geometry.out_shape)
+    engine = Emulator(change=lambda ptx: ptx.replace("bar.sync", "// bar.sync"))
+    with pytest.raises(Fault):
+        conv_direct.forward(engine, geometry, data.x, data.weight, None, None, out, LINEAR)
+
+
+@pytest.mark.parametrize("short", ["x", "weight", "bias", "residual", "out"])
+def test_an_array_too_short_is_caught(short: str) -> None:
+    """The kernels read and write to the very ends of their arrays, and the interpreter sees where those are."""
+    geometry = BY_NAME["plain"].geometry
+    data = normal_arrays(geometry)
+    arrays = {"x": data.x, "weight": data.weight, "bias": data.bias, "residual": data.residual}
+    arrays["out"] = unwritten(geometry.out_shape)
+    arrays[short] = arrays[short].reshape(-1)[:-4].copy()
+    with pytest.raises(OutOfBounds):
+        conv_direct.forward(Emulator(), geometry, *arrays.values(), RELU)
+
+
+def test_empty_batch() -> None:
+    geometry = ConvCase("", (0, 5, 7, 4), (3, 3, 4, 8), padding=1).geometry
+    data = normal_arrays(geometry)
+    out, grad_x, grad_weight = three_passes(Emulator(), geometry, data)
+    assert out.size == grad_x.size == 0
+    assert np.array_equal(grad_weight, np.zeros(geometry.weight_shape))
+
+
+def test_not_finite_minus_zero_and_denormal_numbers() -> None:
+    """Padding takes part as zeros, filled-up turns do not; denormals are zero: all as on the CPU."""
+    geometry = BY_NAME["asymmetric padding"].geometry
+    data = normal_arrays(geometry)
+    data.x[0, 0, 0, :4] = np.inf, -np.inf, np.nan, -0.0
+    data.x[0, 3:, 3:] = 0.0
+    data.x[1] = 1e-25
+    data.weight[0, 0, :, 0] = np.inf
+    data.weight[..., 1] = -1e-25
+    data.weight[..., 2] = -0.0
+    out, expected = unwritten(geometry.out_shape), unwritten(geometry.out_shape)
+    conv_direct.forward(Emulator(), geometry, data.x, data.weight, None, None, out, LINEAR)
+    cpu.forward(geometry, data.x, data.weight, None, None, expected, LINEAR)
+    assert np.isnan(expected).any()
+    assert (np.signbit(expected) & (expected == 0)).any()
+    assert np.array_equal(np.isnan(out), np.isnan(expected))
+    numbers = ~np.isnan(expected)
+    assert same_bits(out[numbers], expected[numbers])
+
+
+@pytest.mark.parametrize("run", [1, 4])
+def test_table_of_taps_ends_with_whole_neutral_turns(run: int) -> None:
+    shape = conv_direct.forward_shape(BY_NAME["grouped"].geometry)
+    table = table_of_taps(shape, run)
+    depths = shape.KH * shape.KW * (shape.IC // shape.G)
+    assert len(table) * run % DEPTH == 0
+    assert len(table) * run >= depths + DEPTH
+    fill = np.ascontiguousarray(table[depths // run :, 3]).view(np.float32)
+    assert np.array_equal(np.signbit(fill), np.ones(fill.size, bool))
+    assert not table[: depths // run, 3].any()
+
+
+def test_choice_of_tiles() -> None:
+    assert choose_tile(8 * 56 * 56, 256, 1) == TILES[0]
+    assert choose_tile(32 * 56 * 56, 64, 1) == TILES[1]
+    assert choose_tile(8 * 56 * 56, 16, 1) == TILES[2]
+    assert choose_tile(7 * 7, 512, 1) == TILES[2]
+    assert TILE_IN_PARTS.rows == TILES[2].rows
+
+
+def test_too_large_a_problem_is_refused() -> None:
+    geometry = ConvCase("", (2**20, 64, 64, 1), (1, 1, 1, 1), stride=1, padding=1).geometry
+    with pytest.raises(ValueError, match=r"GPU kernels take fewer than .* output pixels"):
+        conv_direct.check_size(conv_direct.forward_shape(geometry))

@@ -1,0 +1,94 @@
+"""Pooling on the GPU: its PTX, executed, against the bits of the CPU and against the reference."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator import Emulator, needs_target
+
+from fastconv.cpu import pool as cpu
+from fastconv.cuda import pool
+from fastconv.geometry import Pool2dGeometry, adaptive_pool2d_geometry, covering_windows, pool2d_geometry, single_pixels
+
+needs_target()
+
+GEOMETRIES = {
+    "plain": pool2d_geometry((2, 7, 9, 5), 2),
+    "overlapping, padded": pool2d_geometry((2, 11, 7, 3), 3, stride=2, padding=1),
+    "dilated": pool2d_geometry((1, 13, 11, 4), (3, 2), stride=(2, 1), padding=(1, 0), dilation=(2, 3)),
+    "ceil_mode": pool2d_geometry((1, 8, 6, 3), 3, stride=2, ceil_mode=True, count_include_pad=False),
+    "adaptive": adaptive_pool2d_geometry((2, 7, 11, 6), (3, 4)),
+    "global": adaptive_pool2d_geometry((3, 9, 5, 7), (1, 1)),
+    "more rows and columns than a run": adaptive_pool2d_geometry((1, 67, 131, 1), (1, 1)),
+    "one pixel": pool2d_geometry((1, 1, 1, 1), 1),
+    "empty batch": pool2d_geometry((0, 7, 9, 5), 2),
+}
+GEOMETRY = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+
+
+def images(shape: tuple[int, ...], seed: int = 0) -> Any:
+    """Random numbers with ties, NaN and infinities among them."""
+    x = np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float32) / 3
+    specials = np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)
+    x.reshape(-1)[:: max(x.size // 7, 23)] = np.resize(specials, x.reshape(-1)[:: max(x.size // 7, 23)].size)
+    return x
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    return bool(np.array_equal(left.view(np.int32), right.view(np.int32)))
+
+
+@GEOMETRY
+@pytest.mark.parametrize("sign", [1, -1])
+def test_largest_and_smallest(geometry: Pool2dGeometry, sign: int) -> None:
+    x = images(geometry.x_shape)
+    out, expected = np.full((2, *geometry.out_shape), np.nan, np.float32)
+    where, expected_where = np.full((2, *geometry.out_shape), -1, np.int64)
+    pool.extreme(Emulator(), geometry, x, sign, out, where)
+    cpu.extreme(x, geometry.rows, geometry.columns, sign, expected, expected_where)
+    np.testing.assert_array_equal(out, expected)
+    assert np.array_equal(where, expected_where)
+    values_only = np.full_like(out, 7)
+    pool.extreme(Emulator(), geometry, x, sign, values_only)
+    np.testing.assert_array_equal(values_only, expected)
+
+
+@GEOMETRY
+def test_gradient_of_the_largest(geometry: Pool2dGeometry) -> None:
+    x, rng = images(geometry.x_shape), np.random.default_rng(1)
+    grad_out = rng.normal(size=geometry.out_shape).astype(np.float32)
+    indices = np.empty(geometry.out_shape, np.int64)
+    cpu.extreme(x, geometry.rows, geometry.columns, 1, np.empty_like(grad_out), indices)
+    grad_x, expected = np.full((2, *geometry.x_shape), np.nan, np.float32)
+    pool.extreme_backward(Emulator("sm_100"), geometry, grad_out, indices, grad_x)
+    N, IH, IW, C = geometry.x_shape
+    of_images = N, geometry.OH * geometry.OW, C
+    cpu.scatter(grad_out.reshape(of_images), indices.reshape(of_images), True, expected.reshape(N, IH * IW, C))
+    assert same_bits(grad_x, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in GEOMETRIES if name != "dilated"])
+def test_average_and_its_gradient(name: str) -> None:
+    geometry, rng = GEOMETRIES[name], np.random.default_rng(2)
+    x = rng.normal(size=geometry.x_shape).astype(np.float32)
+    grad_out = rng.normal(size=geometry.out_shape).astype(np.float32)
+    out, expected = np.full((2, *geometry.out_shape), np.nan, np.float32)
+    pool.average(Emulator(), geometry, x, out)
+    cpu.average(x, geometry.rows, geometry.columns, expected)
+    assert same_bits(out, expected)
+
+    grad_x, expected = np.full((2, *geometry.x_shape), np.nan, np.float32)
+    pool.average_backward(Emulator(), geometry, grad_out, grad_x)
+    shares = np.empty_like(grad_out)
+    every_row = single_pixels(geometry.OH)._replace(counts=geometry.rows.counts)
+    every_column = single_pixels(geometry.OW)._replace(counts=geometry.columns.counts)
+    cpu.average(grad_out, every_row, every_column, shares)
+    rows, columns = covering_windows(geometry.rows, geometry.IH), covering_windows(geometry.columns, geometry.IW)
+    cpu.average(shares, rows, columns, expected)
+    assert same_bits(grad_x, expected)
+
+
+def test_too_large_an_array_is_refused() -> None:
+    huge = np.broadcast_to(np.float32(0), 2**31)
+    with pytest.raises(ValueError, match="pooling on the GPU takes fewer than"):
+        pool._check_size(huge)
