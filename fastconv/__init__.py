@@ -54,6 +54,8 @@ from fastconv.functional import (
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
     tanh,
+    upsample2d,
+    upsample2d_backward,
 )
 from fastconv.packed_weight import PackedWeight
 
@@ -106,6 +108,8 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_backward",
     "tanh",
+    "upsample2d",
+    "upsample2d_backward",
 ]
 
 

@@ -328,6 +328,7 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
         parameter, gradient, mean, square = optimizer_arrays
         update.sgd_update(parameter, gradient, mean, learning_rate=0.1, momentum=0.9)
         update.adam_update(parameter, gradient, mean, square, iteration=1, learning_rate=0.1)
+        update.rmsprop_update(parameter, gradient, square, mean, None, learning_rate=0.1)
 
     def convolution(algorithm: str) -> None:
         functional.conv2d(x, weight, bias, activation="relu", algorithm=algorithm)

@@ -1,4 +1,4 @@
-"""Pictures of a training run: curves, confusion matrix, feature maps, images.
+"""Pictures of a training run: curves, confusion matrix, filters, feature maps, images.
 
 Each function returns a ``matplotlib.figure.Figure`` that belongs to no window and no global state:
 ``figure.savefig("curves.png")`` writes it, whatever backend the program uses.
@@ -22,6 +22,7 @@ _TRAINING_COLOUR, _VALIDATION_COLOUR = "#4269d0", "#ef7d29"
 _GREY = "#555555"
 _MAP_COLOURS = "magma"
 _COUNT_COLOURS = "Blues"
+_SIGNED_COLOURS = "RdBu_r"
 # Above this share of the darkest cell a number is printed in white.
 _DARK_CELL = 0.5
 
@@ -143,6 +144,48 @@ def feature_maps(image: ArrayLike, maps: Sequence[tuple[str, ArrayLike]], channe
             axes.imshow(activations[:, :, channel], cmap=_MAP_COLOURS)
         for axes in panels:
             axes.axis("off")
+    return figure
+
+
+def filters(kernel: ArrayLike, columns: int = 8) -> Figure:
+    """The filters of a convolution, one picture each.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (KH, KW, IC, OC)
+        A convolution's weight, as `Conv2D.get_weights` gives it.
+    columns : int
+        Filters in a row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Filters of three input channels in colour, others as the mean over their input channels.  Colours are scaled
+        alike in all filters: blue is negative, white is zero, red is positive.
+
+    Raises
+    ------
+    ValueError
+        If the kernel has not four axes.
+    """
+    weights = np.asarray(kernel)
+    if weights.ndim != 4:
+        raise ValueError(f"kernel must have shape (KH, KW, IC, OC). Received: kernel.shape={weights.shape}")
+    count = weights.shape[3]
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = _figure(1.1 * columns, 1.1 * rows)
+    largest = np.abs(weights).max(initial=0) or 1
+    in_colour = weights.shape[2] == 3
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, number in zip(panels, range(count), strict=False):
+        weight = weights[..., number]
+        if in_colour:
+            axes.imshow(0.5 + 0.5 * weight / largest)
+        else:
+            axes.imshow(weight.mean(axis=2), cmap=_SIGNED_COLOURS, vmin=-largest, vmax=largest)
     return figure
 
 

@@ -224,3 +224,27 @@ def test_empty_and_zero_dimensional_arrays(shape):
 def test_errors_name_the_argument_and_the_rule(call, error, message):
     with pytest.raises(error, match=message):
         call(np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("negative_slope", "max_value", "threshold"),
+    [(0.0, None, 0.0), (0.0, 6.0, 0.0), (0.2, None, 0.0), (0.3, None, 0.0), (0.25, 2.0, 0.5), (0.0, 1.0, 1.0)],
+)
+def test_rectify_has_the_corners_and_slopes_it_is_given(negative_slope, max_value, threshold, dtype):
+    x = np.concatenate([np.linspace(-8, 8, 1000), [np.inf, -np.inf if negative_slope else -1e30, np.nan]]).astype(dtype)
+    options = {"negative_slope": negative_slope, "max_value": max_value, "threshold": threshold}
+    out = functional.rectify(x, **options)
+    below = np.minimum(x, dtype(threshold))  # no infinity times a slope of 0
+    expected = np.where(x >= threshold, x, dtype(negative_slope) * (below - dtype(threshold)))
+    expected = expected if max_value is None else np.minimum(expected, dtype(max_value))
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out[:-1], expected[:-1])
+    assert np.isnan(out[-1])
+    grad_out = np.random.default_rng(0).standard_normal(x.size).astype(dtype)
+    slope = np.where(x > threshold, 1, dtype(negative_slope))
+    slope = slope if max_value is None else np.where(x >= max_value, 0, slope)
+    grad_x = functional.rectify_backward(grad_out, x, **options)
+    np.testing.assert_array_equal(grad_x[:-1], (grad_out * slope)[:-1])
+    with pytest.raises(ValueError, match="grad_out must have the shape of x"):
+        functional.rectify_backward(grad_out[1:], x, **options)

@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastconv.keras import datasets
@@ -42,6 +43,11 @@ def test_train_cnn_fails_below_its_target(small_sample, monkeypatch):
     assert run("train_cnn.py", 0, 0.9, monkeypatch=monkeypatch) == 1
 
 
+def test_residual_network_learns_from_a_little(small_sample, monkeypatch, capsys):
+    assert run("residual_network.py", 3, 0.2, monkeypatch=monkeypatch) == 0
+    assert "add_2 (Add)" in capsys.readouterr().out
+
+
 def test_edge_filter_writes_its_pictures(monkeypatch, tmp_path):
     pytest.importorskip("PIL", reason="Pillow is not installed")
     assert run("edge_filter.py", tmp_path / "edges.png", monkeypatch=monkeypatch) == 0
@@ -56,3 +62,21 @@ def test_edge_filter_fails_when_its_check_does(monkeypatch, tmp_path):
     monkeypatch.setattr(nn, "depthwise_conv2d", lambda *arguments, **options: right(*arguments, **options) + 1)
     assert "differ from NumPy's" in run("edge_filter.py", tmp_path / "edges.png", monkeypatch=monkeypatch)
     assert not (tmp_path / "edges.png").exists()
+
+
+def test_augmentation_writes_its_pictures(monkeypatch, tmp_path):
+    pytest.importorskip("scipy", reason="SciPy is not installed")
+    assert run("augmentation.py", tmp_path / "augmentation.png", monkeypatch=monkeypatch) == 0
+    assert (tmp_path / "augmentation.png").stat().st_size > 10_000
+
+
+def test_augmentation_fails_where_a_seed_gives_other_images(monkeypatch, tmp_path):
+    pytest.importorskip("scipy", reason="SciPy is not installed")
+    from fastconv.keras.preprocessing import image
+
+    def unseeded(self, x, seed=None):
+        return x + np.random.default_rng().random(x.shape, np.float32)
+
+    monkeypatch.setattr(image.ImageDataGenerator, "random_transform", unseeded)
+    assert "the same seed gave other images" in run("augmentation.py", tmp_path / "x.png", monkeypatch=monkeypatch)
+    assert not (tmp_path / "x.png").exists()

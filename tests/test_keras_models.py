@@ -257,9 +257,9 @@ def test_going_back_through_pooling_and_activation_at_once_changes_no_bit(activa
         ]
     )
     generator = np.random.default_rng(0)
-    logits = model._logits(3 * generator.normal(size=(6, *model.input_shape[1:])).astype(np.float32), training=True)
+    logits = model(3 * generator.normal(size=(6, *model.input_shape[1:])).astype(np.float32), training=True)
     grad = grad_logits = generator.normal(size=logits.shape).astype(np.float32)
-    model._backward(grad_logits)
+    model._graph.backward(grad_logits)
     at_once = [variable.gradient for variable in model.trainable_weights]
     for layer in reversed(model.layers):
         grad = layer.backward(grad)
@@ -334,9 +334,20 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_files_of_others_and_other_suffixes_are_refused(tmp_path):
     numpy_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
-    numpy_file.save_file({"a": np.zeros(3)}, tmp_path / "other.safetensors")
+    path = tmp_path / "other.safetensors"
+    numpy_file.save_file({"a": np.zeros(3)}, path)
     with pytest.raises(ValueError, match="must be a model saved by fastconv"):
-        models.load_model(tmp_path / "other.safetensors")
+        models.load_model(path)
+    compiled().save(path)
+    whole = path.read_bytes()
+    for cut in (0, 4, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="must be a model saved by fastconv"):
+            models.load_model(path)
+    for old, new in ((b"Sequential", b"subprocess"), (b"Flatten", b"_import"), (b"kernel_size", b"kernel_SIZE")):
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match=r"must describe a model of fastconv|class_name must be one of"):
+            models.load_model(path)
     with pytest.raises(ValueError, match=r"must end in .safetensors. Received: filepath='m.keras'"):
         compiled().save("m.keras")
 
@@ -366,7 +377,7 @@ def test_weights_are_replaced_all_or_none():
         (lambda m, x, y: m.add(layers.Dense(2, dtype="float64")), ValueError, "must have one dtype"),
         (lambda m, x, y: m.get_layer("lstm"), ValueError, "Received: name='lstm'"),
         (lambda m, x, y: m.compile("rprop", "categorical_crossentropy"), ValueError, "optimizer must be .*'rprop'"),
-        (lambda m, x, y: m.compile("sgd", "mse"), ValueError, "loss must be .* Received: loss='mse'"),
+        (lambda m, x, y: m.compile("sgd", "hinge"), ValueError, "loss must be .* Received: loss='hinge'"),
         (lambda m, x, y: compiled(last=None).fit(x, y), ValueError, "needs softmax as the last activation"),
         (lambda m, x, y: Sequential().predict(x), ValueError, "the model has no layers"),
     ],

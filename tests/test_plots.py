@@ -67,3 +67,18 @@ def test_no_backend_is_chosen_and_no_window_opened():
     before = matplotlib.rcParams._get("backend")
     drawn(plots.image_grid([np.zeros((2, 2))], ["a"]))
     assert matplotlib.rcParams._get("backend") == before
+
+
+def test_filters_are_signed_in_one_scale_or_in_colour():
+    kernel = np.zeros((3, 3, 2, 5))
+    kernel[..., 0] = 2
+    kernel[0, 0, 0, 1] = -4
+    panels = drawn(plots.filters(kernel, columns=3)).axes
+    assert [len(axes.images) for axes in panels] == [1, 1, 1, 1, 1, 0]
+    np.testing.assert_array_equal(panels[0].images[0].get_array(), np.full((3, 3), 2))
+    assert panels[1].images[0].get_array()[0, 0] == -2  # the mean over the input channels
+    assert [axes.images[0].get_clim() for axes in panels[:5]] == [(-4, 4)] * 5
+    colours = drawn(plots.filters(np.full((3, 3, 3, 1), -1.0))).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(colours, np.zeros((3, 3, 3)))
+    with pytest.raises(ValueError, match=r"kernel must have shape .* Received: kernel.shape=\(3, 3\)"):
+        plots.filters(np.zeros((3, 3)))

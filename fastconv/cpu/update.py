@@ -118,6 +118,69 @@ def adam_update(
     _run(adam_serial, adam_parallel, parameter.size, arguments)
 
 
+# ---- RMSprop ------------------------------------------------------------------------------------------------------
+
+
+@_jit.flushing_tasks
+def rmsprop_tasks(parameter, gradient, square, mean, velocity, step, old, new, momentum, epsilon, first, last):
+    """Blocks *first* to *last* of one step of RMSprop.
+
+    Without *mean* it is not centered, without *velocity* it has no momentum.  Each element is read and written by one
+    thread.
+    """
+    for task in range(first, last):
+        start, stop = task * _TASK_ELEMENTS, (task + 1) * _TASK_ELEMENTS
+        p, g, s = parameter[start:stop], gradient[start:stop], square[start:stop]
+        m, v = mean[start:stop], velocity[start:stop]
+        for i in range(p.size):
+            s[i] = old * s[i] + new * (g[i] * g[i])
+            spread = s[i]
+            if mean.size > 0:
+                m[i] = old * m[i] + new * g[i]
+                spread -= m[i] * m[i]
+            change = step * g[i] / math.sqrt(spread + epsilon)
+            if velocity.size > 0:
+                v[i] = momentum * v[i] + change
+                change = v[i]
+            p[i] -= change
+
+
+@_jit.kernel
+def rmsprop_serial(parameter, gradient, square, mean, velocity, step, old, new, momentum, epsilon, tasks):
+    rmsprop_tasks(parameter, gradient, square, mean, velocity, step, old, new, momentum, epsilon, 0, tasks)
+
+
+@_jit.parallel_kernel
+def rmsprop_parallel(workers, parameter, gradient, square, mean, velocity, step, old, new, momentum, epsilon, tasks):
+    for worker in prange(workers):
+        first, last = tasks * worker // workers, tasks * (worker + 1) // workers
+        rmsprop_tasks(parameter, gradient, square, mean, velocity, step, old, new, momentum, epsilon, first, last)
+
+
+def rmsprop_update(
+    parameter: Any,
+    gradient: Any,
+    square: Any,
+    mean: Any,
+    velocity: Any,
+    *,
+    learning_rate: float,
+    rho: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-7,
+) -> None:
+    """One step of Keras's RMSprop on contiguous arrays of one dtype; *mean* and *velocity* may be None.
+
+    ``square = rho * square + (1 - rho) * gradient**2``, and the same for *mean* with the gradient itself; then
+    ``velocity = momentum * velocity + learning_rate * gradient / sqrt(square - mean**2 + epsilon)`` and ``parameter -=
+    velocity``.
+    """
+    nothing = np.empty(0, parameter.dtype)
+    state = (_flat(nothing if array is None else array) for array in (square, mean, velocity))
+    numbers = (parameter.dtype.type(number) for number in (learning_rate, rho, 1 - rho, momentum, epsilon))
+    _run(rmsprop_serial, rmsprop_parallel, parameter.size, (_flat(parameter), gradient.reshape(-1), *state, *numbers))
+
+
 def _run(serial: Any, parallel: Any, size: int, arguments: tuple[Any, ...]) -> None:
     workers = threads.worker_count(size * _WORK_PER_ELEMENT)
     threads.run(serial, parallel, workers, *arguments, -(-size // _TASK_ELEMENTS))

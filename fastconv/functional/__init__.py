@@ -40,6 +40,8 @@ from fastconv.functional.pool import (
     max_unpool2d_backward,
     min_pool2d,
 )
+from fastconv.functional.rectify import rectify, rectify_backward
+from fastconv.functional.upsample import upsample2d, upsample2d_backward
 
 __all__ = [
     "activation",
@@ -77,6 +79,8 @@ __all__ = [
     "max_unpool2d",
     "max_unpool2d_backward",
     "min_pool2d",
+    "rectify",
+    "rectify_backward",
     "relu",
     "relu6",
     "sigmoid",
@@ -86,4 +90,6 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_backward",
     "tanh",
+    "upsample2d",
+    "upsample2d_backward",
 ]

@@ -1,11 +1,24 @@
 """The layer API under Keras's module names: code written for ``tensorflow.keras`` needs only another import line."""
 
-from fastconv.keras import callbacks, datasets, initializers, layers, losses, metrics, models, optimizers, utils
+from fastconv.keras import (
+    callbacks,
+    datasets,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    preprocessing,
+    regularizers,
+    utils,
+)
 from fastconv.keras.layers import Input
-from fastconv.keras.models import Sequential
+from fastconv.keras.models import Model, Sequential
 
 __all__ = [
     "Input",
+    "Model",
     "Sequential",
     "callbacks",
     "datasets",
@@ -15,5 +28,7 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
+    "preprocessing",
+    "regularizers",
     "utils",
 ]

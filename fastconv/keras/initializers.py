@@ -15,9 +15,14 @@ from fastconv.keras.utils import named, new_generator
 _CUT_OFF = 2.0
 _STDDEV_OF_CUT_NORMAL = 0.87962566103423978
 
+_MODES = ("fan_in", "fan_out", "fan_avg")
+_DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
+
 
 def fans(shape: tuple[int, ...]) -> tuple[float, float]:
     """Inputs and outputs of one unit: the last two extents of a weight, times the size of the window."""
+    if len(shape) < 2:
+        return math.prod(shape), math.prod(shape)
     window = math.prod(shape[:-2])
     return shape[-2] * window, shape[-1] * window
 
@@ -50,7 +55,97 @@ class Initializer:
         return cls(**config)
 
 
-class GlorotUniform(Initializer):
+class RandomUniform(Initializer):
+    """Uniform between *minval* and *maxval*."""
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.minval, self.maxval = float(minval), float(maxval)
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+        return generator.uniform(self.minval, self.maxval, shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"minval": self.minval, "maxval": self.maxval, "seed": self.seed}
+
+
+class RandomNormal(Initializer):
+    """Normal with this mean and standard deviation."""
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.mean, self.stddev = float(mean), float(stddev)
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+        return self.mean + self.stddev * generator.standard_normal(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"mean": self.mean, "stddev": self.stddev, "seed": self.seed}
+
+
+class TruncatedNormal(RandomNormal):
+    """Normal, drawn again where it is more than two standard deviations away from the mean."""
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+        return self.mean + self.stddev * _cut_normal(shape, generator)
+
+
+class VarianceScaling(Initializer):
+    """Mean 0 and variance ``scale / fan``, so that signals keep their size from layer to layer.
+
+    Parameters
+    ----------
+    scale : float
+        Above 0.
+    mode : {"fan_in", "fan_out", "fan_avg"}
+        The fan: inputs of a unit, its outputs, or the average of the two.
+    distribution : {"truncated_normal", "untruncated_normal", "uniform"}
+        ``"truncated_normal"`` is cut off at two standard deviations before it is scaled.
+    """
+
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed)
+        if not scale > 0:
+            raise ValueError(f"scale must be above 0. Received: scale={scale!r}")
+        for name, value, known in (("mode", mode, _MODES), ("distribution", distribution, _DISTRIBUTIONS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}. Received: {name}={value!r}")
+        self.scale, self.mode, self.distribution = float(scale), mode, distribution
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+        fan_in, fan_out = fans(shape)
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        variance = self.scale / max(1.0, fan)
+        if self.distribution == "uniform":
+            limit = math.sqrt(3 * variance)
+            return generator.uniform(-limit, limit, shape)
+        if self.distribution == "untruncated_normal":
+            return math.sqrt(variance) * generator.standard_normal(shape)
+        return math.sqrt(variance) / _STDDEV_OF_CUT_NORMAL * _cut_normal(shape, generator)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"scale": self.scale, "mode": self.mode, "distribution": self.distribution, "seed": self.seed}
+
+
+class _Scaled(VarianceScaling):
+    """A variance scaling with a name of its own."""
+
+    arguments: tuple[float, str, str]
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(*self.arguments, seed=seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+class GlorotUniform(_Scaled):
     """Uniform between -l and l, ``l = sqrt(6 / (fan_in + fan_out))``.
 
     References
@@ -58,24 +153,61 @@ class GlorotUniform(Initializer):
     X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
     """
 
-    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
-        limit = math.sqrt(6 / sum(fans(shape)))
-        return generator.uniform(-limit, limit, shape)
+    arguments = 1.0, "fan_avg", "uniform"
 
 
-class HeNormal(Initializer):
-    """Normal with standard deviation ``sqrt(2 / fan_in)``, cut off at two standard deviations before the scaling.
+class GlorotNormal(_Scaled):
+    """Truncated normal with variance ``2 / (fan_in + fan_out)``; see `GlorotUniform`."""
+
+    arguments = 1.0, "fan_avg", "truncated_normal"
+
+
+class HeNormal(_Scaled):
+    """Truncated normal with variance ``2 / fan_in``.
 
     References
     ----------
     K. He et al., "Delving deep into rectifiers", ICCV 2015.
     """
 
+    arguments = 2.0, "fan_in", "truncated_normal"
+
+
+class HeUniform(_Scaled):
+    """Uniform with variance ``2 / fan_in``; see `HeNormal`."""
+
+    arguments = 2.0, "fan_in", "uniform"
+
+
+class LecunNormal(_Scaled):
+    """Truncated normal with variance ``1 / fan_in``.
+
+    References
+    ----------
+    Y. LeCun et al., "Efficient backprop", in Neural Networks: Tricks of the Trade, 1998.
+    """
+
+    arguments = 1.0, "fan_in", "truncated_normal"
+
+
+class LecunUniform(_Scaled):
+    """Uniform with variance ``1 / fan_in``; see `LecunNormal`."""
+
+    arguments = 1.0, "fan_in", "uniform"
+
+
+class Constant(Initializer):
+    """One value everywhere."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        super().__init__()
+        self.value = float(value)
+
     def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
-        values = generator.standard_normal(shape)
-        while (outside := np.abs(values) > _CUT_OFF).any():
-            values[outside] = generator.standard_normal(np.count_nonzero(outside))
-        return values * (math.sqrt(2 / fans(shape)[0]) / _STDDEV_OF_CUT_NORMAL)
+        return np.full(shape, self.value)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"value": self.value}
 
 
 class Zeros(Initializer):
@@ -98,11 +230,28 @@ class Ones(Zeros):
         return np.ones(shape)
 
 
+def _cut_normal(shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+    """Standard normal numbers, those beyond the cut drawn again."""
+    values = generator.standard_normal(shape)
+    while (outside := np.abs(values) > _CUT_OFF).any():
+        values[outside] = generator.standard_normal(np.count_nonzero(outside))
+    return values
+
+
 _REGISTRY: dict[str, type[Initializer]] = {
+    "constant": Constant,
+    "glorot_normal": GlorotNormal,
     "glorot_uniform": GlorotUniform,
     "he_normal": HeNormal,
-    "zeros": Zeros,
+    "he_uniform": HeUniform,
+    "lecun_normal": LecunNormal,
+    "lecun_uniform": LecunUniform,
     "ones": Ones,
+    "random_normal": RandomNormal,
+    "random_uniform": RandomUniform,
+    "truncated_normal": TruncatedNormal,
+    "variance_scaling": VarianceScaling,
+    "zeros": Zeros,
 }
 _REGISTRY |= {cls.__name__: cls for cls in _REGISTRY.values()}
 

@@ -1,7 +1,12 @@
-"""What training makes small: cross-entropy, Keras's classes and names."""
+"""What training makes small, under Keras's names: cross-entropies and mean errors.
+
+A loss of probabilities is computed from the numbers before the last activation, where that is the one it belongs to
+(softmax, sigmoid): this stays finite and exact, and is what the model's `fit` and `evaluate` do.
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -11,50 +16,33 @@ from fastconv import functional
 from fastconv.arrays import FloatArray
 from fastconv.keras.utils import named
 
-# Keras keeps probabilities this far away from 0 before it takes their logarithm.
+# Keras keeps probabilities this far away from 0 and 1 before it takes their logarithm.
 _SMALLEST_PROBABILITY = 1e-7
 
 
 class Loss:
-    """Mean cross-entropy of a batch.
-
-    Parameters
-    ----------
-    from_logits : bool
-        Whether predictions are logits; if not, they are probabilities, the result of a softmax.
-    """
+    """The mean of a loss over a batch."""
 
     default_name = "loss"
 
-    def __init__(self, from_logits: bool = False, name: str | None = None) -> None:
-        self.from_logits = from_logits
+    def __init__(self, name: str | None = None) -> None:
         self.name = name or self.default_name
-
-    def targets(self, y_true: ArrayLike, classes: int) -> Any:
-        """The labels in the form that `fastconv.softmax_cross_entropy` takes."""
-        raise NotImplementedError
 
     def __call__(self, y_true: ArrayLike, y_pred: ArrayLike) -> float:
         """The loss of predictions, averaged over the batch; 0 for an empty one."""
-        predictions = np.asarray(y_pred)
-        if not self.from_logits:
-            # softmax(log(p)) is p / sum(p), so one formula serves both.
-            predictions = np.log(np.maximum(predictions, _SMALLEST_PROBABILITY))
-        return self.mean(y_true, predictions)
+        return self.mean(y_true, np.asarray(y_pred))
 
-    def mean(self, y_true: ArrayLike, logits: FloatArray) -> float:
-        """The loss of a batch of logits."""
-        losses = functional.softmax_cross_entropy(logits, self.targets(y_true, logits.shape[-1]))
-        return float(losses.mean(dtype=np.float64)) if len(losses) else 0.0
+    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+        """The loss of a batch of predictions; 0 for an empty one."""
+        raise NotImplementedError
 
-    def gradient(self, y_true: ArrayLike, logits: FloatArray) -> FloatArray:
-        """The gradient of `mean` with respect to the logits."""
-        targets = self.targets(y_true, logits.shape[-1])
-        return functional.softmax_cross_entropy_backward(1 / max(len(logits), 1), logits, targets)
+    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+        """The gradient of `mean` with respect to the predictions."""
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this loss again."""
-        return {"from_logits": self.from_logits, "name": self.name}
+        return {"name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -62,42 +50,188 @@ class Loss:
         return cls(**config)
 
 
-class SparseCategoricalCrossentropy(Loss):
-    """Mean of ``-log(probability of the right class)``, the labels being class numbers of shape (N,) or (N, 1)."""
+class Crossentropy(Loss):
+    """Base of the cross-entropies: losses of probabilities, the results of an activation, their `link`.
+
+    Parameters
+    ----------
+    from_logits : bool
+        Whether predictions are logits; if not, they are probabilities, the result of `link`.
+    label_smoothing : float
+        From 0 to 1: the share of the target that is spread evenly over the classes.
+    """
+
+    link: str
+
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0, name: str | None = None) -> None:
+        super().__init__(name)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be from 0 to 1. Received: label_smoothing={label_smoothing!r}")
+        self.from_logits = from_logits
+        self.label_smoothing = float(label_smoothing)
+
+    @cached_property
+    def of_logits(self) -> Crossentropy:
+        """The same loss of the numbers that `link` was applied to."""
+        return self.from_config({**self.get_config(), "from_logits": True})
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
+
+
+class CategoricalCrossentropy(Crossentropy):
+    """Mean of ``-sum(target * log(probability))``, the targets being one-hot rows or probabilities of shape (..., C).
+
+    Probabilities that do not add up to 1 are divided by their sum.
+    """
+
+    default_name = "categorical_crossentropy"
+    link = "softmax"
+
+    def targets(self, y_true: ArrayLike, shape: tuple[int, ...]) -> Any:
+        """The labels of predictions of this shape in the form that `fastconv.softmax_cross_entropy` takes."""
+        rows = np.asarray(y_true)
+        if rows.shape != shape:
+            raise ValueError(
+                f"y must hold one row of {shape[-1]} probabilities a sample for {self.name}; class numbers go with "
+                f"sparse_categorical_crossentropy. Received: y.shape={rows.shape}"
+            )
+        return rows.reshape(-1, shape[-1])
+
+    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+        targets = self.targets(y_true, y_pred.shape)
+        logits, _ = self._logits(y_pred)
+        losses = functional.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        return float(losses.mean(dtype=np.float64)) if len(losses) else 0.0
+
+    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+        targets = self.targets(y_true, y_pred.shape)
+        logits, slopes = self._logits(y_pred)
+        gradient = functional.softmax_cross_entropy_backward(
+            1 / max(len(logits), 1), logits, targets, label_smoothing=self.label_smoothing
+        )
+        if slopes is not None:
+            gradient *= slopes
+        return gradient.reshape(y_pred.shape)
+
+    def _logits(self, y_pred: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """Rows of logits, and their slopes where predictions are probabilities: softmax(log(p)) is p / sum(p)."""
+        rows = y_pred.reshape(-1, y_pred.shape[-1])
+        if self.from_logits:
+            return rows, None
+        clipped = np.maximum(rows, _SMALLEST_PROBABILITY)
+        return np.log(clipped), (rows == clipped) / clipped
+
+
+class SparseCategoricalCrossentropy(CategoricalCrossentropy):
+    """Mean of ``-log(probability of the right class)``, the labels being class numbers of shape (...) or (..., 1).
+
+    Parameters
+    ----------
+    from_logits : bool
+        Whether predictions are logits; if not, they are probabilities, the result of a softmax.
+    """
 
     default_name = "sparse_categorical_crossentropy"
 
-    def targets(self, y_true: ArrayLike, classes: int) -> Any:
+    def __init__(self, from_logits: bool = False, name: str | None = None) -> None:
+        super().__init__(from_logits, name=name)
+
+    def targets(self, y_true: ArrayLike, shape: tuple[int, ...]) -> Any:
         labels = np.asarray(y_true)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        if labels.ndim != 1:
+        if labels.shape not in (shape[:-1], (*shape[:-1], 1)):
             raise ValueError(
                 f"y must hold class numbers, shape (N,) or (N, 1), for {self.name}; one-hot rows go with "
                 f"categorical_crossentropy. Received: y.shape={labels.shape}"
             )
-        return labels.astype(np.int64)
+        return labels.reshape(-1).astype(np.int64)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "from_logits": self.from_logits}
 
 
-class CategoricalCrossentropy(Loss):
-    """Mean of ``-sum(target * log(probability))``, the targets being one-hot rows or probabilities of shape (N, C)."""
+class BinaryCrossentropy(Crossentropy):
+    """Mean of ``-y * log(p) - (1 - y) * log(1 - p)`` over all numbers; labels y from 0 to 1, of the shape of p."""
 
-    default_name = "categorical_crossentropy"
+    default_name = "binary_crossentropy"
+    link = "sigmoid"
 
-    def targets(self, y_true: ArrayLike, classes: int) -> Any:
-        rows = np.asarray(y_true)
-        if rows.ndim != 2 or rows.shape[1] != classes:
-            raise ValueError(
-                f"y must hold one row of {classes} probabilities a sample for {self.name}; class numbers go with "
-                f"sparse_categorical_crossentropy. Received: y.shape={rows.shape}"
-            )
-        return rows
+    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+        targets = self._targets(y_true, y_pred)
+        if self.from_logits:
+            losses = np.maximum(y_pred, 0) - y_pred * targets + np.log1p(np.exp(-np.abs(y_pred)))
+        else:
+            p = self._probabilities(y_pred)
+            losses = -targets * np.log(p) - (1 - targets) * np.log1p(-p)
+        return float(losses.mean(dtype=np.float64)) if losses.size else 0.0
+
+    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+        targets = self._targets(y_true, y_pred)
+        if self.from_logits:
+            gradient = functional.sigmoid(y_pred) - targets
+        else:
+            p = self._probabilities(y_pred)
+            gradient = (p - targets) / (p * (1 - p)) * (p == y_pred)
+        return gradient / y_pred.dtype.type(max(y_pred.size, 1))
+
+    def _targets(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+        smoothing = self.label_smoothing
+        return of_shape(self.name, y_true, y_pred) * y_pred.dtype.type(1 - smoothing) + y_pred.dtype.type(smoothing / 2)
+
+    def _probabilities(self, y_pred: FloatArray) -> FloatArray:
+        return np.clip(y_pred, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+
+
+class MeanSquaredError(Loss):
+    """Mean of ``(prediction - label)**2`` over all numbers."""
+
+    default_name = "mean_squared_error"
+
+    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+        errors = y_pred - of_shape(self.name, y_true, y_pred)
+        return float(np.square(errors).mean(dtype=np.float64)) if errors.size else 0.0
+
+    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+        errors = y_pred - of_shape(self.name, y_true, y_pred)
+        return errors * y_pred.dtype.type(2 / max(errors.size, 1))
+
+
+class MeanAbsoluteError(Loss):
+    """Mean of ``|prediction - label|`` over all numbers; where they are equal the gradient is 0."""
+
+    default_name = "mean_absolute_error"
+
+    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+        errors = y_pred - of_shape(self.name, y_true, y_pred)
+        return float(np.abs(errors).mean(dtype=np.float64)) if errors.size else 0.0
+
+    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+        errors = y_pred - of_shape(self.name, y_true, y_pred)
+        return np.sign(errors) / y_pred.dtype.type(max(errors.size, 1))
+
+
+def of_shape(name: str, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+    """Labels as numbers of the predictions' dtype and shape; one of them may lack a last axis of extent 1."""
+    labels = np.asarray(y_true, y_pred.dtype)
+    if labels.shape == y_pred.shape or (*labels.shape, 1) == y_pred.shape or labels.shape == (*y_pred.shape, 1):
+        return labels.reshape(y_pred.shape)
+    raise ValueError(
+        f"y must have the shape of the predictions, {y_pred.shape}, for {name}. Received: y.shape={labels.shape}"
+    )
 
 
 _REGISTRY: dict[str, type[Loss]] = {
-    cls.default_name: cls for cls in (SparseCategoricalCrossentropy, CategoricalCrossentropy)
+    cls.default_name: cls
+    for cls in (
+        SparseCategoricalCrossentropy,
+        CategoricalCrossentropy,
+        BinaryCrossentropy,
+        MeanSquaredError,
+        MeanAbsoluteError,
+    )
 }
 _REGISTRY |= {cls.__name__: cls for cls in _REGISTRY.values()}
+_REGISTRY |= {"mse": MeanSquaredError, "mae": MeanAbsoluteError}
 
 
 def get(identifier: Any) -> Loss:

@@ -1,17 +1,59 @@
-"""What training reports besides the loss: accuracy."""
+"""What training reports besides the loss, under Keras's names."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from fastconv.keras.losses import CategoricalCrossentropy, Loss
+from fastconv.keras import losses
+from fastconv.keras.losses import Loss, of_shape
 from fastconv.keras.utils import named
 
+# Keeps a quotient finite where there is nothing to divide by: Keras gives 0 there.
+_NOTHING = 1
 
-class SparseCategoricalAccuracy:
+
+class Metric:
+    """The mean of a number over all samples of several batches."""
+
+    default_name = "metric"
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or self.default_name
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        """Forget all samples."""
+        self._sum = 0.0
+        self._count = 0
+
+    def update_state(self, y_true: ArrayLike, y_pred: ArrayLike) -> None:
+        """Count a batch of predictions."""
+        numbers = self.numbers(np.asarray(y_true), np.asarray(y_pred))
+        self._sum += float(numbers.sum(dtype=np.float64))
+        self._count += numbers.size
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        """What the mean is taken of."""
+        raise NotImplementedError
+
+    def result(self) -> float:
+        """The mean so far; 0 before any sample."""
+        return self._sum / (self._count or _NOTHING)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this metric again."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The metric with this configuration."""
+        return cls(**config)
+
+
+class SparseCategoricalAccuracy(Metric):
     """Share of the samples whose largest prediction is at the place that the label, a class number, names.
 
     Examples
@@ -22,64 +64,177 @@ class SparseCategoricalAccuracy:
     0.5
     """
 
-    def __init__(self, name: str = "sparse_categorical_accuracy") -> None:
-        self.name = name
-        self.reset_state()
+    default_name = "sparse_categorical_accuracy"
 
-    def reset_state(self) -> None:
-        """Forget all samples."""
-        self._right = 0
-        self._count = 0
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        labels = y_true.reshape(y_pred.shape[:-1])
+        return y_pred.argmax(axis=-1) == labels if len(labels) else labels
 
-    def update_state(self, y_true: ArrayLike, y_pred: ArrayLike) -> None:
-        """Count a batch of predictions, probabilities or logits of shape (N, C)."""
-        labels = self.class_numbers(np.asarray(y_true))
-        predictions = np.asarray(y_pred)
-        self._right += int(np.count_nonzero(predictions.argmax(axis=-1) == labels)) if len(labels) else 0
-        self._count += len(labels)
 
-    def class_numbers(self, y_true: Any) -> Any:
-        """The labels as class numbers of shape (N,)."""
-        return y_true.reshape(-1)
+class CategoricalAccuracy(Metric):
+    """The same for labels that are one-hot rows of shape (..., C)."""
 
-    def result(self) -> float:
-        """The share so far; 0 before any sample."""
-        return self._right / self._count if self._count else 0.0
+    default_name = "categorical_accuracy"
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        return y_pred.argmax(axis=-1) == y_true.argmax(axis=-1)
+
+
+class BinaryAccuracy(Metric):
+    """Share of the predictions on the label's side of *threshold*, labels being 0 or 1."""
+
+    default_name = "binary_accuracy"
+
+    def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
+        super().__init__(name)
+        self.threshold = threshold
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        return (y_pred > self.threshold) == of_shape(self.name, y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this metric again."""
-        return {"name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SparseCategoricalAccuracy:
-        """The metric with this configuration."""
-        return cls(**config)
+        return {**super().get_config(), "threshold": self.threshold}
 
 
-class CategoricalAccuracy(SparseCategoricalAccuracy):
-    """The same for labels that are one-hot rows of shape (N, C)."""
+class SparseTopKCategoricalAccuracy(Metric):
+    """Share of the samples whose label, a class number, is among the *k* largest predictions.
 
-    def __init__(self, name: str = "categorical_accuracy") -> None:
+    A prediction as large as the label's own counts against it only where more than *k* are at least as large.
+    """
+
+    default_name = "sparse_top_k_categorical_accuracy"
+
+    def __init__(self, k: int = 5, name: str | None = None) -> None:
         super().__init__(name)
+        self.k = k
 
-    def class_numbers(self, y_true: Any) -> Any:
-        return y_true.argmax(axis=-1)
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
+        chosen = np.take_along_axis(y_pred, labels[..., np.newaxis], axis=-1)
+        return np.count_nonzero(y_pred > chosen, axis=-1) < self.k
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "k": self.k}
 
 
-Metric = SparseCategoricalAccuracy
+class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
+    """The same for labels that are one-hot rows of shape (..., C)."""
+
+    default_name = "top_k_categorical_accuracy"
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        return super().numbers(y_true.argmax(axis=-1), y_pred)
+
+
+class _Share(Metric):
+    """Share of the positives of one kind that are positives of the other; a prediction above *thresholds* is positive.
+
+    Parameters
+    ----------
+    thresholds : float
+        From where on a prediction is positive.
+    class_id : int, optional
+        Look only at this column; by default all numbers count alike.
+    """
+
+    def __init__(self, thresholds: float = 0.5, class_id: int | None = None, name: str | None = None) -> None:
+        super().__init__(name)
+        self.thresholds = thresholds
+        self.class_id = class_id
+
+    def positives(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Labels and predictions as booleans."""
+        labels, predictions = of_shape(self.name, y_true, y_pred) > 0, y_pred > self.thresholds
+        if self.class_id is not None:
+            labels, predictions = labels[..., self.class_id], predictions[..., self.class_id]
+        return labels, predictions
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "thresholds": self.thresholds, "class_id": self.class_id}
+
+
+class Precision(_Share):
+    """Share of the positive predictions whose label is positive.
+
+    Examples
+    --------
+    >>> metric = Precision()
+    >>> metric.update_state([0, 1, 1, 1], [0.9, 0.2, 0.8, 0.7])
+    >>> round(metric.result(), 3)
+    0.667
+    """
+
+    default_name = "precision"
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        labels, predictions = self.positives(y_true, y_pred)
+        return labels[predictions]
+
+
+class Recall(_Share):
+    """Share of the positive labels whose prediction is positive.
+
+    Examples
+    --------
+    >>> metric = Recall()
+    >>> metric.update_state([0, 1, 1, 1], [0.9, 0.2, 0.8, 0.7])
+    >>> round(metric.result(), 3)
+    0.667
+    """
+
+    default_name = "recall"
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        labels, predictions = self.positives(y_true, y_pred)
+        return predictions[labels]
+
+
+class MeanSquaredError(Metric):
+    """Mean of ``(prediction - label)**2``."""
+
+    default_name = "mean_squared_error"
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        return np.square(y_pred - of_shape(self.name, y_true, y_pred))
+
+
+class MeanAbsoluteError(Metric):
+    """Mean of ``|prediction - label|``."""
+
+    default_name = "mean_absolute_error"
+
+    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        return np.abs(y_pred - of_shape(self.name, y_true, y_pred))
+
 
 _REGISTRY: dict[str, type[Metric]] = {
-    "sparse_categorical_accuracy": SparseCategoricalAccuracy,
-    "categorical_accuracy": CategoricalAccuracy,
-    "SparseCategoricalAccuracy": SparseCategoricalAccuracy,
-    "CategoricalAccuracy": CategoricalAccuracy,
+    cls.default_name: cls
+    for cls in (
+        SparseCategoricalAccuracy,
+        CategoricalAccuracy,
+        BinaryAccuracy,
+        SparseTopKCategoricalAccuracy,
+        TopKCategoricalAccuracy,
+        Precision,
+        Recall,
+        MeanSquaredError,
+        MeanAbsoluteError,
+    )
 }
+_REGISTRY |= {cls.__name__: cls for cls in _REGISTRY.values()}
+_SHORT: dict[str, type[Metric]] = {"mse": MeanSquaredError, "mae": MeanAbsoluteError}
 
 
 def get(identifier: Any, loss: Loss) -> Metric:
     """The metric that a name, a configuration or a metric stands for; ``"accuracy"`` fits itself to *loss*."""
     if identifier in ("accuracy", "acc"):
-        kind = CategoricalAccuracy if isinstance(loss, CategoricalCrossentropy) else SparseCategoricalAccuracy
+        kind: type[Metric] = CategoricalAccuracy
+        if isinstance(loss, losses.SparseCategoricalCrossentropy):
+            kind = SparseCategoricalAccuracy
+        elif isinstance(loss, losses.BinaryCrossentropy):
+            kind = BinaryAccuracy
         return kind(name=identifier)
+    if isinstance(identifier, str) and identifier in _SHORT:
+        return _SHORT[identifier](name=identifier)
     metric: Metric = named("metric", identifier, _REGISTRY, Metric)
     return metric

@@ -1,89 +1,57 @@
-"""Layers in a row: the weights, the shapes, and the way forward and back."""
+"""What every model has: layers, weights and shapes, and the way forward and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fastconv.arrays import FloatArray
-from fastconv.keras import layers as layer_classes
-from fastconv.keras.layers.activation import STEPS, ActivatedLayer
+from fastconv.keras.graph import Graph
 from fastconv.keras.layers.base import Layer, Shape
-from fastconv.keras.layers.pool import MaxPooling2D
-from fastconv.keras.layers.reshape import InputLayer
+from fastconv.keras.layers.tensor import KerasTensor
 from fastconv.keras.layers.variable import Variable, assign_all
 from fastconv.keras.summary import print_summary
 from fastconv.keras.utils import new_generator
 
 
 class Network:
-    """What a `Sequential` is before it is told how to train."""
+    """A graph of layers, before it is told how to train.
 
-    def __init__(self, layers: Sequence[Layer] | None = None, name: str = "sequential") -> None:
+    Attributes
+    ----------
+    inputs, outputs : list of KerasTensor
+        Where the graph begins and ends; empty until the shape of the input is known.
+    """
+
+    def __init__(self, name: str) -> None:
         self.name = name
         self.generator = new_generator()
+        self.inputs: list[KerasTensor] = []
+        self.outputs: list[KerasTensor] = []
         self._layers: list[Layer] = []
-        self._built_for: Shape | None = None
-        for layer in layers or ():
-            self.add(layer)
 
-    # ---- construction ----
-
-    def add(self, layer: Layer) -> None:
-        """Put a layer at the end; the model is built as soon as the shape of its input is known."""
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layer must be a Layer. Received: layer={layer!r}")
-        taken = {other.name for other in self._layers}
-        if layer in self._layers or (layer.has_own_name and layer.name in taken):
-            raise ValueError(f"layer names must be unique in a model. Received: a second layer {layer.name!r}")
-        if layer.name in taken:
-            layer.name = next(name for i in range(1, len(taken) + 1) if (name := f"{layer.name}_{i}") not in taken)
-        if self._layers and layer.dtype != self._layers[0].dtype:
-            raise ValueError(
-                f"all layers of a model must have one dtype. "
-                f"Received: {layer.name}.dtype={layer.dtype} after {self._layers[0].name}.dtype={self._layers[0].dtype}"
-            )
-        layer.generator = layer.generator or self.generator
-        if self._built_for is not None:
-            layer.build(self.output_shape)
-        self._layers.append(layer)
-        if self._built_for is None and self._layers[0].input_shape is not None:
-            self.build()
+    def _connect(self, inputs: Sequence[KerasTensor], outputs: Sequence[KerasTensor]) -> None:
+        """Make the graph between *inputs* and *outputs* the one that runs."""
+        self._graph = Graph(inputs, outputs)
+        self.inputs, self.outputs = list(inputs), list(outputs)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        """Create all weights.
-
-        Parameters
-        ----------
-        input_shape : tuple, optional
-            Shape of a batch, its first extent None; needed where the first layer does not know it.
-        """
-        if self._built_for is not None:
-            return
-        if input_shape is None:
-            if not self._layers or self._layers[0].input_shape is None:
-                raise ValueError("input_shape is needed to build a model whose first layer was given none")
-            input_shape = (None, *self._layers[0].input_shape)
-        shape = built_for = (None, *input_shape[1:])
-        for layer in self._layers:
-            if not layer.built:
-                layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-        self._built_for = built_for
+        """Create all weights."""
 
     # ---- what the model has ----
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, without a declared input."""
-        return [layer for layer in self._layers if not isinstance(layer, InputLayer)]
+        """The layers, in the order in which they run."""
+        return list(self._layers)
 
-    def get_layer(self, name: str) -> Layer:
-        """The layer of this name."""
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of this name, or at this place in `layers`."""
+        if index is not None:
+            return self.layers[index]
         for layer in self._layers:
             if layer.name == name:
                 return layer
@@ -92,19 +60,46 @@ class Network:
     @property
     def built(self) -> bool:
         """Whether the weights exist."""
-        return self._built_for is not None
+        return bool(self.inputs)
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of a batch, its first extent None."""
-        if self._built_for is None:
+    def input(self) -> Any:
+        """The `KerasTensor` of the input; a list of several."""
+        return _one_or_list(self.inputs)
+
+    @property
+    def output(self) -> Any:
+        """The `KerasTensor` of the output; a list of several."""
+        return _one_or_list(self.outputs)
+
+    @property
+    def input_shape(self) -> Any:
+        """Shape of a batch, its first extent None; a list of shapes where there are several inputs."""
+        if not self.inputs:
             raise ValueError("the model has no input shape yet: build it, or call it on data")
-        return self._built_for
+        return _one_or_list([tensor.shape for tensor in self.inputs])
 
     @property
-    def output_shape(self) -> Shape:
-        """Shape of a batch of predictions, its first extent None."""
-        return self._layers[-1].output_shape if self._layers else self.input_shape
+    def output_shape(self) -> Any:
+        """Shape of a batch of predictions, its first extent None; a list of shapes where there are several outputs."""
+        if not self.outputs:
+            raise ValueError("the model has no output shape yet: build it, or call it on data")
+        return _one_or_list([tensor.shape for tensor in self.outputs])
+
+    @property
+    def dtype(self) -> str:
+        """dtype of all arrays in the model."""
+        return self._layers[0].dtype
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer may learn; setting it sets all of them."""
+        return any(layer.trainable for layer in self._layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self._layers:
+            layer.trainable = value
 
     @property
     def weights(self) -> list[Variable]:
@@ -133,81 +128,95 @@ class Network:
         """How many numbers the variables hold."""
         return sum(layer.count_params() for layer in self._layers)
 
-    def summary(self, print_fn: Callable[[str], object] | None = None) -> None:
+    def summary(
+        self,
+        line_length: int | None = None,
+        print_fn: Callable[[str], object] | None = None,
+        show_trainable: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
         """Print a table of layers, output shapes and numbers of parameters.
 
         Parameters
         ----------
+        line_length : int, optional
+            Width of the table; Keras's, or what fits the terminal, if left out.
         print_fn : callable, optional
             Receives the text instead of standard output.
+        show_trainable : bool
+            Whether to add a column that says which layers learn.
+        batch_size : int, optional
+            Add the memory of a training step with so many samples.
         """
-        print_summary(self, print_fn)
+        print_summary(self, line_length, print_fn, show_trainable, batch_size)
 
-    def get_config(self) -> dict[str, Any]:
-        """Name and layers as plain data."""
-        entries = [{"class_name": type(layer).__name__, "config": layer.get_config()} for layer in self._layers]
-        return {"name": self.name, "layers": entries}
+    @property
+    def is_chain(self) -> bool:
+        """Whether the layers stand in a row."""
+        return self._graph.is_chain
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """A new model with this configuration."""
-        return cls([layer_classes.deserialize(entry) for entry in config["layers"]], config["name"])
+    def sources_of(self, layer: Layer) -> list[Layer]:
+        """The layers whose results *layer* takes."""
+        steps = self._graph.steps
+        return [steps[source].layer for step in steps if step.layer is layer for source in step.sources]
+
+    @property
+    def optimizer_size(self) -> tuple[int, int]:
+        """How many numbers and bytes an optimizer keeps, as Keras counts them; none before its first update."""
+        return 0, 0
+
+    def training_memory(self, batch_size: int) -> dict[str, int]:
+        """Bytes that a training step on *batch_size* samples needs for each purpose, scratch space apart."""
+        weights = sum(variable.value.nbytes for variable in self.weights)
+        gradients = sum(variable.value.nbytes for variable in self.trainable_weights)
+        return {"weights": weights, "gradients": gradients, "activations": self._graph.training_bytes(batch_size)}
 
     # ---- forward and back ----
 
-    def __call__(self, x: ArrayLike, training: bool = False) -> FloatArray:
-        """The output for one batch."""
-        out = self._enter(x)
-        for layer in self._layers:
-            out = layer.forward(out, training)
-        return out
+    def __call__(self, x: Any, training: bool = False) -> Any:
+        """The output for one batch; a list where there are several outputs."""
+        if isinstance(x, KerasTensor):
+            raise TypeError(f"a model is called on arrays; its layers can be called on KerasTensors. Received: x={x!r}")
+        return _one_or_list(self._graph.forward(self._enter(x), training))
 
-    @property
-    def _softmax_head(self) -> ActivatedLayer | None:
-        """The last layer, where its activation is softmax."""
-        last = self._layers[-1]
-        return last if isinstance(last, ActivatedLayer) and last.activation == "softmax" else None
-
-    def _logits(self, x: NDArray[Any], training: bool) -> FloatArray:
-        """The output before a final softmax: a loss computed from these numbers stays finite and exact."""
-        out = self._enter(x)
-        for layer in self._layers[:-1]:
-            out = layer.forward(out, training)
-        head = self._softmax_head
-        return self._layers[-1].forward(out, training) if head is None else head.linear(out, training)
-
-    def _backward(self, grad_logits: FloatArray) -> None:
-        """Leave the gradient of the loss in every trainable variable."""
-        learning = [index for index, layer in enumerate(self._layers) if layer.trainable_weights]
-        if not learning:
-            return
-        # Nothing below the first layer with weights needs a gradient, and of that one only the weights do.
-        first = self._layers[learning[0]]
-        activated = self._softmax_head
-        grad: FloatArray | None = grad_logits
-        for below, layer in reversed(list(pairwise([None, *self._layers[learning[0] :]]))):
-            assert grad is not None
-            assert layer is not None
-            if layer is activated:  # its activation has been dealt with
-                grad = activated.linear_backward(grad, need_grad_x=layer is not first)
-            elif isinstance(layer, MaxPooling2D) and isinstance(below, ActivatedLayer) and below.activation in STEPS:
-                grad = layer.backward_of_activated(grad, below.activation)
-                activated = below
-            else:
-                grad = layer.backward(grad, need_grad_x=layer is not first)
-
-    def _enter(self, x: ArrayLike) -> FloatArray:
+    def _enter(self, x: Any) -> list[FloatArray]:
+        """One batch of each input, in the model's dtype; the first one seen builds a model that needs its shape."""
         if not self._layers:
             raise ValueError("the model has no layers")
-        array = np.ascontiguousarray(x, dtype=self._layers[0].dtype)
-        if self._built_for is None:
-            self.build((None, *array.shape[1:]))
-        if array.shape[1:] != self.input_shape[1:]:
-            raise ValueError(f"x must have shape {self.input_shape}. Received: x.shape={array.shape}")
-        return array
+        arrays = [np.ascontiguousarray(part, dtype=self.dtype) for part in self._parts(x)]
+        if not self.built:
+            self.build((None, *arrays[0].shape[1:]))
+        for array, tensor in zip(arrays, self.inputs, strict=True):
+            if array.shape[1:] != tensor.shape[1:]:
+                raise ValueError(f"x must have shape {tensor.shape}. Received: x.shape={array.shape}")
+        return arrays
 
-    def _samples(self, x: ArrayLike) -> NDArray[Any]:
-        """All samples as an array of any dtype, not copied; the first ones seen build the model."""
-        samples = np.asarray(x)
-        self._enter(samples[:0])
+    def _parts(self, x: Any) -> list[Any]:
+        """The arrays for the inputs: *x* itself, or what the list *x* holds."""
+        count = len(self.inputs) or 1
+        is_list = isinstance(x, list | tuple) and (count > 1 or (len(x) == 1 and isinstance(x[0], np.ndarray)))
+        parts = list(x) if is_list else [x]
+        if len(parts) != count:
+            raise ValueError(f"x must be a list of {count} arrays, one for each input. Received: {len(parts)}")
+        return parts
+
+    def _samples(self, x: Any) -> list[NDArray[Any]]:
+        """All samples of each input as arrays of any dtype, not copied; the first ones seen build the model."""
+        samples = [np.asarray(part) for part in self._parts(x)]
+        self._enter([array[:0] for array in samples])
         return samples
+
+
+def name_layers(layers: Iterable[Layer], taken: set[str]) -> None:
+    """Give layers without a name of their own Keras's: conv2d, conv2d_1, and so on, beside the names *taken*."""
+    for layer in layers:
+        if layer.name in taken and not layer.has_own_name:
+            layer.name = next(name for i in range(1, len(taken) + 1) if (name := f"{layer.name}_{i}") not in taken)
+        if layer.name in taken:
+            raise ValueError(f"layer names must be unique in a model. Received: a second layer {layer.name!r}")
+        layer.has_own_name = True
+        taken.add(layer.name)
+
+
+def _one_or_list(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else parts

@@ -52,11 +52,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def read(filepath: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
     """Configuration and tensors of a file that `write` wrote."""
-    with _safetensors().safe_open(os.fspath(filepath), framework="np") as archive:
-        metadata = archive.metadata() or {}
-        if _CONFIG_KEY not in metadata:
-            raise ValueError(f"filepath must be a model saved by fastconv. Received: filepath={str(filepath)!r}")
-        return json.loads(metadata[_CONFIG_KEY]), {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a dict
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(os.fspath(filepath), framework="np") as archive:
+            metadata = archive.metadata() or {}
+            config = json.loads(metadata[_CONFIG_KEY])
+            return config, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a dict
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"filepath must be a model saved by fastconv. Received: filepath={str(filepath)!r}, {error!r}"
+        ) from error
 
 
 def _safetensors() -> ModuleType:

@@ -16,24 +16,34 @@ _FROM_RESULT = ("linear", "relu", "relu6", "leaky_relu")
 STEPS = ("relu", "relu6")
 
 
-def activation_of(name: str | None) -> str:
-    """A valid activation name; None is ``"linear"``."""
-    name = "linear" if name is None else name
-    if name != "softmax" and name not in ACTIVATIONS:
+def activation_of(name: Any) -> str:
+    """A valid activation name, given one or the function of that name; None is ``"linear"``."""
+    found = "linear" if name is None else str(getattr(name, "__name__", name))
+    if found != "softmax" and found not in ACTIVATIONS:
         names = [*filter(None, ACTIVATIONS), "softmax"]
         raise ValueError(f"activation must be None or one of {', '.join(names)}. Received: activation={name!r}")
-    return name
+    return found
 
 
 class ActivatedLayer(Layer):
     """A linear map, `linear`, and an activation behind it.
 
-    A loss that is computed from the numbers before a final softmax uses the two halves, `linear` and `linear_backward`.
+    A loss that is computed from the numbers before the last activation uses `linear` and `linear_backward` alone.
     """
 
-    def __init__(self, activation: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, activation: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activation_of(activation)
+
+    def ends_in(self, activation: str | None) -> bool:
+        """Whether the result is this activation of `linear`, a softmax being over the last axis."""
+        return self.activation == activation
+
+    def activate(self, linear: FloatArray) -> FloatArray:
+        """The activation of a result of `linear`."""
+        if self.activation == "softmax":
+            return functional.softmax(linear)
+        return functional.activation(linear, self.activation)
 
     def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:
         """The linear map of *x*, with an element-wise *activation* of the result where one is named."""
@@ -43,12 +53,17 @@ class ActivatedLayer(Layer):
         """The gradient of the input, and of the weights, from that of the linear map's result."""
         raise NotImplementedError
 
+    def training_bytes(self, input_shape: Any) -> int:
+        keeps_both = self.activation not in (*_FROM_RESULT, "softmax")
+        before = self.bytes_of(self.compute_output_shape(input_shape)) if keeps_both else 0
+        return super().training_bytes(input_shape) + before
+
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
         if self.activation == "softmax":
-            out = kept = functional.softmax(self.linear(x, training))
+            out = kept = self.activate(self.linear(x, training))
         elif training and self.activation not in _FROM_RESULT:
             kept = self.linear(x, training)
-            out = functional.activation(kept, self.activation)
+            out = self.activate(kept)
         else:
             out = kept = self.linear(x, training, self.activation)
         if training:
@@ -74,7 +89,7 @@ class Activation(ActivatedLayer):
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
     """
 
-    def __init__(self, activation: str, **kwargs: Any) -> None:
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
         super().__init__(activation=activation, **kwargs)
 
     def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 import re
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
-from fastconv.keras import initializers
+from fastconv.keras import initializers, regularizers
+from fastconv.keras.layers.tensor import KerasTensor
 from fastconv.keras.layers.variable import Variable, assign_all
 from fastconv.keras.utils import new_generator
 
 #: A shape with the batch axis, whose extent is None while it is not known.
 Shape = tuple[int | None, ...]
+
+_creation = itertools.count()
 
 
 class Layer:
@@ -38,6 +42,9 @@ class Layer:
         Shape of one sample, for the first layer of a model that is to be built before it sees data.
     """
 
+    #: Whether the layer takes a list of arrays, of any length, and `backward` returns one of gradients.
+    merges = False
+
     def __init__(
         self,
         *,
@@ -50,47 +57,88 @@ class Layer:
             raise TypeError(f"dtype must be float32 or float64. Received: dtype={dtype!r}")
         self.name = name or snake_case(type(self).__name__)
         self.has_own_name = name is not None
+        self.creation = next(_creation)
         self.trainable = trainable
         self.dtype = np.dtype(dtype).name
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.variables: list[Variable] = []
         self.generator: np.random.Generator | None = None
-        self._built_for: Shape | None = None
+        self._built_for: Any = None
+        self._output: KerasTensor | None = None
 
     # ---- what a layer defines ----
 
-    def build(self, input_shape: Shape) -> None:
-        """Create the weights for inputs of this shape."""
+    def build(self, input_shape: Any) -> None:
+        """Create the weights for inputs of this shape, or of these shapes where the layer merges several."""
         self.compute_output_shape(input_shape)
-        self._built_for = tuple(input_shape)
+        self._built_for = input_shape
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         """Shape of the output for an input of this shape; an input that does not fit raises ValueError."""
-        return input_shape
+        shape: Shape = input_shape
+        return shape
 
-    def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
+    def forward(self, x: Any, training: bool = False) -> FloatArray:
         """The layer's output."""
         raise NotImplementedError
 
-    def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray | None:
+    def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> Any:
         """The gradient of the last training input; None where *need_grad_x* is false and only the weights matter."""
         raise NotImplementedError
 
+    def training_bytes(self, input_shape: Any) -> int:
+        """Bytes that a training step makes for a batch of this shape and keeps until it has gone back."""
+        return self.bytes_of(self.compute_output_shape(input_shape))
+
     # ---- what a layer has ----
 
-    def __call__(self, x: ArrayLike, training: bool = False) -> FloatArray:
-        """The output for *x*; the first call builds the layer."""
-        array = np.asarray(x, dtype=self.dtype)
+    def bytes_of(self, shape: Shape) -> int:
+        """Bytes of an array of this shape in the layer's dtype."""
+        return math.prod(extent or 0 for extent in shape) * np.dtype(self.dtype).itemsize
+
+    def __call__(self, x: Any, training: bool = False) -> Any:
+        """The output for *x*, an array or, for a layer that merges, a list of arrays; the first call builds the layer.
+
+        A `KerasTensor` in place of an array gives the `KerasTensor` of the output, from which `Model` is made.
+        """
+        parts = list(x) if self.merges else [x]
+        if any(isinstance(part, KerasTensor) for part in parts):
+            return self._promise(parts)
+        arrays = [np.asarray(part, dtype=self.dtype) for part in parts]
         if not self.built:
-            self.build((None, *array.shape[1:]))
-        return self.forward(array, training)
+            self.build(self._one_or_list([(None, *array.shape[1:]) for array in arrays]))
+        return self.forward(self._one_or_list(arrays), training)
+
+    def _promise(self, tensors: list[Any]) -> KerasTensor:
+        for tensor in tensors:
+            if not isinstance(tensor, KerasTensor):
+                raise TypeError(f"layer {self.name} takes arrays or KerasTensors, not both. Received: {tensors}")
+            if tensor.dtype != self.dtype:
+                raise ValueError(
+                    f"all layers of a model must have one dtype. "
+                    f"Received: {self.name}.dtype={self.dtype} after {tensor.layer.name}.dtype={tensor.dtype}"
+                )
+        shapes = self._one_or_list([tensor.shape for tensor in tensors])
+        if not self.built:
+            self.build(shapes)
+        promise = KerasTensor(self, tuple(tensors), self.compute_output_shape(shapes))
+        self._output = self._output or promise
+        return promise
+
+    def _one_or_list(self, parts: list[Any]) -> Any:
+        return parts if self.merges else parts[0]
 
     def add_weight(
-        self, name: str, shape: tuple[int, ...], initializer: initializers.Initializer, trainable: bool = True
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: initializers.Initializer,
+        trainable: bool = True,
+        regularizer: regularizers.Regularizer | None = None,
     ) -> Variable:
         """Create a variable of this layer."""
         self.generator = self.generator or new_generator()
-        variable = Variable(name, initializer(shape, self.dtype, self.generator), trainable)
+        variable = Variable(name, initializer(shape, self.dtype, self.generator), trainable, regularizer)
         self.variables.append(variable)
         return variable
 
@@ -105,6 +153,20 @@ class Layer:
         if self._built_for is None:
             raise ValueError(f"layer {self.name} has no output shape yet: build the model, or call it on data")
         return self.compute_output_shape(self._built_for)
+
+    @property
+    def output(self) -> KerasTensor:
+        """What the layer puts out in its first model: ``Model(model.input, layer.output)`` computes it."""
+        if self._output is None:
+            raise ValueError(
+                f"layer {self.name} has no output yet: build the model, or call the layer on a KerasTensor"
+            )
+        return self._output
+
+    @property
+    def input(self) -> Any:
+        """What the layer takes in its first model; a list where it merges several."""
+        return self._one_or_list(list(self.output.inputs))
 
     @property
     def weights(self) -> list[Variable]:
@@ -164,6 +226,6 @@ def snake_case(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, initializers.Initializer):
+    if isinstance(value, initializers.Initializer | regularizers.Regularizer):
         return {"class_name": type(value).__name__, "config": value.get_config()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""The convolution layer, and what it shares with the depthwise one."""
+"""The convolution layer, and what it shares with its relatives."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from fastconv import functional
 from fastconv.arrays import FloatArray
-from fastconv.geometry import Conv2dGeometry, IntOrPair, conv2d_geometry, pair
-from fastconv.keras import initializers
+from fastconv.geometry import Conv2dGeometry, IntOrPair, conv2d_geometry
+from fastconv.keras import initializers, regularizers
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import Shape, positive
 from fastconv.keras.layers.images import ImageLayer, padding_of
 
 
 class Convolution(ActivatedLayer, ImageLayer):
-    """What `Conv2D` and `DepthwiseConv2D` share: all but the shape of the kernel."""
+    """What `Conv2D`, `DepthwiseConv2D` and their relatives share: all but the shapes of the weights."""
 
     def __init__(
         self,
@@ -24,15 +24,19 @@ class Convolution(ActivatedLayer, ImageLayer):
         dilation_rate: IntOrPair = (1, 1),
         use_bias: bool = True,
         bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.kernel_size = pair("kernel_size", kernel_size)
-        self.strides = pair("strides", strides)
+        self.kernel_size = self.extents("kernel_size", kernel_size)
+        self.strides = self.extents("strides", strides)
         self.padding = padding_of(padding)
-        self.dilation_rate = pair("dilation_rate", dilation_rate)
+        self.dilation_rate = self.extents("dilation_rate", dilation_rate)
+        self.window = self.plane(self.kernel_size)
+        self._steps = {"stride": self.plane(self.strides), "dilation": self.plane(self.dilation_rate)}
         self.use_bias = use_bias
         self.bias_initializer = initializers.get(bias_initializer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
 
     def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
         """Shape (KH, KW, IC / groups, OC) of the weight for so many input channels."""
@@ -52,10 +56,22 @@ class Convolution(ActivatedLayer, ImageLayer):
         geometry = self.geometry(input_shape)
         return self.from_nhwc(input_shape, geometry.OH, geometry.OW, geometry.OC)
 
-    def add_kernel(self, shape: tuple[int, ...], initializer: initializers.Initializer, outputs: int) -> None:
+    def add_kernel(
+        self,
+        shape: tuple[int, ...],
+        initializer: initializers.Initializer,
+        regularizer: regularizers.Regularizer | None,
+        outputs: int,
+    ) -> None:
         """Create the kernel and, where one is used, the bias."""
-        self.kernel = self.add_weight("kernel", shape, initializer)
-        self.bias = self.add_weight("bias", (outputs,), self.bias_initializer) if self.use_bias else None
+        self.kernel = self.add_weight("kernel", shape, initializer, regularizer=regularizer)
+        self.add_bias(outputs)
+
+    def add_bias(self, outputs: int) -> None:
+        """Create the bias, where one is used."""
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (outputs,), self.bias_initializer, regularizer=self.bias_regularizer)
 
     def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:
         x = self.enter(x)
@@ -82,12 +98,7 @@ class Convolution(ActivatedLayer, ImageLayer):
         return self.leave(functional.conv2d_grad_x(grad_out, weight, x.shape, **options))
 
     def _options(self, channels: int) -> dict[str, Any]:
-        return {
-            "stride": self.strides,
-            "padding": self.padding,
-            "dilation": self.dilation_rate,
-            "groups": self.groups_of(channels),
-        }
+        return {**self._steps, "padding": self.padding, "groups": self.groups_of(channels)}
 
 
 class Conv2D(Convolution):
@@ -108,12 +119,14 @@ class Conv2D(Convolution):
         Order of the axes of input and output.
     groups : int
         Both kinds of channels are split into so many groups that do not see each other.
-    activation : str, optional
+    activation : str or function, optional
         ``"relu"``, ``"relu6"``, ``"leaky_relu"``, ``"sigmoid"``, ``"tanh"``, ``"silu"``, ``"gelu"`` or ``"softmax"``.
     use_bias : bool
         Whether to add a bias.
     kernel_initializer, bias_initializer : str or Initializer
         How the weights are drawn.
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+        What is added to the loss for large weights: ``"l1"``, ``"l2"`` or an object of `fastconv.keras.regularizers`.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
 
@@ -132,10 +145,12 @@ class Conv2D(Convolution):
         data_format: str | None = None,
         dilation_rate: IntOrPair = (1, 1),
         groups: int = 1,
-        activation: str | None = None,
+        activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -145,6 +160,7 @@ class Conv2D(Convolution):
             dilation_rate,
             use_bias,
             bias_initializer,
+            bias_regularizer,
             data_format=data_format,
             activation=activation,
             **kwargs,
@@ -154,16 +170,17 @@ class Conv2D(Convolution):
         if filters % groups:
             raise ValueError(f"groups must divide filters. Received: groups={groups}, filters={filters}")
         self.kernel_initializer = initializers.get(kernel_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
 
     def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
         if channels % self.groups:
             raise ValueError(f"groups must divide the channels. Received: groups={self.groups}, channels={channels}")
-        return (*self.kernel_size, channels // self.groups, self.filters)
+        return (*self.window, channels // self.groups, self.filters)
 
     def groups_of(self, channels: int) -> int:
         return self.groups
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        channels = self.nhwc(input_shape)[3]
-        self.add_kernel(self.weight_shape(channels), self.kernel_initializer, self.filters)
+        shape = (*self.kernel_size, *self.weight_shape(self.nhwc(input_shape)[3])[2:])
+        self.add_kernel(shape, self.kernel_initializer, self.kernel_regularizer, self.filters)

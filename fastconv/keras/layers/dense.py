@@ -6,7 +6,7 @@ from typing import Any
 
 from fastconv import functional
 from fastconv.arrays import FloatArray
-from fastconv.keras import initializers
+from fastconv.keras import initializers, regularizers
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import Shape, positive
 
@@ -24,6 +24,8 @@ class Dense(ActivatedLayer):
         Whether to add a bias.
     kernel_initializer, bias_initializer : str or Initializer
         How the weights are drawn.
+    kernel_regularizer, bias_regularizer : str or Regularizer, optional
+        As in `Conv2D`.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
 
@@ -36,10 +38,12 @@ class Dense(ActivatedLayer):
     def __init__(
         self,
         units: int,
-        activation: str | None = None,
+        activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activation=activation, **kwargs)
@@ -47,11 +51,16 @@ class Dense(ActivatedLayer):
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        self.kernel = self.add_weight("kernel", (input_shape[-1] or 0, self.units), self.kernel_initializer)
-        self.bias = self.add_weight("bias", (self.units,), self.bias_initializer) if self.use_bias else None
+        shape = input_shape[-1] or 0, self.units
+        self.kernel = self.add_weight("kernel", shape, self.kernel_initializer, regularizer=self.kernel_regularizer)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) < 2 or not input_shape[-1]:

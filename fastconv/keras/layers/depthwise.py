@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.geometry import IntOrPair
-from fastconv.keras import initializers
+from fastconv.keras import initializers, regularizers
 from fastconv.keras.layers.base import Shape, positive
 from fastconv.keras.layers.conv import Convolution
 
@@ -17,12 +17,14 @@ class DepthwiseConv2D(Convolution):
 
     Parameters
     ----------
-    kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias_initializer
+    kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias_initializer, bias_regularizer
         As in `Conv2D`.
     depth_multiplier : int
         Filters per channel.
     depthwise_initializer : str or Initializer
         How the kernel is drawn.
+    depthwise_regularizer : str or Regularizer, optional
+        What is added to the loss for a large kernel.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
     """
@@ -35,10 +37,12 @@ class DepthwiseConv2D(Convolution):
         depth_multiplier: int = 1,
         data_format: str | None = None,
         dilation_rate: IntOrPair = (1, 1),
-        activation: str | None = None,
+        activation: Any = None,
         use_bias: bool = True,
         depthwise_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        depthwise_regularizer: Any = None,
+        bias_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -48,15 +52,17 @@ class DepthwiseConv2D(Convolution):
             dilation_rate,
             use_bias,
             bias_initializer,
+            bias_regularizer,
             data_format=data_format,
             activation=activation,
             **kwargs,
         )
         self.depth_multiplier = positive("depth_multiplier", depth_multiplier)
         self.depthwise_initializer = initializers.get(depthwise_initializer)
+        self.depthwise_regularizer = regularizers.get(depthwise_regularizer)
 
     def weight_shape(self, channels: int) -> tuple[int, int, int, int]:
-        return (*self.kernel_size, 1, channels * self.depth_multiplier)
+        return (*self.window, 1, channels * self.depth_multiplier)
 
     def groups_of(self, channels: int) -> int:
         return channels
@@ -65,4 +71,5 @@ class DepthwiseConv2D(Convolution):
         super().build(input_shape)
         channels = self.nhwc(input_shape)[3]
         kernel_shape = (*self.kernel_size, channels, self.depth_multiplier)
-        self.add_kernel(kernel_shape, self.depthwise_initializer, channels * self.depth_multiplier)
+        outputs = channels * self.depth_multiplier
+        self.add_kernel(kernel_shape, self.depthwise_initializer, self.depthwise_regularizer, outputs)

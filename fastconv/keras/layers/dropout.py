@@ -1,4 +1,4 @@
-"""The layer that drops numbers while training."""
+"""The layers that drop numbers while training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from fastconv import functional
 from fastconv.arrays import FloatArray
-from fastconv.keras.layers.base import Layer
+from fastconv.keras.layers.base import Layer, Shape
+from fastconv.keras.layers.images import ImageLayer
 from fastconv.keras.utils import new_generator
 
 _SEED_END = 2**63
@@ -42,12 +43,53 @@ class Dropout(Layer):
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
         if not training:
             return x
-        self.generator = self._own_generator or self.generator or new_generator()
-        self._mask_seed = int(self.generator.integers(_SEED_END))
+        self._mask_seed = self.next_seed()
         out: FloatArray = functional.dropout(x, self.rate, seed=self._mask_seed)
         return out
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
         # The same seed drops the same positions and scales by the same factor.
         grad_x: FloatArray = functional.dropout(grad_out, self.rate, seed=self._mask_seed)
+        return grad_x
+
+    def next_seed(self) -> int:
+        """The seed of the choices of one training step."""
+        self.generator = self._own_generator or self.generator or new_generator()
+        return int(self.generator.integers(_SEED_END))
+
+
+class SpatialDropout2D(Dropout, ImageLayer):
+    """While training, set a random share of the channels of each image to zero and scale the others.
+
+    Neighbouring pixels of a channel say much the same, so that dropping one of them hides little.
+
+    Parameters
+    ----------
+    rate : float
+        Share of the channels to drop, at least 0 and below 1.
+    data_format : {"channels_last", "channels_first"}, optional
+        Order of the axes of input and output.
+    seed, **kwargs
+        As in `Dropout`.
+
+    References
+    ----------
+    J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        self.nhwc(input_shape)
+        return input_shape
+
+    def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
+        if not training:
+            return x
+        channels = self.nhwc(x.shape)[3]
+        factors = functional.dropout(np.ones((len(x), 1, 1, channels), x.dtype), self.rate, seed=self.next_seed())
+        self._factors = self.leave(factors)
+        out: FloatArray = x * self._factors
+        return out
+
+    def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
+        grad_x: FloatArray = grad_out * self._factors
         return grad_x

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastconv.arrays import FloatArray
-from fastconv.keras.layers.base import Layer, Shape
+from fastconv.geometry import Pair, pair
+from fastconv.keras.layers.base import Layer, Shape, positive
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -41,9 +42,22 @@ class ImageLayer(Layer):
         super().__init__(**kwargs)
         self.data_format = data_format_of(data_format)
 
+    def training_bytes(self, input_shape: Shape) -> int:
+        copies = self.bytes_of(input_shape) if self._channels_first else 0
+        return super().training_bytes(input_shape) + copies
+
     @property
     def _channels_first(self) -> bool:
         return self.data_format == "channels_first"
+
+    def extents(self, name: str, value: Any) -> tuple[int, ...]:
+        """The argument *value* as one number for each axis of an image: a number alone counts for all."""
+        return pair(name, value)
+
+    def plane(self, extents: tuple[int, ...]) -> Pair:
+        """What `extents` returned, as height and width."""
+        height, width = extents
+        return height, width
 
     def enter(self, x: FloatArray) -> FloatArray:
         """*x* in the kernels' order, NHWC."""
@@ -67,3 +81,33 @@ class ImageLayer(Layer):
     def from_nhwc(self, input_shape: Shape, H: int, W: int, C: int) -> Shape:
         """The shape of images of these extents in the layer's data format."""
         return (input_shape[0], C, H, W) if self._channels_first else (input_shape[0], H, W, C)
+
+
+class SeriesLayer(ImageLayer):
+    """A layer of series (N, W, C), or (N, C, W) with ``data_format="channels_first"``: of images of height 1."""
+
+    def extents(self, name: str, value: Any) -> tuple[int, ...]:
+        (extent,) = value if isinstance(value, list | tuple) and len(value) == 1 else (value,)
+        return (positive(name, extent),)
+
+    def plane(self, extents: tuple[int, ...]) -> Pair:
+        return 1, extents[0]
+
+    def enter(self, x: FloatArray) -> FloatArray:
+        return super().enter(x)[:, np.newaxis]
+
+    def leave(self, out: FloatArray) -> FloatArray:
+        return super().leave(out[:, 0])
+
+    def nhwc(self, input_shape: Shape) -> tuple[int, int, int, int]:
+        if len(input_shape) != 3 or None in input_shape[1:]:
+            raise ValueError(
+                f"layer {self.name} takes series: a shape of three extents, known but for the first. "
+                f"Received: input_shape={input_shape}"
+            )
+        N, *rest = (extent or 0 for extent in input_shape)
+        C, W = rest if self._channels_first else reversed(rest)
+        return N or 1, 1, W, C
+
+    def from_nhwc(self, input_shape: Shape, H: int, W: int, C: int) -> Shape:
+        return (input_shape[0], C, W) if self._channels_first else (input_shape[0], W, C)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv import functional
 from fastconv.arrays import FloatArray
-from fastconv.keras import initializers
+from fastconv.keras import initializers, regularizers
 from fastconv.keras.layers.base import Layer, Shape
 
 
@@ -30,6 +30,8 @@ class BatchNormalization(Layer):
         Whether there are a beta and a gamma.
     beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer : str or Initializer
         How the weights are drawn.
+    beta_regularizer, gamma_regularizer : str or Regularizer, optional
+        As in `Conv2D`.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
 
@@ -50,6 +52,8 @@ class BatchNormalization(Layer):
         gamma_initializer: Any = "ones",
         moving_mean_initializer: Any = "zeros",
         moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,12 +66,17 @@ class BatchNormalization(Layer):
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         shape = (input_shape[self.axis] or 0,)
-        self.gamma = self.add_weight("gamma", shape, self.gamma_initializer) if self.scale else None
-        self.beta = self.add_weight("beta", shape, self.beta_initializer) if self.center else None
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight("gamma", shape, self.gamma_initializer, regularizer=self.gamma_regularizer)
+        if self.center:
+            self.beta = self.add_weight("beta", shape, self.beta_initializer, regularizer=self.beta_regularizer)
         self.moving_mean = self.add_weight("moving_mean", shape, self.moving_mean_initializer, trainable=False)
         self.moving_variance = self.add_weight(
             "moving_variance", shape, self.moving_variance_initializer, trainable=False

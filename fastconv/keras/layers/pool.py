@@ -1,40 +1,46 @@
-"""Pooling layers."""
+"""Pooling of windows."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from fastconv import functional
 from fastconv.arrays import FloatArray
-from fastconv.geometry import IntOrPair, pair, pool2d_geometry
+from fastconv.geometry import IntOrPair, pool2d_geometry
 from fastconv.keras.layers.base import Shape
-from fastconv.keras.layers.images import ImageLayer, padding_of
+from fastconv.keras.layers.images import ImageLayer, SeriesLayer, padding_of
 
 
-class _Pooling2D(ImageLayer):
-    """What `MaxPooling2D` and `AveragePooling2D` share: windows."""
+class _Pooling(ImageLayer):
+    """What all poolings share: windows."""
 
     def __init__(
         self,
-        pool_size: IntOrPair = (2, 2),
+        pool_size: IntOrPair = 2,
         strides: IntOrPair | None = None,
         padding: str = "valid",
         data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format=data_format, **kwargs)
-        self.pool_size = pair("pool_size", pool_size)
-        self.strides = self.pool_size if strides is None else pair("strides", strides)
+        self.pool_size = self.extents("pool_size", pool_size)
+        self.strides = self.pool_size if strides is None else self.extents("strides", strides)
         self.padding = padding_of(padding)
+        self._windows: dict[str, Any] = {
+            "kernel_size": self.plane(self.pool_size),
+            "stride": self.plane(self.strides),
+            "padding": self.padding,
+        }
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        geometry = pool2d_geometry(
-            self.nhwc(input_shape), self.pool_size, stride=self.strides, padding=self.padding, count_include_pad=False
-        )
+        geometry = pool2d_geometry(self.nhwc(input_shape), **self._windows, count_include_pad=False)
         return self.from_nhwc(input_shape, geometry.OH, geometry.OW, geometry.C)
 
 
-class MaxPooling2D(_Pooling2D):
+class MaxPooling2D(_Pooling):
     """The largest pixel of each window, for each channel.
 
     Parameters
@@ -56,14 +62,15 @@ class MaxPooling2D(_Pooling2D):
     (None, 13, 13, 32)
     """
 
+    #: The operation on arrays; its backward function is that of `max_pool2d` whichever pixel it takes.
+    operation = staticmethod(functional.max_pool2d)
+
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
         x = self.enter(x)
         if not training:
-            return self.leave(functional.max_pool2d(x, self.pool_size, stride=self.strides, padding=self.padding))
+            return self.leave(self.operation(x, **self._windows))
         self._x_shape = x.shape
-        self._out, self._indices = functional.max_pool2d(
-            x, self.pool_size, stride=self.strides, padding=self.padding, return_indices=True
-        )
+        self._out, self._indices = self.operation(x, **self._windows, return_indices=True)
         return self.leave(self._out)
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
@@ -81,8 +88,24 @@ class MaxPooling2D(_Pooling2D):
             grad_out = functional.activation_backward(grad_out, self._out, activation)
         return self.leave(functional.max_pool2d_backward(grad_out, self._indices, self._x_shape))
 
+    def training_bytes(self, input_shape: Shape) -> int:
+        outputs = math.prod(extent or 0 for extent in self.compute_output_shape(input_shape))
+        return super().training_bytes(input_shape) + outputs * np.dtype(np.int64).itemsize
 
-class AveragePooling2D(_Pooling2D):
+
+class MinPooling2D(MaxPooling2D):
+    """The smallest pixel of each window, for each channel.  Keras has no such layer.
+
+    Parameters
+    ----------
+    pool_size, strides, padding, data_format, **kwargs
+        As in `MaxPooling2D`.
+    """
+
+    operation = staticmethod(functional.min_pool2d)
+
+
+class AveragePooling2D(_Pooling):
     """The average of each window, for each channel; padding is not counted.
 
     Parameters
@@ -95,44 +118,33 @@ class AveragePooling2D(_Pooling2D):
         x = self.enter(x)
         if training:
             self._x_shape = x.shape
-        return self.leave(functional.avg_pool2d(x, self.pool_size, **self._options()))
+        return self.leave(functional.avg_pool2d(x, **self._windows, count_include_pad=False))
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
-        grad_x = functional.avg_pool2d_backward(self.enter(grad_out), self._x_shape, self.pool_size, **self._options())
-        return self.leave(grad_x)
+        return self.leave(
+            functional.avg_pool2d_backward(
+                self.enter(grad_out), self._x_shape, **self._windows, count_include_pad=False
+            )
+        )
 
-    def _options(self) -> dict[str, Any]:
-        return {"stride": self.strides, "padding": self.padding, "count_include_pad": False}
 
-
-class GlobalAveragePooling2D(ImageLayer):
-    """The average of each channel over the whole image.
+class MaxPooling1D(SeriesLayer, MaxPooling2D):
+    """The largest number of each window of a series, for each channel.
 
     Parameters
     ----------
-    data_format : {"channels_last", "channels_first"}, optional
-        Order of the input's axes.
-    keepdims : bool
-        Whether the output keeps two axes of extent 1 for the image.
-    **kwargs
-        ``name``, ``trainable``, ``dtype``, ``input_shape``.
+    pool_size, strides : int
+        Width of the window and its step, as in `MaxPooling2D`.
+    padding, data_format, **kwargs
+        As in `MaxPooling2D`.
     """
 
-    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
-        super().__init__(data_format=data_format, **kwargs)
-        self.keepdims = keepdims
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        channels = self.nhwc(input_shape)[3]
-        return self.from_nhwc(input_shape, 1, 1, channels) if self.keepdims else (input_shape[0], channels)
+class AveragePooling1D(SeriesLayer, AveragePooling2D):
+    """The average of each window of a series, for each channel; padding is not counted.
 
-    def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
-        x = self.enter(x)
-        if training:
-            self._x_shape = x.shape
-        out = functional.global_avg_pool2d(x, keepdims=True)
-        return self.leave(out) if self.keepdims else out.reshape(len(x), x.shape[3])
-
-    def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
-        N, _, _, C = self._x_shape
-        return self.leave(functional.global_avg_pool2d_backward(grad_out.reshape(N, C), self._x_shape))
+    Parameters
+    ----------
+    pool_size, strides, padding, data_format, **kwargs
+        As in `MaxPooling1D`.
+    """

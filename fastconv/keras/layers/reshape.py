@@ -1,4 +1,4 @@
-"""Layers that only change how numbers are arranged, and the place where a model's input is declared."""
+"""Layers that only give an array another shape."""
 
 from __future__ import annotations
 
@@ -10,37 +10,6 @@ import numpy as np
 from fastconv.arrays import FloatArray
 from fastconv.keras.layers.base import Layer, Shape
 from fastconv.keras.layers.images import channels_last, data_format_of
-
-
-class InputLayer(Layer):
-    """The declared input of a model; it passes arrays on.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of one sample, without the batch axis.
-    """
-
-    def __init__(self, shape: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "input_shape": tuple(shape)})
-        self.shape = tuple(shape)
-
-    def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
-        return x
-
-    def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
-        return grad_out
-
-
-def Input(shape: tuple[int, ...], **kwargs: Any) -> InputLayer:  # noqa: N802 - Keras's name
-    """Declare the input of a `Sequential` model: ``Sequential([Input((28, 28, 1)), ...])``.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of one sample, without the batch axis.
-    """
-    return InputLayer(shape, **kwargs)
 
 
 class Flatten(Layer):
@@ -60,7 +29,7 @@ class Flatten(Layer):
         return input_shape[0], math.prod(extent or 0 for extent in input_shape[1:])
 
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
-        if self._swaps(x):
+        if self._swaps(x.shape):
             x = channels_last(x)
         if training:
             self._unflattened = x.shape
@@ -68,7 +37,55 @@ class Flatten(Layer):
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
         grad_x = grad_out.reshape(self._unflattened)
-        return np.ascontiguousarray(np.moveaxis(grad_x, -1, 1)) if self._swaps(grad_x) else grad_x
+        return np.ascontiguousarray(np.moveaxis(grad_x, -1, 1)) if self._swaps(grad_x.shape) else grad_x
 
-    def _swaps(self, x: FloatArray) -> bool:
-        return self.data_format == "channels_first" and x.ndim > 2
+    def _swaps(self, shape: Shape) -> bool:
+        return self.data_format == "channels_first" and len(shape) > 2
+
+    def training_bytes(self, input_shape: Shape) -> int:
+        return super().training_bytes(input_shape) if self._swaps(input_shape) else 0
+
+
+class Reshape(Layer):
+    """The numbers of a sample in another shape, in the same order.
+
+    Parameters
+    ----------
+    target_shape : tuple of int
+        Shape of a sample; one extent may be -1: what is left for it.
+    **kwargs
+        ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Examples
+    --------
+    >>> Reshape((7, -1)).compute_output_shape((None, 28))
+    (None, 7, 4)
+    """
+
+    def __init__(self, target_shape: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.target_shape = tuple(target_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        numbers = math.prod(extent or 0 for extent in input_shape[1:])
+        known = math.prod(extent for extent in self.target_shape if extent != -1)
+        left = numbers // known if known > 0 else 0
+        shape = tuple(left if extent == -1 else extent for extent in self.target_shape)
+        if min(self.target_shape, default=1) < -1 or self.target_shape.count(-1) > 1 or math.prod(shape) != numbers:
+            raise ValueError(
+                f"target_shape must hold the {numbers} numbers of a sample. "
+                f"Received: target_shape={self.target_shape}, input_shape={input_shape}"
+            )
+        return (input_shape[0], *shape)
+
+    def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
+        if training:
+            self._sample = x.shape[1:]
+        _, *shape = self.compute_output_shape(x.shape)
+        return x.reshape(len(x), *(extent or 0 for extent in shape))
+
+    def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
+        return grad_out.reshape(len(grad_out), *self._sample)
+
+    def training_bytes(self, input_shape: Shape) -> int:
+        return 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
+from fastconv.keras.regularizers import Regularizer
 from fastconv.packed_weight import PackedWeight
 
 
@@ -20,9 +21,12 @@ class Variable:
     what has been kept is out of date.
     """
 
-    def __init__(self, name: str, value: FloatArray, trainable: bool = True) -> None:
+    def __init__(
+        self, name: str, value: FloatArray, trainable: bool = True, regularizer: Regularizer | None = None
+    ) -> None:
         self.name = name
         self.trainable = trainable
+        self.regularizer = regularizer
         self.gradient: FloatArray | None = None
         self._array = value
         # an object for each content of the array, and what has been packed with the content it was packed from

@@ -1,0 +1,58 @@
+"""Saving the model while it trains."""
+
+from __future__ import annotations
+
+import os
+
+from fastconv.keras.callbacks.base import Callback, Logs
+from fastconv.keras.callbacks.monitor import Monitor
+
+
+class ModelCheckpoint(Callback):
+    """Save the model after each epoch, or after those that are better than all before.
+
+    Each file is a whole model with the state of the optimizer, so that training can go on from it
+    (`fastconv.keras.models.load_model`); it appears complete or not at all.
+
+    Parameters
+    ----------
+    filepath : path
+        Ends in ``.safetensors``.  ``{epoch}`` and names of averages are filled in, as in
+        ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``; epochs count from 1 here, as in Keras.
+    monitor : str
+        Name of the average that decides what is better.
+    verbose : int
+        1 prints a line for every file.
+    save_best_only : bool
+        Whether to save only when the average has become better.
+    mode : "auto", "min" or "max"
+        Whether smaller or larger is better; "auto" tells by the name.
+    initial_value_threshold : float, optional
+        Only what is better than this is saved.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        mode: str = "auto",
+        initial_value_threshold: float | None = None,
+    ) -> None:
+        self.filepath = os.fspath(filepath)
+        self.monitor = Monitor(monitor, mode)
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.best = self.monitor.worst if initial_value_threshold is None else initial_value_threshold
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if self.save_best_only:
+            value = self.monitor.value(logs)
+            if not self.monitor.better(value, self.best):
+                return
+            self.best = value
+        path = self.filepath.format(epoch=epoch + 1, **logs)
+        self.model.save(path)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: saved {path}")  # noqa: T201 - asked for

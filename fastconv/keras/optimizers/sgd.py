@@ -1,0 +1,55 @@
+"""Gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv.arrays import FloatArray
+from fastconv.cpu.update import sgd_update
+from fastconv.keras.optimizers.base import Optimizer
+from fastconv.keras.optimizers.schedules import LearningRateSchedule
+
+
+class SGD(Optimizer):
+    """Gradient descent: ``w -= learning_rate * g``.
+
+    With momentum ``v = momentum * v - learning_rate * g; w += v``, and with *nesterov*
+    ``w += momentum * v - learning_rate * g``.
+
+    Parameters
+    ----------
+    learning_rate : float or LearningRateSchedule
+        Length of a step.
+    momentum : float
+        From 0 to 1: how much of the last step is taken again.
+    nesterov : bool
+        Whether to look one step of momentum ahead.
+    **kwargs
+        As in `Optimizer`.
+
+    Examples
+    --------
+    >>> SGD(0.1, momentum=0.9).momentum
+    0.9
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, **kwargs)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be from 0 to 1. Received: momentum={momentum!r}")
+        self.momentum = float(momentum)
+        self.nesterov = nesterov
+        self.averages = 1 if momentum else 0
+
+    def update(self, value: FloatArray, gradient: FloatArray, state: list[FloatArray], rate: float) -> None:
+        velocity = state[0] if state else None
+        sgd_update(value, gradient, velocity, learning_rate=rate, momentum=self.momentum, nesterov=self.nesterov)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

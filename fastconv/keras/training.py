@@ -1,0 +1,415 @@
+"""Training, evaluation and prediction, batch by batch."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
+
+from fastconv.arrays import FloatArray
+from fastconv.keras import losses, optimizers
+from fastconv.keras.batches import ArrayBatches, Batches, check_lengths, is_iterator, of_iterator, slices, take
+from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
+from fastconv.keras.layers.activation import ActivatedLayer
+from fastconv.keras.layers.base import positive
+from fastconv.keras.metrics import Metric, get as get_metric
+from fastconv.keras.network import Network
+
+BATCH_SIZE = 32
+# Keras counts an optimizer's number of updates and its learning rate among its variables.
+_COUNTERS = (np.dtype(np.int64), np.dtype(np.float32))
+
+
+class Objective(NamedTuple):
+    """What training makes small: *loss* of the output, or of what the activation of *head* is applied to."""
+
+    loss: losses.Loss
+    head: ActivatedLayer | None
+
+    def predictions(self, out: FloatArray) -> FloatArray:
+        """The model's output, where *out* is what the loss takes."""
+        return out if self.head is None else self.head.activate(out)
+
+
+class Trainer(Network):
+    """A network that learns: `compile`, then `fit`, `evaluate` and `predict`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.stop_training = False
+        self._interrupted = False
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: losses.Loss | None = None
+        self.metrics: list[Metric] = []
+
+    def compile(self, optimizer: Any, loss: Any, metrics: Sequence[Any] | None = None) -> None:
+        """Choose how to train.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+            ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or an object of `fastconv.keras.optimizers`.
+        loss : str or Loss
+            Such as ``"sparse_categorical_crossentropy"``, or an object of `fastconv.keras.losses`.
+        metrics : sequence of str or Metric, optional
+            Such as ``"accuracy"``, or objects of `fastconv.keras.metrics`.
+        """
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = losses.get(loss)
+        self.metrics = [get_metric(metric, self.loss) for metric in metrics or ()]
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Optimizer, loss and metrics as plain data; None before `compile`."""
+        if self.optimizer is None or self.loss is None:
+            return None
+
+        def plain(value: Any) -> dict[str, Any]:
+            return {"class_name": type(value).__name__, "config": value.get_config()}
+
+        return {
+            "optimizer": plain(self.optimizer),
+            "loss": plain(self.loss),
+            "metrics": [plain(metric) for metric in self.metrics],
+        }
+
+    @property
+    def optimizer_size(self) -> tuple[int, int]:
+        if self.optimizer is None or not self.optimizer.iterations:
+            return 0, 0
+        averaged = [variable.value for variable in self.trainable_weights for _ in range(self.optimizer.averages)]
+        numbers = sum(array.size for array in averaged) + len(_COUNTERS)
+        return numbers, sum(array.nbytes for array in averaged) + sum(dtype.itemsize for dtype in _COUNTERS)
+
+    def training_memory(self, batch_size: int) -> dict[str, int]:
+        memory = super().training_memory(batch_size)
+        if self.optimizer is not None:
+            memory["optimizer"] = self.optimizer.averages * memory["gradients"]
+        return memory
+
+    # ---- use ----
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: Any = 0, steps: int | None = None) -> Any:
+        """Predictions for all samples, computed batch by batch.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, ...) or iterator
+            Samples of any real dtype; here and below a list of such arrays where the model has several inputs, or an
+            iterator of batches, ``x`` or ``(x, y)``.
+        batch_size : int, default 32
+            Samples that are in work at once.  It can move no more than the last bits of a dense layer.
+        verbose : int
+            Accepted for Keras's sake; nothing is printed.
+        steps : int, optional
+            Batches to take from an iterator; by default its length.
+
+        Returns
+        -------
+        ndarray of shape (n, ...), the model's dtype
+            One prediction per sample; a list of such arrays where the model has several outputs.
+        """
+        if is_iterator(x):
+            parts: list[list[FloatArray]] = []
+            for _ in range(of_iterator(x, steps, "steps", self._parts).steps):
+                batch = next(x)
+                arrays = self._enter(batch[0] if isinstance(batch, tuple) else batch)
+                parts.append(self._graph.forward(arrays, training=False))
+            found = [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+            return found[0] if len(found) == 1 else found
+        samples = self._samples(x)
+        count = check_lengths(samples)
+        outs = [np.empty((count, *(extent or 0 for extent in tensor.shape[1:])), self.dtype) for tensor in self.outputs]
+        for chosen in slices(count, _batch_size(batch_size)):
+            results = self._graph.forward(self._enter(take(samples, chosen)), training=False)
+            for out, result in zip(outs, results, strict=True):
+                out[chosen] = result
+        return outs[0] if len(outs) == 1 else outs
+
+    def evaluate(
+        self,
+        x: Any,
+        y: ArrayLike | None = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        return_dict: bool = False,
+    ) -> float | list[float] | Logs:
+        """Loss and metrics over all samples.
+
+        Parameters
+        ----------
+        x, y : ndarray of shape (n, ...)
+            Samples and labels; or x alone, an iterator of batches ``(x, y)``.
+        batch_size : int, default 32
+            Samples that are in work at once.
+        verbose : int or "auto"
+            0 prints nothing.
+        steps : int, optional
+            Batches to take from an iterator; by default its length.
+        return_dict : bool
+            Whether to return the numbers by name.
+
+        Returns
+        -------
+        float, list of float or dict
+            The loss; with metrics, the loss and the metrics.
+        """
+        batches = self._batches(x, y, batch_size, steps, "steps")
+        average = _Average(self.metrics)
+        for inputs, labels in batches.epoch():
+            arrays = self._enter(inputs)
+            loss, head = objective = self._objective()
+            (out,) = self._graph.forward(arrays, training=False, head=head)
+            average.add(loss.mean(labels, out) + self._penalty(), labels, out, objective)
+        logs = average.result()
+        if verbose:
+            text = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            Console(file=sys.stdout).print(f"{batches.samples:,} samples: {text}", highlight=False)
+        return logs if return_dict else _numbers(logs)
+
+    # ---- training ----
+
+    def fit(
+        self,
+        x: Any,
+        y: ArrayLike | None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Sequence[Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+    ) -> History:
+        """Train on all samples, epoch after epoch.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, ...) or iterator
+            Samples of any real dtype, converted batch by batch; or an iterator of batches ``(x, y)``, such as
+            `ImageDataGenerator.flow`.
+        y : ndarray of shape (n,), (n, 1) or (n, C)
+            Class numbers or one-hot rows, as the loss wants them; none with an iterator.
+        batch_size : int, default 32
+            Samples per update; the last batch of an epoch may be smaller.
+        epochs : int
+            Number of the last epoch.
+        verbose : int or "auto"
+            0 prints nothing; anything else one line per epoch, drawn live on a terminal.
+        callbacks : sequence of Callback, optional
+            Told of every batch and epoch.  ``model.stop_training = True`` ends the epoch after the current batch.
+        validation_split : float
+            Share of the samples, at the end and before shuffling, to validate on instead of training.
+        validation_data : (x, y) or iterator, optional
+            Samples to validate on after each epoch.
+        shuffle : bool
+            Whether each epoch takes the samples of an array in a new random order.
+        initial_epoch : int
+            Epochs that were trained before, as with a model from `load_model`.
+        steps_per_epoch, validation_steps : int, optional
+            Batches to take from an iterator; by default its length.
+
+        Returns
+        -------
+        History
+            ``history.history[name]`` has the average of each epoch.
+
+        Raises
+        ------
+        RuntimeError
+            Before `compile`.
+        ValueError
+            Where numbers of samples and labels differ, or the loss does not fit the last activation.
+        KeyboardInterrupt
+            After Ctrl-C, once the batch under way is done and callbacks know of the end: no update is left half done.
+
+        Notes
+        -----
+        The same seed, samples and options give the same weights to the bit, for any number of threads; so does training
+        that goes on from a saved model with the *initial_epoch* where it was saved.
+        """
+        if not 0 <= validation_split < 1:
+            raise ValueError(f"validation_split must be at least 0 and below 1. Received: {validation_split=}")
+        batches = self._batches(x, y, batch_size, steps_per_epoch, "steps_per_epoch", shuffle)
+        if validation_data is None and validation_split:
+            if not isinstance(batches, ArrayBatches):
+                raise ValueError("validation_split needs arrays, not an iterator; give validation_data instead")
+            kept = round(batches.samples * (1 - validation_split))
+            validation_data = take(batches.inputs, slice(kept, None)), batches.labels[kept:]
+            batches = batches._replace(inputs=take(batches.inputs, slice(kept)), labels=batches.labels[:kept])
+        history = History()
+        listeners = [*(callbacks or ()), history, *([ProgressBar()] if verbose else [])]
+        params = {
+            "epochs": epochs,
+            "steps": batches.steps,
+            "batch_size": batches.batch_size,
+            "samples": batches.samples,
+        }
+        for listener in listeners:
+            listener.model, listener.params = self, params
+        self.stop_training = False
+        with self._interrupted_between_batches():
+            try:
+                for listener in listeners:
+                    listener.on_train_begin()
+                for epoch in range(initial_epoch, epochs):
+                    for listener in listeners:
+                        listener.on_epoch_begin(epoch)
+                    logs = self._epoch(batches, listeners)
+                    if validation_data is not None:
+                        logs |= self._validate(validation_data, batch_size, validation_steps)
+                    for listener in listeners:
+                        listener.on_epoch_end(epoch, logs)
+                    if self.stop_training:
+                        break
+            finally:
+                for listener in listeners:
+                    listener.on_train_end()
+        return history
+
+    def train_on_batch(self, x: Any, y: ArrayLike, return_dict: bool = False) -> float | list[float] | Logs:
+        """One update; loss and metrics of the batch as it was before."""
+        average = _Average(self.metrics)
+        self._update(self._parts(x), np.asarray(y), average)
+        logs = average.result()
+        return logs if return_dict else _numbers(logs)
+
+    def _batches(
+        self, x: Any, y: ArrayLike | None, batch_size: int | None, steps: int | None, name: str, shuffle: bool = False
+    ) -> Batches:
+        """The batches of samples and labels, or of an iterator, of which *name* says how many to take."""
+        self._compiled()
+        if is_iterator(x):
+            if y is not None or batch_size is not None:
+                raise ValueError("y and batch_size must be left out where x is an iterator of batches (x, y)")
+            return of_iterator(x, steps, name, self._parts)
+        if y is None:
+            raise ValueError("y is needed where x is an array")
+        samples, labels = self._samples(x), np.asarray(y)
+        check_lengths(samples, labels)
+        self._objective()
+        order = self.generator.permutation if shuffle else None
+        return ArrayBatches(samples, labels, _batch_size(batch_size), order)
+
+    def _epoch(self, batches: Batches, listeners: Sequence[Callback]) -> Logs:
+        average = _Average(self.metrics)
+        for number, (inputs, labels) in enumerate(batches.epoch()):
+            self._update(inputs, labels, average)
+            logs = average.result()
+            for listener in listeners:
+                listener.on_train_batch_end(number, logs)
+            if self._interrupted:
+                raise KeyboardInterrupt
+            if self.stop_training:
+                break
+        return average.result()
+
+    def _validate(self, data: Any, batch_size: int | None, steps: int | None) -> Logs:
+        if is_iterator(data):
+            scores = self.evaluate(data, verbose=0, steps=steps, return_dict=True)
+        else:
+            x, y = data
+            scores = self.evaluate(x, y, batch_size, verbose=0, return_dict=True)
+        assert isinstance(scores, dict)
+        return {f"val_{name}": value for name, value in scores.items()}
+
+    def _update(self, inputs: list[NDArray[Any]], labels: NDArray[Any], average: _Average) -> None:
+        optimizer = self._compiled()
+        check_lengths(inputs, labels)
+        arrays = self._enter(inputs)
+        loss, head = objective = self._objective()
+        (out,) = self._graph.forward(arrays, training=True, head=head)
+        self._graph.backward(loss.gradient(labels, out), head)
+        average.add(loss.mean(labels, out) + self._penalty(), labels, out, objective)
+        for variable in self.trainable_weights:
+            if variable.regularizer is not None and variable.gradient is not None:
+                variable.gradient += variable.regularizer.gradient(variable.value)
+        optimizer.apply(self.trainable_weights)
+
+    def _penalty(self) -> float:
+        """What the regularizers add to the loss."""
+        return sum(weight.regularizer(weight.value) for weight in self.trainable_weights if weight.regularizer)
+
+    def _compiled(self) -> optimizers.Optimizer:
+        if self.loss is None or self.optimizer is None:
+            raise RuntimeError("call compile(optimizer, loss) first")
+        return self.optimizer
+
+    def _objective(self) -> Objective:
+        """The loss of a built model, and the layer whose activation it takes in."""
+        assert self.loss is not None
+        if len(self.outputs) > 1:
+            raise ValueError(f"a model that is trained has one output. Received: outputs={self.outputs}")
+        loss = self.loss
+        if not isinstance(loss, losses.Crossentropy):
+            return Objective(loss, None)
+        head = self._graph.head(loss.link)
+        if loss.from_logits == (head is not None) and (loss.from_logits or self._graph.head("linear") is not None):
+            wanted = (
+                f"no {loss.link} at the end of the model" if loss.from_logits else f"{loss.link} as the last activation"
+            )
+            raise ValueError(f"loss with from_logits={loss.from_logits} needs {wanted}. Received: {loss.name}")
+        return Objective(loss if head is None else loss.of_logits, head)
+
+    @contextmanager
+    def _interrupted_between_batches(self) -> Iterator[None]:
+        """Let the first Ctrl-C wait until `_epoch` has done the batch under way; a second one is raised at once."""
+        before = signal.getsignal(signal.SIGINT)
+        self._interrupted = False
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not in_main_thread or before is not signal.default_int_handler:
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class _Average:
+    """Mean loss over the samples of several batches, and the metrics over the same samples."""
+
+    def __init__(self, of: Sequence[Metric]) -> None:
+        self._metrics = of
+        self._loss = 0.0
+        self._count = 0
+        for metric in of:
+            metric.reset_state()
+
+    def add(self, loss: float, labels: NDArray[Any], out: FloatArray, objective: Objective) -> None:
+        self._loss += loss * len(labels)
+        self._count += len(labels)
+        if self._metrics:
+            predictions = objective.predictions(out)
+            for metric in self._metrics:
+                metric.update_state(labels, predictions)
+
+    def result(self) -> Logs:
+        loss = self._loss / self._count if self._count else 0.0
+        return {"loss": loss, **{metric.name: metric.result() for metric in self._metrics}}
+
+
+def _batch_size(given: int | None) -> int:
+    return BATCH_SIZE if given is None else positive("batch_size", given)
+
+
+def _numbers(logs: Logs) -> float | list[float]:
+    numbers = list(logs.values())
+    return numbers if len(numbers) > 1 else numbers[0]
