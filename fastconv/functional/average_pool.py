@@ -147,7 +147,7 @@ def avg_pool2d_backward(
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
     )
-    return _average_backward(grad_out, geometry, image)
+    return average_backward(grad_out, geometry, image)
 
 
 def avg_pool1d(
@@ -226,7 +226,7 @@ def avg_pool1d_backward(
     geometry = pool1d_geometry(
         (N, 1, IW, C), kernel_size, stride, padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad
     )
-    return _average_backward(grad_out, geometry, image)
+    return average_backward(grad_out, geometry, image)
 
 
 def adaptive_avg_pool2d(
@@ -289,7 +289,7 @@ def adaptive_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout:
     """
     image, shape = image_format_of_shape(x_shape, layout, IMAGES)
     _, OH, OW, _ = image.enter("grad_out", grad_out).shape
-    return _average_backward(grad_out, adaptive_pool2d_geometry(shape, (OH, OW)), image)
+    return average_backward(grad_out, adaptive_pool2d_geometry(shape, (OH, OW)), image)
 
 
 def global_avg_pool2d(x: ArrayLike, *, keepdims: bool = False, layout: str = "NHWC") -> FloatArray:
@@ -344,7 +344,7 @@ def global_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout: s
     array([2., 2., 2., 2.])
     """
     image, shape = image_format_of_shape(x_shape, layout, IMAGES)
-    return _average_backward(with_spatial_axes(image, grad_out), adaptive_pool2d_geometry(shape, (1, 1)), image)
+    return average_backward(with_spatial_axes(image, grad_out), adaptive_pool2d_geometry(shape, (1, 1)), image)
 
 
 def _average(
@@ -358,7 +358,7 @@ def _average(
     return output
 
 
-def _average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: ImageFormat) -> FloatArray:
+def average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: ImageFormat) -> FloatArray:
     """Sum over the windows that hold each pixel: the forward kernel with its tables reversed.
 
     Where all windows divide by the same count, so do their sums; otherwise the gradients are divided first.

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from emulator import Emulator, needs_target
 
+from fastconv.arrays import ImageFormat
 from fastconv.cpu import pool as cpu
 from fastconv.cuda import pool
-from fastconv.geometry import Pool2dGeometry, adaptive_pool2d_geometry, covering_windows, pool2d_geometry, single_pixels
+from fastconv.functional.average_pool import average_backward
+from fastconv.geometry import Pool2dGeometry, adaptive_pool2d_geometry, pool2d_geometry
 
 needs_target()
 
@@ -61,9 +63,7 @@ def test_gradient_of_the_largest(geometry: Pool2dGeometry) -> None:
     cpu.extreme(x, geometry.rows, geometry.columns, 1, np.empty_like(grad_out), indices)
     grad_x, expected = np.full((2, *geometry.x_shape), np.nan, np.float32)
     pool.extreme_backward(Emulator("sm_100"), geometry, grad_out, indices, grad_x)
-    N, IH, IW, C = geometry.x_shape
-    of_images = N, geometry.OH * geometry.OW, C
-    cpu.scatter(grad_out.reshape(of_images), indices.reshape(of_images), True, expected.reshape(N, IH * IW, C))
+    cpu.scatter(grad_out, indices, True, expected)
     assert same_bits(grad_x, expected)
 
 
@@ -77,14 +77,9 @@ def test_average_and_its_gradient(name: str) -> None:
     cpu.average(x, geometry.rows, geometry.columns, expected)
     assert same_bits(out, expected)
 
-    grad_x, expected = np.full((2, *geometry.x_shape), np.nan, np.float32)
+    grad_x = np.full(geometry.x_shape, np.nan, np.float32)
     pool.average_backward(Emulator(), geometry, grad_out, grad_x)
-    shares = np.empty_like(grad_out)
-    every_row = single_pixels(geometry.OH)._replace(counts=geometry.rows.counts)
-    every_column = single_pixels(geometry.OW)._replace(counts=geometry.columns.counts)
-    cpu.average(grad_out, every_row, every_column, shares)
-    rows, columns = covering_windows(geometry.rows, geometry.IH), covering_windows(geometry.columns, geometry.IW)
-    cpu.average(shares, rows, columns, expected)
+    expected = average_backward(grad_out, geometry, ImageFormat("NHWC", batched=True))
     assert same_bits(grad_x, expected)
 
 

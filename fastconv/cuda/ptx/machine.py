@@ -270,7 +270,7 @@ def _apply(function: Callable[..., Array], target: Array, sources: list[Array], 
 
     def step(lanes: Lanes) -> None:
         if in_place and isinstance(lanes, slice):
-            function(*[source[lanes] for source in sources], target[lanes])
+            function(*[source[lanes] for source in sources], out=target[lanes])
         else:
             target[lanes] = function(*[source[lanes] for source in sources])
 
