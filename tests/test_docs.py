@@ -23,7 +23,12 @@ README = Path(__file__).parent.parent / "README.md"
 
 @pytest.mark.parametrize("name", ["fastconv", *MODULES])
 def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        if not name.startswith("fastconv.cuda."):
+            raise
+        pytest.skip(str(error))
     monkeypatch.chdir(tmp_path)
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert results.failed == 0
