@@ -56,7 +56,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import conv_direct_weight, conv_first, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
-from fastconv.cpu.direct_plan import Job, forward_job, job_of
+from fastconv.cpu.direct_plan import Job, forward_job, job_of, named
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
@@ -339,8 +339,9 @@ def _forward_tasks(
 
 
 @_jit.kernel
-def conv2d_forward_direct_serial(x, weight, packed, bias, residual, out, pieces, shape, plan, activation):
+def conv2d_forward_direct_serial(x, weight, packed, bias, residual, out, pieces, numbers, activation):
     """All tasks of the forward pass; arrays are flat, and an empty weight has been packed before."""
+    shape, plan = named(numbers)
     if packed.size > 0 and weight.size > 0:
         _pack_tasks(weight, packed, shape, 0, _pack_count(shape))
     workspace = _forward_workspace(out, packed, shape, plan)
@@ -348,13 +349,15 @@ def conv2d_forward_direct_serial(x, weight, packed, bias, residual, out, pieces,
 
 
 @_jit.parallel_kernel
-def conv2d_forward_direct_parallel(workers, x, weight, packed, bias, residual, out, pieces, shape, plan, activation):
+def conv2d_forward_direct_parallel(workers, x, weight, packed, bias, residual, out, pieces, numbers, activation):
     """The same tasks, an equal share for each worker; panels packed ahead are all there before the first is used."""
     if packed.size > 0 and weight.size > 0:
-        packs = _pack_count(shape)
         for worker in prange(workers):
+            shape, _ = named(numbers)
+            packs = _pack_count(shape)
             _pack_tasks(weight, packed, shape, packs * worker // workers, packs * (worker + 1) // workers)
     for worker in prange(workers):
+        shape, plan = named(numbers)
         first_task = plan.tasks * worker // workers
         last_task = plan.tasks * (worker + 1) // workers
         workspace = _forward_workspace(out, packed, shape, plan)
@@ -417,7 +420,7 @@ def grad_x(
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    s, plan, _, packed, _ = forward_job(geometry, itemsize, 1, False)
+    s, plan, _, _, packed, _ = forward_job(geometry, itemsize, 1, False)
     strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
     left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
@@ -459,8 +462,7 @@ def _run(
         absent if residual is None else residual.reshape(-1),
         out.reshape(-1),
         job.pieces,
-        job.shape,
-        job.plan,
+        job.numbers,
         activation,
     )
     if forms is not None:

@@ -38,7 +38,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
 # A strip of pixels: its patches and gradients are read by every register tile of a block.
@@ -80,6 +80,9 @@ class Plan(NamedTuple):
     columns: int
     splits: int
     tasks: int
+
+
+_named = named_as(Plan)
 
 
 @_jit.inline
@@ -283,16 +286,18 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
 
 
 @_jit.kernel
-def conv2d_grad_weight_direct_serial(x, grad_out, partial, offsets, shape, plan):
+def conv2d_grad_weight_direct_serial(x, grad_out, partial, offsets, numbers):
     """All tasks of grad_weight; arrays are flat."""
+    shape, plan = _named(numbers)
     workspace = _grad_weight_workspace(partial, plan)
     _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, 0, plan.tasks)
 
 
 @_jit.parallel_kernel
-def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, offsets, shape, plan):
+def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, offsets, numbers):
     """The same tasks, an equal share for each worker."""
     for worker in prange(workers):
+        shape, plan = _named(numbers)
         first_task = plan.tasks * worker // workers
         last_task = plan.tasks * (worker + 1) // workers
         workspace = _grad_weight_workspace(partial, plan)
@@ -313,8 +318,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
         grad_out.reshape(-1),
         partial.reshape(-1),
         _offsets(s, plan),
-        s,
-        plan,
+        _numbers(s, plan),
     )
     if plan.splits > 1:
         np.add.reduce(partial, axis=0, out=out.reshape(-1))
@@ -326,6 +330,9 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     width = TILE_VECTORS * codegen.VECTOR_BYTES // itemsize
     sums = (plan.depth + TILE_ROWS) * plan.columns
     return itemsize * (_left_size(plan) + _panels_size(plan, width) + sums) + 16 * (plan.pixels + 1 + TILE_ROWS)
+
+
+_numbers = lru_cache(maxsize=1024)(numbers_of)
 
 
 @lru_cache(maxsize=1024)

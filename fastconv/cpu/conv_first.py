@@ -38,7 +38,7 @@ from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.epilogue import RELU
 from fastconv.cpu.product import DEPTH, LINE
-from fastconv.cpu.shape import ConvShape, forward_shape, round_up
+from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
 # More input channels, and the general pass is as fast.
@@ -60,6 +60,9 @@ class Blocks(NamedTuple):
 
     rows: int
     tasks: int
+
+
+_named = named_as(Blocks)
 
 
 @_jit.inline
@@ -181,16 +184,18 @@ def _first_workspace(out, offsets, shape, blocks):
 
 
 @_jit.kernel
-def conv2d_forward_first_serial(x, weight, bias, residual, out, offsets, shape, blocks, activation):
+def conv2d_forward_first_serial(x, weight, bias, residual, out, offsets, numbers, activation):
     """All tasks; arrays are flat."""
+    shape, blocks = _named(numbers)
     workspace = _first_workspace(out, offsets, shape, blocks)
     _first_tasks(x, weight, bias, residual, out, workspace, offsets, shape, blocks, activation, 0, blocks.tasks)
 
 
 @_jit.parallel_kernel
-def conv2d_forward_first_parallel(workers, x, weight, bias, residual, out, offsets, shape, blocks, activation):
+def conv2d_forward_first_parallel(workers, x, weight, bias, residual, out, offsets, numbers, activation):
     """The same tasks, an equal share for each worker, who packs the few weights for himself."""
     for worker in prange(workers):
+        shape, blocks = _named(numbers)
         first_task = blocks.tasks * worker // workers
         last_task = blocks.tasks * (worker + 1) // workers
         workspace = _first_workspace(out, offsets, shape, blocks)
@@ -225,7 +230,7 @@ def forward(
     """``out = activation(conv2d(x, weight) + bias + residual)`` for a geometry that `suits`."""
     s = forward_shape(geometry)
     workers = threads.worker_count(geometry.flops)
-    blocks, offsets = _plan(s, out.itemsize, workers)
+    blocks, offsets, numbers = _plan(s, out.itemsize, workers)
     absent = np.empty(0, out.dtype)
     threads.run(
         conv2d_forward_first_serial,
@@ -237,8 +242,7 @@ def forward(
         absent if residual is None else residual.reshape(-1),
         out.reshape(-1),
         offsets,
-        s,
-        blocks,
+        numbers,
         activation,
     )
 
@@ -246,14 +250,17 @@ def forward(
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread."""
     s = forward_shape(geometry)
-    blocks, offsets = _plan(s, itemsize, 1)
+    blocks, offsets, _ = _plan(s, itemsize, 1)
     panels = offsets.size * round_up(s.OC, codegen.VECTOR_BYTES // itemsize)
     return itemsize * (patches.strip_size(s, blocks.rows) + LINE + panels)
 
 
 @lru_cache(maxsize=1024)
-def _plan(shape: ConvShape, itemsize: int, workers: int) -> tuple[Blocks, NDArray[np.int64]]:
-    """As many rows to a block as their strip allows, fewer where there is little work; and the offset of each depth."""
+def _plan(shape: ConvShape, itemsize: int, workers: int) -> tuple[Blocks, NDArray[np.int64], NDArray[np.int64]]:
+    """As many rows to a block as their strip allows, fewer where there is little work; and the offset of each depth.
+
+    Last, shape and blocks as an array, for `_named`.
+    """
     s = shape
     rows = s.OH
     while rows > 1 and patches.strip_size(s, rows) * itemsize > _STRIP_BYTES:
@@ -262,4 +269,5 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> tuple[Blocks, NDArra
         rows = -(-rows // 2)
     runs = patches.pieces_of(s, patches.STRIP, DEPTH).reshape(-1, 2)
     offsets = [start + element for start, count in runs for element in range(count)]
-    return Blocks(rows, s.N * -(-s.OH // rows)), np.array(offsets, np.int64)
+    blocks = Blocks(rows, s.N * -(-s.OH // rows))
+    return blocks, np.array(offsets, np.int64), numbers_of(s, blocks)

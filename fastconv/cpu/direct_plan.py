@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastconv.cpu import codegen, patches, product
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
 # Most pixels and output channels of a block, by the source of patches: the panels, and the sums that wait for the next
@@ -47,11 +47,16 @@ class Plan(NamedTuple):
     tasks: int
 
 
+named = named_as(Plan)
+
+
 class Job(NamedTuple):
     """A problem ready to run: what does not depend on the numbers, so that a small call need not work it out again."""
 
     shape: ConvShape
     plan: Plan
+    #: Both as an array, which `named` takes apart.
+    numbers: NDArray[np.int64]
     pieces: NDArray[np.int64]
     #: Numbers of the weight that is packed before all tasks, or 0 where each task packs its own panels.
     packed: int
@@ -70,7 +75,7 @@ def job_of(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     plan, ahead = _plan(s, lanes, itemsize, workers, kept)
     packed = s.G * round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
     pieces = patches.pieces_of(s, plan.source, plan.depth)
-    return Job(s, plan, pieces, packed if ahead else 0, min(workers, plan.tasks))
+    return Job(s, plan, numbers_of(s, plan), pieces, packed if ahead else 0, min(workers, plan.tasks))
 
 
 def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int, kept: bool) -> tuple[Plan, bool]:

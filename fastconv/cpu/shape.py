@@ -8,8 +8,10 @@ from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
+from fastconv import _jit
 from fastconv.geometry import Conv2dGeometry
 
 #: What kernels have made of a weight that will not change, by what it was made for.
@@ -129,3 +131,22 @@ def phases(geometry: Conv2dGeometry) -> tuple[Phase, ...]:
             )
             found.append(Phase(h.taps, w.taps, shape))
     return tuple(found)
+
+
+_SHAPE = len(ConvShape._fields)
+
+
+def numbers_of(shape: ConvShape, plan: Any) -> NDArray[np.int64]:
+    """A shape and a plan, a NamedTuple of ints, as one array: Python hands it to a kernel 5 microseconds faster."""
+    return np.array((*shape, *plan), np.int64)
+
+
+def named_as(plan_class: Any) -> Any:
+    """What takes the array of `numbers_of` apart again inside a kernel."""
+    fields = len(plan_class._fields)
+
+    @_jit.inline
+    def named(numbers):
+        return ConvShape(*to_fixed_tuple(numbers, _SHAPE)), plan_class(*to_fixed_tuple(numbers[_SHAPE:], fields))
+
+    return named
