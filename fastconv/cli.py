@@ -244,13 +244,7 @@ def write_pictures(folder: Path, model: Sequential, history: Any, matrix: NDArra
     """Training curves, confusion matrix, and what each layer makes of one test image."""
     plots.training_curves(history).savefig(folder / "curves.png")
     plots.confusion_matrix(matrix, data.class_names).savefig(folder / "confusion.png")
-    image = data.x_test[FEATURE_MAP_IMAGE]
-    maps, batch = [], image[np.newaxis]
-    for layer in model.layers:
-        batch = layer(batch)
-        if batch.ndim == image.ndim + 1:
-            maps.append((layer.name, batch[0]))
-    plots.feature_maps(image, maps).savefig(folder / "feature_maps.png")
+    plots.feature_maps(model, data.x_test[FEATURE_MAP_IMAGE]).savefig(folder / "feature_maps.png")
 
 
 def _require_demo_packages() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a training run: curves, confusion matrix, filters, feature maps, images.
+"""Pictures of a training run: curves, confusion matrix, filters, feature maps, Grad-CAM, images.
 
 Each function returns a ``matplotlib.figure.Figure`` that belongs to no window and no global state:
 ``figure.savefig("curves.png")`` writes it, whatever backend the program uses.
@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.keras.grad_cam import heat_map
+from fastconv.keras.graph import Graph
+from fastconv.keras.layers.input import InputLayer
+from fastconv.keras.network import Network
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,6 +28,7 @@ _GREY = "#555555"
 _MAP_COLOURS = "magma"
 _COUNT_COLOURS = "Blues"
 _SIGNED_COLOURS = "RdBu_r"
+_HEAT_COLOURS, _HEAT_OPACITY = "jet", 0.45
 # Above this share of the darkest cell a number is printed in white.
 _DARK_CELL = 0.5
 
@@ -109,15 +115,15 @@ def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def feature_maps(image: ArrayLike, maps: Sequence[tuple[str, ArrayLike]], channels: int = 8) -> Figure:
-    """One image and what each layer makes of it, a row per layer.
+def feature_maps(model: Network, image: ArrayLike, channels: int = 8) -> Figure:
+    """One image and what each layer of a network makes of it, a row per layer that puts out images.
 
     Parameters
     ----------
-    image : ndarray of shape (H, W) or (H, W, 1 or 3)
-        The input.
-    maps : sequence of (title, ndarray of shape (H, W, C))
-        Output of each layer for this image.
+    model : Sequential or Model
+        A network of one input.
+    image : ndarray of shape (H, W, 1 or 3)
+        The input, scaled as the model expects it.
     channels : int
         How many channels of each layer to show: the most active ones.
 
@@ -125,15 +131,21 @@ def feature_maps(image: ArrayLike, maps: Sequence[tuple[str, ArrayLike]], channe
     -------
     matplotlib.figure.Figure
         The image at the left, the maps beside it, each scaled to its own range.
+
+    Raises
+    ------
+    ValueError
+        Where no layer puts out images.
     """
+    image = np.asarray(image)
+    maps = _maps_of(model, image)
     figure = _figure(1.1 * (channels + 3), 1.3 * len(maps))
     left, right = figure.subfigures(1, 2, width_ratios=(3, channels), squeeze=False)[0]
     axes = left.subplots()
-    _show(axes, np.asarray(image))
+    _show(axes, image)
     axes.set_title("input", loc="left", fontsize=9, color=_GREY)
     rows = right.subfigures(len(maps), 1, squeeze=False)[:, 0]
-    for row, (title, value) in zip(rows, maps, strict=True):
-        activations = np.asarray(value)
+    for row, (title, activations) in zip(rows, maps, strict=True):
         height, width, count = activations.shape
         shown = min(channels, count)
         label = f"{title}: {height} x {width}, {shown} of {count} channels"
@@ -144,6 +156,44 @@ def feature_maps(image: ArrayLike, maps: Sequence[tuple[str, ArrayLike]], channe
             axes.imshow(activations[:, :, channel], cmap=_MAP_COLOURS)
         for axes in panels:
             axes.axis("off")
+    return figure
+
+
+def grad_cam(model: Network, image: ArrayLike, class_index: int | None = None, layer: str | None = None) -> Figure:
+    """An image, and over it how much each place speaks for a class: Grad-CAM.
+
+    Parameters
+    ----------
+    model : Sequential or Model
+        A network of one image input and one output of class scores.
+    image : ndarray of shape (H, W, 1 or 3)
+        The input, scaled as the model expects it.
+    class_index : int, optional
+        The class; by default the one that the model predicts.
+    layer : str, optional
+        Name of the layer whose maps are weighed; by default the last convolution.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The image at the left; at the right with the heat map of `fastconv.keras.grad_cam.heat_map`, stretched over it,
+        blue being zero and red the largest value.
+    """
+    image = np.asarray(image)
+    if class_index is None:
+        class_index = int(np.argmax(model(image[np.newaxis])))
+    heat = heat_map(model, image, class_index, layer)
+    figure = _figure(6.4, 3.6)
+    height, width = image.shape[:2]
+    for axes, title in zip(figure.subplots(1, 2), ("input", f"class {class_index}"), strict=True):
+        _show(axes, image)
+        axes.set_title(title, loc="left", fontsize=10)
+    # the edges of the image, in pixels, whose centres have whole numbers
+    extent = -0.5, width - 0.5, height - 0.5, -0.5
+    largest = heat.max(initial=0) or 1
+    axes.imshow(
+        heat, cmap=_HEAT_COLOURS, alpha=_HEAT_OPACITY, vmin=0, vmax=largest, extent=extent, interpolation="bilinear"
+    )
     return figure
 
 
@@ -216,6 +266,18 @@ def image_grid(images: Sequence[ArrayLike], titles: Sequence[str], columns: int 
         _show(axes, np.asarray(image))
         axes.set_title(title, loc="left", fontsize=10)
     return figure
+
+
+def _maps_of(model: Network, image: NDArray[Any]) -> list[tuple[str, NDArray[Any]]]:
+    """Name and maps (H, W, C) of each layer that makes images of *image*."""
+    x = np.ascontiguousarray(image[np.newaxis], dtype=model.dtype)
+    if not model.built:
+        model.build((None, *image.shape))
+    shown = [layer for layer in model.layers if len(layer.output_shape) == 4 and not isinstance(layer, InputLayer)]
+    if not shown:
+        raise ValueError(f"model must have a layer that puts out images. Received: model {model.name}")
+    results = Graph(model.inputs, [model.output_of(layer) for layer in shown]).forward([x], training=False)
+    return [(layer.name, result[0]) for layer, result in zip(shown, results, strict=True)]
 
 
 def _show(axes: Axes, image: NDArray[Any]) -> None:

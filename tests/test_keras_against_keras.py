@@ -185,3 +185,38 @@ def test_steps_of_training_agree(make):
     assert texts[0] == texts[1]
     scores = model.evaluate(x, y, verbose=0), other.evaluate(x, y, verbose=0)
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+
+
+def test_forty_steps_of_training_agree_in_float64():
+    """From the same weights over the same images in the same order, step after step, but for Keras's float32 losses."""
+    (x, y), _ = ours.datasets.load_sample()
+    x = x[..., np.newaxis] / 255
+    models = []
+    for library in (keras, ours):
+        layers, dtype = library.layers, {"dtype": "float64"}
+        model = library.Sequential(
+            [
+                layers.Conv2D(32, 3, activation="relu", input_shape=(28, 28, 1), **dtype),
+                layers.MaxPooling2D(2, **dtype),
+                layers.Conv2D(64, 3, activation="relu", **dtype),
+                layers.MaxPooling2D(2, **dtype),
+                layers.Conv2D(64, 3, activation="relu", **dtype),
+                layers.Flatten(**dtype),
+                layers.Dense(64, activation="relu", **dtype),
+                layers.Dense(10, activation="softmax", **dtype),
+            ]
+        )
+        model.compile(library.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+        models.append(model)
+    other, model = models
+    rng = np.random.default_rng(0)
+    start = [rng.uniform(-1, 1, w.shape) / np.sqrt(max(1, np.prod(w.shape[:-1]) / 3)) for w in other.get_weights()]
+    start = [w if w.ndim > 1 else 0 * w for w in start]
+    for one in models:
+        one.set_weights(start)
+    for first in range(0, 40 * 32, 32):
+        for one in models:
+            one.train_on_batch(x[first : first + 32], y[first : first + 32])
+    for got, wanted, before in zip(model.get_weights(), other.get_weights(), start, strict=True):
+        assert np.abs(wanted - before).max() > 1e-3
+        np.testing.assert_allclose(got, wanted, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -53,6 +54,17 @@ def tutorial_layers():
         layers.Dense(64, activation="relu"),
         layers.Dense(10),
     ]
+
+
+def test_a_notebook_shows_the_table_of_the_summary():
+    html = Sequential([*tutorial_layers(), layers.Dense(2, name="<b>&")], name="a < b")._repr_html_()
+    table = ElementTree.fromstring(html)  # well-formed, whatever the names
+    assert table.findtext("caption") == "Model: a < b"
+    rows = [[cell.text for cell in row] for row in table.iter("tr")]
+    assert rows[:2] == [["Layer (type)", "Output Shape", "Param #"], ["conv2d (Conv2D)", "(None, 26, 26, 32)", "320"]]
+    assert rows[-2] == ["<b>& (Dense)", "(None, 2)", "22"]
+    assert rows[-1][0].startswith("Total params: 93,344 (364.62 KB); Trainable params: 93,344")
+    assert "<td>?</td><td>0 (unbuilt)</td>" in Sequential([layers.Conv2D(2, 3)])._repr_html_()
 
 
 def test_summary_is_keras_table():

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fastconv import plots
+from fastconv.keras import Input, Model, Sequential, layers
+from fastconv.keras.grad_cam import heat_map
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -40,18 +42,48 @@ def test_confusion_matrix_is_coloured_by_share_and_labelled_with_counts():
         plots.confusion_matrix(matrix, ["a", "b"])
 
 
-def test_feature_maps_show_the_strongest_channels():
-    rng = np.random.default_rng(0)
-    first, second = rng.uniform(0, 1, (6, 5, 12)), rng.uniform(0, 1, (3, 2, 2))
-    first[:, :, 7] += 1
-    figure = drawn(plots.feature_maps(rng.uniform(0, 1, (8, 7, 1)), [("conv", first), ("pool", second)], channels=4))
-    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    assert [picture.shape for picture in pictures] == [(8, 7)] + [(6, 5)] * 4 + [(3, 2)] * 2
-    assert any(np.array_equal(picture, first[:, :, 7]) for picture in pictures)
+def pictures(figure):
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
 
 
-def test_one_layer_is_enough_for_feature_maps():
-    drawn(plots.feature_maps(np.zeros((4, 4)), [("conv", np.zeros((2, 2, 1)))]))
+def test_feature_maps_show_the_strongest_channels_of_every_layer_that_makes_images():
+    image = np.random.default_rng(0).uniform(0, 1, (8, 7, 1)).astype(np.float32)
+    inputs = Input((8, 7, 1))
+    x = layers.Conv2D(12, 3, name="conv")(inputs)
+    shortcut = layers.MaxPooling2D(2, name="pool")(x)
+    x = layers.Conv2D(12, 1, name="mix")(shortcut)
+    model = Model(inputs, layers.Flatten()(layers.Add(name="sum")([x, shortcut])))
+    bias = np.zeros(12)
+    bias[7] = 100
+    model.get_layer("conv").bias.assign(bias)
+    figure = drawn(plots.feature_maps(model, image, channels=4))
+    first, *maps = pictures(figure)
+    np.testing.assert_array_equal(first, image[:, :, 0])
+    assert [each.shape for each in maps] == [(6, 5)] * 4 + [(3, 2)] * 12
+    expected = Model(inputs, model.get_layer("conv").output).predict(image[np.newaxis])[0, :, :, 7]
+    assert any(np.array_equal(each, expected) for each in maps)
+    titles = [row.get_suptitle() for row in figure.subfigs[1].subfigs]
+    assert [title.partition(":")[0] for title in titles] == ["conv", "pool", "mix", "sum"]
+
+
+def test_one_layer_is_enough_for_feature_maps_and_the_model_need_not_be_built():
+    figure = drawn(plots.feature_maps(Sequential([layers.Conv2D(2, 3)]), np.ones((6, 5, 1))))
+    assert [each.shape for each in pictures(figure)][1:] == [(4, 3)] * 2
+    with pytest.raises(ValueError, match=r"model must have a layer that puts out images"):
+        plots.feature_maps(Sequential([layers.Flatten(input_shape=(4, 4, 1))]), np.ones((4, 4, 1)))
+
+
+def test_grad_cam_lies_over_the_whole_image_of_the_predicted_class():
+    model = Sequential(
+        [layers.Conv2D(3, 3, input_shape=(9, 7, 1)), layers.Flatten(), layers.Dense(4, bias_initializer="ones")]
+    )
+    model.layers[-1].bias.assign([0, 0, 100, 0])
+    image = np.random.default_rng(0).uniform(0, 1, (9, 7, 1))
+    left, right = drawn(plots.grad_cam(model, image)).axes
+    assert (left.get_title(loc="left"), right.get_title(loc="left")) == ("input", "class 2")
+    shown, heat = right.images
+    assert shown.get_extent() == heat.get_extent()
+    np.testing.assert_array_equal(heat.get_array(), heat_map(model, image, 2))
 
 
 def test_image_grid_takes_grey_and_coloured_images():

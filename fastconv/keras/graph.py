@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fastconv.arrays import FloatArray
-from fastconv.keras.layers.activation import STEPS, ActivatedLayer
+from fastconv.keras.layers.activation import STEPS, ActivatedLayer, Activation
 from fastconv.keras.layers.base import Layer
+from fastconv.keras.layers.dropout import Dropout
 from fastconv.keras.layers.pool import MaxPooling2D
 from fastconv.keras.layers.tensor import KerasTensor
 
@@ -30,10 +32,12 @@ class Graph:
         The numbers of the steps whose results they are.
     users : tuple of tuple of int
         For each step, the numbers of the steps that take its result.
+    tensors : tuple of KerasTensor
+        What each step puts out.
     """
 
     def __init__(self, inputs: Sequence[KerasTensor], outputs: Sequence[KerasTensor]) -> None:
-        ordered = _in_order(outputs)
+        self.tensors = ordered = tuple(_in_order(outputs))
         number = {tensor: index for index, tensor in enumerate(ordered)}
         self.steps = tuple(Step(tensor.layer, tuple(number[source] for source in tensor.inputs)) for tensor in ordered)
         _check(ordered, inputs)
@@ -86,11 +90,33 @@ class Graph:
         A step whose result went to several users receives the sum of their gradients, the last user's first.  Nothing
         above the first layers with weights needs a gradient, and of those only the weights do.
         """
-        needed = self._needed()
+        self._go_back(grad_out, head, self._leading_to(lambda layer: bool(layer.trainable_weights)))
+
+    def gradient_at(self, number: int, grad_out: FloatArray, head: ActivatedLayer | None = None) -> FloatArray:
+        """The gradient at the result of step *number*, an output of the graph, given that of `forward`'s first output.
+
+        Gradients of weights behind that step are overwritten on the way.
+        """
+        wanted = self.steps[number].layer
+        return self._go_back(grad_out, head, self._leading_to(lambda layer: layer is wanted), number + 1)[number]
+
+    def at_rest(self) -> Graph:
+        """The same graph for going back through a prediction: told to train, it computes what it does in prediction.
+
+        Its layers are others with the same weights, so what the layers of this one keep and draw is left alone.
+        """
+        twin = copy.copy(self)
+        twin.steps = tuple(Step(_at_rest(layer), sources) for layer, sources in self.steps)
+        return twin
+
+    def _go_back(
+        self, grad_out: FloatArray, head: ActivatedLayer | None, needed: list[bool], end: int = 0
+    ) -> dict[int, FloatArray]:
+        """Go back over the steps down to number *end*; returns the gradients that have arrived in front of them."""
         gradients = {self.outputs[0]: grad_out}
         # Steps whose activation has been dealt with: only their linear part is left.
         activated = {self.outputs[0]} if head else set()
-        for index in reversed(range(len(self.steps))):
+        for index in reversed(range(end, len(self.steps))):
             layer, sources = self.steps[index]
             if index not in gradients or not needed[index]:
                 continue
@@ -108,6 +134,7 @@ class Graph:
             for source, part in zip(sources, found if layer.merges else [found], strict=True):
                 if needed[source]:
                     gradients[source] = gradients[source] + part if source in gradients else part
+        return gradients
 
     def training_bytes(self, batch_size: int) -> int:
         """Bytes of all arrays between the layers: what each keeps, and the gradients before and behind one of them."""
@@ -119,11 +146,11 @@ class Graph:
             in_flight = max(in_flight, sum(layer.bytes_of(shape) for shape in (*shapes, result)))
         return kept + in_flight
 
-    def _needed(self) -> list[bool]:
-        """For each step, whether weights that learn lie in it or in front of it."""
+    def _leading_to(self, wanted: Callable[[Layer], bool]) -> list[bool]:
+        """For each step, whether a *wanted* layer lies in it or in front of it."""
         needed: list[bool] = []
         for layer, sources in self.steps:
-            needed.append(bool(layer.trainable_weights) or any(needed[source] for source in sources))
+            needed.append(wanted(layer) or any(needed[source] for source in sources))
         return needed
 
     def _pooled_activation(self, number: int) -> str | None:
@@ -152,6 +179,15 @@ def _in_order(outputs: Sequence[KerasTensor]) -> list[KerasTensor]:
         for source in tensor.inputs:
             distance[source] = max(distance[source], distance[tensor] + 1)
     return sorted(finished, key=lambda tensor: (-distance[tensor], met[tensor]))
+
+
+def _at_rest(layer: Layer) -> Layer:
+    """A layer of the same weights that computes what *layer* does in prediction, and keeps what `backward` needs."""
+    if isinstance(layer, Dropout):
+        return Activation("linear")
+    twin = copy.copy(layer)
+    twin.trainable = False  # a normalisation with the statistics it has
+    return twin
 
 
 def _check(tensors: Sequence[KerasTensor], inputs: Sequence[KerasTensor]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from fastconv.arrays import FloatArray
-from fastconv.keras import layers as layer_classes, saving
+from fastconv.keras import import_keras, layers as layer_classes, saving
 from fastconv.keras.layers.base import Layer, Shape
 from fastconv.keras.layers.input import Input, InputLayer
 from fastconv.keras.layers.tensor import KerasTensor
@@ -112,14 +112,25 @@ class Model(Trainer):
         saving.write(filepath, {}, self._tensors())
 
     def load_weights(self, filepath: str | os.PathLike[str]) -> None:
-        """Take the weights from a file of `save_weights` or `save`; layers of the same names must have these shapes.
+        """Take the weights from a file.
+
+        Parameters
+        ----------
+        filepath : str or path
+            A file of `save_weights` or `save`, for layers of the same names; or one that Keras wrote, which ends in
+            ``.weights.h5`` or ``.keras``, for layers of the same classes in the same order.
 
         Raises
         ------
         ValueError
-            Where the file is none of fastconv's, or its tensors do not fit the layers; nothing has changed then.
+            Where the file is of neither kind, or its arrays do not fit the layers; nothing has changed then.
         """
-        self._set_tensors(saving.read(filepath)[1])
+        if not import_keras.is_of_keras(filepath):
+            self._set_tensors(saving.read(filepath)[1])
+        elif self.built:
+            self.set_weights(import_keras.read_weights(filepath, self._layers))
+        else:
+            raise ValueError("the model has no weights yet: build it, or call it on data")
 
     def _tensors(self) -> dict[str, FloatArray]:
         return {f"{layer.name}/{variable.name}": variable.value for layer in self._layers for variable in layer.weights}

@@ -13,7 +13,7 @@ from fastconv.keras.graph import Graph
 from fastconv.keras.layers.base import Layer, Shape
 from fastconv.keras.layers.tensor import KerasTensor
 from fastconv.keras.layers.variable import Variable, assign_all
-from fastconv.keras.summary import print_summary
+from fastconv.keras.summary import html_summary, print_summary
 from fastconv.keras.utils import new_generator
 
 
@@ -150,6 +150,10 @@ class Network:
         """
         print_summary(self, line_length, print_fn, show_trainable, batch_size)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows for the model: the table of `summary`."""
+        return html_summary(self)
+
     @property
     def is_chain(self) -> bool:
         """Whether the layers stand in a row."""
@@ -159,6 +163,13 @@ class Network:
         """The layers whose results *layer* takes."""
         steps = self._graph.steps
         return [steps[source].layer for step in steps if step.layer is layer for source in step.sources]
+
+    def output_of(self, layer: Layer) -> KerasTensor:
+        """What *layer* puts out in this model."""
+        for tensor in self._graph.tensors:
+            if tensor.layer is layer:
+                return tensor
+        raise ValueError(f"layer must be one of the model's. Received: layer={layer.name}")
 
     @property
     def optimizer_size(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The table that `Model.summary` prints: Keras's columns, widths and words."""
+"""The table that `Model.summary` prints, with Keras's columns, widths and words, and the one that notebooks show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from html import escape as escape_html
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -69,6 +70,31 @@ def print_summary(
         console.print(f"[bold] Memory of a training step: [/bold]{memory}")
     if print_fn and isinstance(file, io.StringIO):
         print_fn(file.getvalue())
+
+
+def html_summary(model: Network) -> str:
+    """The layers, their output shapes and numbers of parameters as an HTML table without a style of its own."""
+
+    def row(*cells: str, tag: str = "td") -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape_html(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    rows = []
+    for layer in model.layers:
+        shape, count = (str(layer.output_shape), f"{layer.count_params():,}") if layer.built else ("?", "0 (unbuilt)")
+        rows.append(row(f"{layer.name} ({type(layer).__name__})", shape, count))
+    totals = "; ".join(f"{title} params: {count:,} ({_size(size)})" for title, count, size in _totals(model))
+    return "\n".join(
+        [
+            "<table>",
+            f"<caption>Model: {escape_html(model.name)}</caption>",
+            f"<thead>{row('Layer (type)', 'Output Shape', 'Param #', tag='th')}</thead>",
+            "<tbody>",
+            *rows,
+            "</tbody>",
+            f'<tfoot><tr><td colspan="3">{totals}</td></tr></tfoot>',
+            "</table>",
+        ]
+    )
 
 
 def _shape_and_count(layer: Layer) -> tuple[str, str]:
