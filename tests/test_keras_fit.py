@@ -211,3 +211,11 @@ def test_history_has_what_other_callbacks_add():
     halve = callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
     history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[halve])
     assert history.history["learning_rate"] == [0.0005, 0.00025]
+
+
+def test_grey_images_may_lack_the_axis_of_their_channel():
+    model = network()
+    np.testing.assert_array_equal(model.predict(X[..., 0]), model.predict(X))
+    model.fit(X[..., 0], Y, verbose=0)
+    with pytest.raises(ValueError, match=r"x must have shape \(None, 6, 6, 1\). Received: x.shape=\(40, 6\)"):
+        model.predict(X[:, 0, :, 0])

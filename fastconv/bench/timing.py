@@ -17,7 +17,7 @@ from typing import Any
 SAMPLE_SECONDS = 0.005
 # A slow call gets fewer pairs than asked for, so that a whole table takes minutes: no new pair starts after this time,
 # but at least so many are taken.
-PAIRS_SECONDS = 2.0
+PAIRS_SECONDS = 1.0
 LEAST_PAIRS = 5
 # See `settle`: one look, the share of it that counts as busy, and the looks after which we go on all the same.
 LOOK_SECONDS = 0.001

@@ -44,7 +44,7 @@ class Training:
     #: The mean loss of the first epoch, relative: Adam divides by tiny gradients, so rounding grows from step to step.
     tolerance: ClassVar[float] = 1e-2
     #: An epoch is long, and there are few rows.
-    seconds: ClassVar[float] = 90.0
+    seconds: ClassVar[float] = 45.0
 
     @property
     def geometry(self) -> str:

@@ -191,15 +191,20 @@ class Network:
         return _one_or_list(self._graph.forward(self._enter(x), training))
 
     def _enter(self, x: Any) -> list[FloatArray]:
-        """One batch of each input, in the model's dtype; the first one seen builds a model that needs its shape."""
+        """One batch of each input, in the model's dtype."""
         if not self._layers:
             raise ValueError("the model has no layers")
-        arrays = [np.ascontiguousarray(part, dtype=self.dtype) for part in self._parts(x)]
+        return self._fitting([np.ascontiguousarray(part, dtype=self.dtype) for part in self._parts(x)])
+
+    def _fitting(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The arrays in the shapes of the inputs; the first ones seen build a model that needs their shape."""
         if not self.built:
             self.build((None, *arrays[0].shape[1:]))
-        for array, tensor in zip(arrays, self.inputs, strict=True):
-            if array.shape[1:] != tensor.shape[1:]:
-                raise ValueError(f"x must have shape {tensor.shape}. Received: x.shape={array.shape}")
+        for index, tensor in enumerate(self.inputs):
+            if (*arrays[index].shape[1:], 1) == tensor.shape[1:]:  # grey images without their axis of one channel
+                arrays[index] = arrays[index][..., np.newaxis]
+            if arrays[index].shape[1:] != tensor.shape[1:]:
+                raise ValueError(f"x must have shape {tensor.shape}. Received: x.shape={arrays[index].shape}")
         return arrays
 
     def _parts(self, x: Any) -> list[Any]:
@@ -213,9 +218,9 @@ class Network:
 
     def _samples(self, x: Any) -> list[NDArray[Any]]:
         """All samples of each input as arrays of any dtype, not copied; the first ones seen build the model."""
-        samples = [np.asarray(part) for part in self._parts(x)]
-        self._enter([array[:0] for array in samples])
-        return samples
+        if not self._layers:
+            raise ValueError("the model has no layers")
+        return self._fitting([np.asarray(part) for part in self._parts(x)])
 
 
 def name_layers(layers: Iterable[Layer], taken: set[str]) -> None:
