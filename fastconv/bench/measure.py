@@ -81,14 +81,16 @@ def measure(
                 settle()
                 samples[variant] = sampler(rotating(theirs, problem))
                 times[variant] = usual(samples[variant], firsts[variant])
-            variants = {name: variants[name] for name in times if times[name] <= HOPELESS * min(times.values())}
             fastest, found = {}, {weights: Pairs([], []) for weights in ways}
+            promising: set[str] = set()
             for weights, our_sample in our_samples.items():
                 rivals = [name for name in times if weights == ours.KEPT or name != PACKED]
                 rival = fastest[weights] = min(rivals, key=times.__getitem__)
+                promising.update(name for name in rivals if times[name] <= HOPELESS * times[rival])
                 if errors[weights] <= task.tolerance:
                     calls = calls_in_sample(our_sample(1)), calls_in_sample(times[rival])
                     found[weights] = paired(our_sample, samples[rival], calls, pairs, task.seconds)
+        variants = {name: variants[name] for name in times if name in promising}
         for weights in ways:
             yield {
                 "network": task.network,

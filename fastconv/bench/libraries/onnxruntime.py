@@ -27,6 +27,8 @@ def _forward(level: Any) -> Prepare:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # its waiting threads would go on spinning, on the cores of whoever is timed next
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(convolution(g, problem.weight[0]), options, ["CPUExecutionProvider"])
         out = onnxruntime.OrtValue.ortvalue_from_shape_and_type((g.N, g.OC, g.OH, g.OW), np.float32)
         bindings = []
