@@ -87,7 +87,7 @@ def of_iterator(
 
 def slices(count: int, batch_size: int) -> Iterator[slice]:
     """Neighbouring samples, so many at a time."""
-    for start in range(0, count, positive("batch_size", batch_size)):
+    for start in range(0, count, batch_size):
         yield slice(start, min(start + batch_size, count))
 
 

@@ -192,8 +192,6 @@ class Network:
 
     def _enter(self, x: Any) -> list[FloatArray]:
         """One batch of each input, in the model's dtype."""
-        if not self._layers:
-            raise ValueError("the model has no layers")
         return self._fitting([np.ascontiguousarray(part, dtype=self.dtype) for part in self._parts(x)])
 
     def _fitting(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -209,6 +207,8 @@ class Network:
 
     def _parts(self, x: Any) -> list[Any]:
         """The arrays for the inputs: *x* itself, or what the list *x* holds."""
+        if not self._layers:
+            raise ValueError("the model has no layers")
         count = len(self.inputs) or 1
         is_list = isinstance(x, list | tuple) and (count > 1 or (len(x) == 1 and isinstance(x[0], np.ndarray)))
         parts = list(x) if is_list else [x]
@@ -218,8 +218,6 @@ class Network:
 
     def _samples(self, x: Any) -> list[NDArray[Any]]:
         """All samples of each input as arrays of any dtype, not copied; the first ones seen build the model."""
-        if not self._layers:
-            raise ValueError("the model has no layers")
         return self._fitting([np.asarray(part) for part in self._parts(x)])
 
 
