@@ -56,12 +56,13 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
             if key in history:
                 epochs = range(1, len(history[key]) + 1)
                 axes.plot(epochs, history[key], marker="o", markersize=4, color=colour, label=label)
-        axes.set_title(name.capitalize(), loc="left", fontweight="bold")
+        axes.set_title(name.replace("_", " ").capitalize(), loc="left", fontweight="bold")
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y", color="#e5e5e5")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        if f"val_{name}" in history:  # a learning rate has nothing beside it
+            axes.legend(frameon=False)
     return figure
 
 
