@@ -1,16 +1,21 @@
 """The door: what comes in as an array becomes a contiguous NHWC float array, and results go out as they came.
 
-Layout, missing batch axis, byte order, strides and read-only memory are dealt with here and nowhere behind it.
+Layout, missing batch axis, byte order, strides and read-only memory are dealt with here and nowhere behind it; so are
+arrays on a GPU, of whatever library: behind the door they are `cuda.array.Array`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastconv.cuda import exchange
+from fastconv.cuda.array import Array
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -28,11 +33,16 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-def float_array(name: str, value: ArrayLike, like: FloatArray | None = None) -> FloatArray:
+def float_array(name: str, value: ArrayLike, like: Any = None, first: str = "x") -> FloatArray:
     """*value* as a C-contiguous float32 or float64 array in native byte order, without a copy where it is one.
 
-    With *like*, the dtype must be the same as that array's.
+    With *like*, which the caller knows as *first*, dtype and memory must be the same as that array's.
     """
+    if type(value) is not np.ndarray and on_device(value):
+        there: FloatArray = exchange.contiguous(_device_array(name, value, like, first))
+        return there
+    if type(like) is Array:
+        raise TypeError(_mixed(name, value, first, like))
     array = np.asarray(value)
     if array.dtype in _DTYPES and array.flags.carray and (like is None or array.dtype == like.dtype):
         return array
@@ -63,12 +73,43 @@ def _writeable_alias(array: FloatArray) -> FloatArray:
     return np.asarray(_Memory(array))
 
 
+# ---- arrays on a device -----------------------------------------------------------------------------------------
+
+
+def on_device(value: Any) -> bool:
+    """Whether *value* is an array in the memory of a GPU."""
+    return type(value) is Array or exchange.is_foreign(value)
+
+
+def _device_array(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> exchange.Strided:
+    """An array of any library on a device as it lies there, checked against *like*, the array called *first*."""
+    if isinstance(like, np.ndarray):
+        raise TypeError(_mixed(name, value, first, like))
+    array = exchange.enter(name, value)
+    if array.memory.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype)} on a GPU. Received: {name}.dtype={array.memory.dtype}")
+    return array if like is None else exchange.join(name, array, first, like)
+
+
+def _mixed(name: str, value: Any, first: str, like: Any) -> str:
+    own, other = ("on the GPU", "in host memory") if on_device(value) else ("in host memory", "on the GPU")
+    return (
+        f"{name} and {first} must lie in the same memory: nothing is copied to or from a GPU unasked. "
+        f"Received: {name} {own} ({type(value).__name__}, shape {np.shape(value)}), "
+        f"{first} {other} (shape {like.shape})"
+    )
+
+
+# ---- images -----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class ImageFormat:
-    """How the caller's images look: layout, and whether there is a batch axis."""
+    """How the caller's images look: layout, whether there is a batch axis, and what the caller calls the first."""
 
     layout: str
     batched: bool
+    first: str = "x"
 
     @cached_property
     def dimensions(self) -> int:
@@ -80,16 +121,25 @@ class ImageFormat:
         """Whether nothing has to be transposed."""
         return self.layout in ("NHWC", "NWC")
 
-    def enter(self, name: str, value: ArrayLike, like: FloatArray | None = None) -> FloatArray:
-        """The caller's images as a contiguous NHWC (or NWC) array with a batch axis."""
-        array = np.asarray(value)
-        if array.ndim != self.dimensions:
+    def enter(
+        self, name: str, value: ArrayLike, like: FloatArray | None = None, dtype: DTypeLike = np.float32
+    ) -> FloatArray:
+        """The caller's images as a contiguous NHWC (or NWC) array with a batch axis; *dtype* is that on a GPU."""
+        host = type(value) is np.ndarray or not on_device(value)
+        array: Any = np.asarray(value) if host else _device_array(name, value, like, self.first, dtype)
+        if len(array.shape) != self.dimensions:
             raise ValueError(
                 f"{name} must have {self.dimensions} dimensions ({self.layout[not self.batched :]}). "
                 f"Received: {name}.shape={array.shape}"
             )
+        if not host:
+            batch = array if self.batched else array.with_batch_axis()
+            batch = batch if self.channels_last else batch.transpose(_LAYOUTS[self.layout][0])
+            there: FloatArray = exchange.contiguous(batch)
+            return there
         batch = array if self.batched else array[np.newaxis]
-        return float_array(name, batch if self.channels_last else batch.transpose(_LAYOUTS[self.layout][0]), like)
+        batch = batch if self.channels_last else batch.transpose(_LAYOUTS[self.layout][0])
+        return float_array(name, batch, like, self.first)
 
     def nhwc(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The caller's shape as NHWC (or NWC) with a batch axis."""
@@ -98,28 +148,42 @@ class ImageFormat:
         with_batch = tuple(shape) if self.batched else (1, *shape)
         return tuple(int(with_batch[axis]) for axis in _LAYOUTS[self.layout][0])
 
-    def leave(self, array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def leave(self, array: Any, out: Any = None) -> FloatArray:
         """A contiguous NHWC result in the caller's layout, written into *out* where one is given."""
-        result = array if self.channels_last else array.transpose(_LAYOUTS[self.layout][1])
+        if type(array) is Array:
+            return self._leave_device(array, out)
+        result: FloatArray = array if self.channels_last else array.transpose(_LAYOUTS[self.layout][1])
         if not self.batched:
             result = result[0]
         if out is None:
             return np.ascontiguousarray(result)
         if not np.may_share_memory(out, result):
             np.copyto(out, result)
-        return out
+        written: FloatArray = out
+        return written
+
+    def _leave_device(self, array: Array, out: Any) -> FloatArray:
+        if out is not None:  # was computed into: see `result`
+            written: FloatArray = out
+            return written
+        strided = exchange.enter("result", array)
+        if not self.channels_last:
+            array = exchange.contiguous(strided.transpose(_LAYOUTS[self.layout][1]))
+        return leave(array if self.batched else array.reshape(array.shape[1:]))
 
     def result(
         self,
         shape: tuple[int, ...],
         dtype: DTypeLike,
-        out: NDArray[Any] | None = None,
-        inputs: tuple[NDArray[Any] | None, ...] = (),
-    ) -> NDArray[Any]:
+        out: NDArray[Any] | None,
+        inputs: tuple[Any, ...],
+    ) -> FloatArray:
         """An array of NHWC *shape* to compute into: the caller's *out* itself where its memory has that form.
 
         Not where *out* shares memory with one of *inputs*, which are still read when the first results are written.
         """
+        if type(inputs[0]) is Array:
+            return self._result_on_device(shape, dtype, out, inputs)
         if out is None:
             return np.empty(shape, dtype)
         expected = tuple(shape[axis] for axis in _LAYOUTS[self.layout][1])[not self.batched :]
@@ -131,6 +195,39 @@ class ImageFormat:
         direct = self.channels_last and out.flags.c_contiguous and out.dtype.isnative
         direct = direct and not any(np.may_share_memory(out, array) for array in inputs if array is not None)
         return out.reshape(shape) if direct else np.empty(shape, dtype)
+
+    def _result_on_device(
+        self, shape: tuple[int, ...], dtype: DTypeLike, out: Any, inputs: tuple[Any, ...]
+    ) -> FloatArray:
+        """The same on a device, where *out* must have the form of a result and share memory with no input."""
+        like = inputs[0]
+        if out is None:
+            new: Any = Array(like.engine, like.engine.empty((prod(shape),), dtype), shape)
+            return new  # type: ignore[no-any-return]
+        expected = shape[not self.batched :]
+        if not self.channels_last:
+            raise ValueError(f'on a GPU out needs layout="{self.layout[0]}...C". Received: layout="{self.layout}"')
+        array = _device_array("out", out, like, self.first) if on_device(out) else None
+        if array is None:
+            raise TypeError(_mixed("out", out, self.first, like))
+        result = exchange.in_place(array)
+        if result is None or array.shape != expected:
+            raise ValueError(f"out must be contiguous, of shape {expected}. Received: out.shape={array.shape}")
+        if any(exchange.overlap(result, one) for one in inputs if one is not None):
+            raise ValueError("on a GPU out must share no memory with the arrays that are read")
+        fitting: Any = result.reshape(shape)
+        return fitting  # type: ignore[no-any-return]
+
+
+def planes(array: Any) -> Any:
+    """Series as images of height 1; images as they are."""
+    return array if array.ndim == 4 else array.reshape(array.shape[0], 1, *array.shape[1:])
+
+
+def leave(array: Any) -> FloatArray:
+    """A result as the caller's library has arrays; the same memory."""
+    result: FloatArray = array.engine.give(array) if type(array) is Array else array
+    return result
 
 
 _AS_THEY_ARE = (0, 1, 2, 3)
@@ -145,15 +242,18 @@ _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray) -> FloatArray:
+def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray, first: str = "x") -> FloatArray:
     """A weight as contiguous HWIO (WIO); with "NCHW" the caller's is OIHW, with "NCW" OIW."""
     axes = _WEIGHT_AXES[layout][0]
-    array = np.asarray(value)
-    if array.ndim != len(axes):
+    host = type(value) is np.ndarray or not on_device(value)
+    array: Any = np.asarray(value) if host else _device_array(name, value, like, first)
+    if len(array.shape) != len(axes):
         raise ValueError(
             f'{name} must have {len(axes)} dimensions with layout="{layout}". Received: {name}.shape={array.shape}'
         )
-    return float_array(name, array if axes == _AS_THEY_ARE[: len(axes)] else array.transpose(axes), like)
+    array = array if axes == _AS_THEY_ARE[: len(axes)] else array.transpose(axes)
+    contiguous: FloatArray = float_array(name, array, like, first) if host else exchange.contiguous(array)
+    return contiguous
 
 
 def weight_shape_in(name: str, shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
@@ -164,8 +264,10 @@ def weight_shape_in(name: str, shape: tuple[int, ...], layout: str) -> tuple[int
     return tuple(int(shape[axis]) for axis in axes)
 
 
-def weight_out(weight: NDArray[Any], layout: str) -> NDArray[Any]:
+def weight_out(weight: Any, layout: str) -> FloatArray:
     """A contiguous HWIO (WIO) weight in the caller's layout."""
+    if type(weight) is Array:
+        return leave(exchange.contiguous(exchange.enter("weight", weight).transpose(_WEIGHT_AXES[layout][1])))
     return np.ascontiguousarray(weight.transpose(_WEIGHT_AXES[layout][1]))
 
 
@@ -178,7 +280,7 @@ def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, .
             f"{name} must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
             f"Received: {name}.shape={np.shape(value)}"
         )
-    return _image_format(layout, dimensions == len(layout))
+    return _image_format(layout, dimensions == len(layout), name)
 
 
 def image_format_of_shape(
@@ -191,13 +293,13 @@ def image_format_of_shape(
             f"x_shape must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
             f"Received: x_shape={tuple(x_shape)}"
         )
-    image = _image_format(layout, len(x_shape) == len(layout))
+    image = _image_format(layout, len(x_shape) == len(layout), "grad_out")
     return image, image.nhwc("x_shape", x_shape)
 
 
 @lru_cache
-def _image_format(layout: str, batched: bool) -> ImageFormat:
-    return ImageFormat(layout, batched)
+def _image_format(layout: str, batched: bool, first: str) -> ImageFormat:
+    return ImageFormat(layout, batched, first)
 
 
 def _check_layout(layout: str, layouts: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ Every operation has an ordered list of implementations, the fastest first, the r
 refuses it, or declines it, because the next one is faster or more accurate, with a sentence.  Under
 ``algorithm="auto"`` the first that accepts is taken; the choice looks at the geometry but neither at the batch size nor
 at the number of threads, so that it cannot change the bits of a result.  ``algorithm="fastest"`` looks at the batch as
-well.
+well.  There is a list for the CPU, `CONV2D`, and one for GPUs, `conv2d_on_gpu`.
 
 ``FASTCONV_VERBOSE=dispatch`` in the environment prints every new choice; `explain` tells more about one.
 """
@@ -25,6 +25,7 @@ from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd
 from fastconv.cpu.activation import activation_forward
 from fastconv.cpu.shape import Forms
 from fastconv.cpu.winograd import OUTPUTS, TAPS
+from fastconv.cuda.device import Engine
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
 from fastconv.profile import current as current_profile
 from fastconv.reference import conv as reference
@@ -34,7 +35,7 @@ OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
 
 @dataclass(frozen=True)
 class Implementation:
-    """One algorithm for the three passes of a convolution; arguments as in `cpu.conv_direct`."""
+    """One algorithm for the three passes of a convolution; arguments as in `cpu.conv_direct` or `cuda.conv_direct`."""
 
     name: str
     idea: str
@@ -45,6 +46,7 @@ class Implementation:
     conv2d_forward: Callable[..., None]
     conv2d_grad_x: Callable[..., None]
     conv2d_grad_weight: Callable[..., None]
+    #: Bytes per thread, or on a GPU in all, for a geometry and the bytes of a number.
     workspace: Callable[[Conv2dGeometry, int], int]
 
 
@@ -183,16 +185,71 @@ CONV2D = (
 )
 
 
+@lru_cache(maxsize=1)
+def conv2d_on_gpu() -> tuple[Implementation, ...]:
+    """The list for GPUs; made when it is first asked for, because few programs have one."""
+    from fastconv.cuda import conv_depthwise as depthwise, conv_direct as direct
+
+    return (
+        Implementation(
+            "depthwise",
+            "a thread for each channel of each pixel",
+            depthwise.refuses,
+            _never,
+            depthwise.forward,
+            depthwise.grad_x,
+            depthwise.grad_weight,
+            _no_workspace,
+        ),
+        Implementation(
+            "direct",
+            "patches of x times the weight, tile by tile, as a product of matrices",
+            _never,
+            _never,
+            direct.forward,
+            direct.grad_x,
+            direct.grad_weight,
+            _no_workspace,
+        ),
+    )
+
+
+def _no_workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
+    return 0
+
+
+#: Arguments of the functions for a GPU after the engine: what the CPU keeps of a weight is not for them.
+_ARGUMENTS = {"conv2d_forward": 7, "conv2d_grad_x": 4, "conv2d_grad_weight": 4}
+
+
+def _with_engine(engine: Engine, operation: str, function: Callable[..., None]) -> Callable[..., None]:
+    """A function for a GPU with the arguments of those for the CPU."""
+    arguments = _ARGUMENTS[operation]
+
+    def compute(*given: Any) -> None:
+        function(engine, *given[:arguments])
+
+    return compute
+
+
 @lru_cache(maxsize=4096)
-def choose(operation: str, geometry: Conv2dGeometry, itemsize: int, algorithm: str) -> Callable[..., None]:
-    """The function that computes *operation* on this geometry with *algorithm* (a name, "auto" or "fastest")."""
+def choose(
+    operation: str, geometry: Conv2dGeometry, itemsize: int, algorithm: str, engine: Engine | None = None
+) -> Callable[..., None]:
+    """The function that computes *operation* on this geometry with *algorithm* (a name, "auto" or "fastest").
+
+    With *engine* it takes arrays on that engine's device, otherwise NumPy arrays.
+    """
+    candidates = CONV2D if engine is None else conv2d_on_gpu()
     if algorithm in ("auto", "fastest"):
         images = geometry.N if algorithm == "fastest" else 1
         chosen = next(
-            one for one in CONV2D if not (one.refuses(geometry) or one.declines(operation, geometry, itemsize, images))
+            one
+            for one in candidates
+            if not (one.refuses(geometry) or one.declines(operation, geometry, itemsize, images))
         )
     else:
-        by_name = {candidate.name: candidate for candidate in CONV2D}
+        by_name = {candidate.name: candidate for candidate in candidates}
         if algorithm not in by_name:
             names = ", ".join(f'"{name}"' for name in ("auto", "fastest", *by_name))
             raise ValueError(f"algorithm must be one of {names}. Received: algorithm={algorithm!r}")
@@ -202,7 +259,7 @@ def choose(operation: str, geometry: Conv2dGeometry, itemsize: int, algorithm: s
     if os.environ.get("FASTCONV_VERBOSE") == "dispatch":
         sys.stderr.write(f"fastconv: {operation} {geometry} -> {chosen.name}\n")
     function: Callable[..., None] = getattr(chosen, operation)
-    return function
+    return function if engine is None else _with_engine(engine, operation, function)
 
 
 def explain(

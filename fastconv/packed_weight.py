@@ -76,14 +76,14 @@ class PackedWeight:
         """dtype of the weight."""
         return self._array.dtype
 
-    def enter(self, name: str, layout: str, like: FloatArray) -> tuple[FloatArray, Forms]:
+    def enter(self, name: str, layout: str, like: FloatArray, first: str) -> tuple[FloatArray, Forms]:
         """The weight as `arrays.weight_in` gives it, and what has been made of that."""
         entered = self._entered.get(layout)
         if entered is None:
             # two threads may both come here: they make the same, and the first one's is kept
-            entered = self._entered.setdefault(layout, (weight_in(name, self._array, layout, like), {}))
+            entered = self._entered.setdefault(layout, (weight_in(name, self._array, layout, like, first), {}))
         array, forms = entered
-        return float_array(name, array, like), forms
+        return float_array(name, array, like, first), forms
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
         return np.array(self._array, dtype=dtype, copy=copy)
@@ -95,8 +95,10 @@ class PackedWeight:
         return PackedWeight, (self._array,)
 
 
-def enter_weight(name: str, value: ArrayLike, layout: str, like: FloatArray) -> tuple[FloatArray, Forms | None]:
+def enter_weight(
+    name: str, value: ArrayLike, layout: str, like: FloatArray, first: str = "x"
+) -> tuple[FloatArray, Forms | None]:
     """A weight at the door, as `arrays.weight_in`, and what has been made of it where it is a `PackedWeight`."""
     if isinstance(value, PackedWeight):
-        return value.enter(name, layout, like)
-    return weight_in(name, value, layout, like), None
+        return value.enter(name, layout, like, first)
+    return weight_in(name, value, layout, like, first), None

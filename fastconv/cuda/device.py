@@ -12,7 +12,8 @@ arguments, is the same code for both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -50,8 +51,17 @@ class Engine(Protocol):
     def constant(self, values: NDArray[Any]) -> Any:
         """*values*, which never change, on the device; uploaded once."""
 
+    def upload(self, values: NDArray[Any]) -> Any:
+        """A copy of *values* on the device, flat."""
+
+    def download(self, memory: Any) -> NDArray[Any]:
+        """A copy of a flat device array on the host, made when what was launched before has run."""
+
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
         """Run *kernel* on a row of *blocks*."""
+
+    def give(self, array: Any) -> Any:
+        """An `Array` of this engine as the caller's library has arrays; the same memory."""
 
 
 def target() -> Any:
@@ -82,33 +92,105 @@ def why_not() -> str | None:
 
 
 class Device:
-    """The current GPU.  Kernels are compiled on first use, and for each specialisation once."""
+    """A GPU, working in the memory and on the stream of one library.
 
-    def __init__(self) -> None:
+    Kernels are compiled on first use, for each specialisation once.
+    """
+
+    def __init__(self, ordinal: int, library: Any) -> None:
         reason = why_not()
         if reason is not None:
             raise RuntimeError(reason)
+        self.ordinal = ordinal
+        self._library = library
         self._cuda = target()
-        self._compiled = lru_cache(maxsize=None)(self._compile)
-        self._constants = lru_cache(maxsize=256)(self._upload)
+        self._constants = lru_cache(maxsize=256)(self._upload_constant)
+        self._streams = lru_cache(maxsize=64)(self._cuda.external_stream)
+
+    def __repr__(self) -> str:
+        return f"device={self.ordinal}"
+
+    @property
+    def stream(self) -> int:
+        """The handle of the stream on which kernels run now."""
+        return int(self._library.stream(self.ordinal))
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        return self._cuda.device_array(shape, dtype)
+        kind = np.dtype(dtype)
+        size = prod(shape)
+        with self._context():
+            if not size:
+                return self._cuda.device_array(shape, kind)
+            address, owner = self._library.allocate(size * kind.itemsize, self.ordinal)
+            return self._view(shape, kind.str, address, owner)
 
     def constant(self, values: NDArray[Any]) -> Any:
         return self._constants(values.tobytes(), values.dtype.str, values.shape)
 
+    def upload(self, values: NDArray[Any]) -> Any:
+        memory = self.empty((values.size,), values.dtype)
+        with self._context():
+            if values.size:
+                memory.copy_to_device(np.ascontiguousarray(values).reshape(-1), stream=self._streams(self.stream))
+        return memory
+
+    def download(self, memory: Any) -> NDArray[Any]:
+        with self._context():
+            stream = self._streams(self.stream)
+            host: NDArray[Any] = memory.copy_to_host(stream=stream)
+            stream.synchronize()
+        return host
+
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
         refuse_host_arrays(arguments)
         if blocks > 0:
-            self._compiled(kernel)[blocks, kernel.threads](*arguments)
+            with self._context():
+                _compiled(kernel, self.ordinal)[blocks, kernel.threads, self._streams(self.stream)](*arguments)
 
-    def _compile(self, kernel: Kernel) -> Any:
-        bounds = kernel.threads, kernel.residents
-        return self._cuda.jit(kernel.signature, launch_bounds=bounds)(kernel.function)
+    def give(self, array: Any) -> Any:
+        return self._library.give(array)
 
-    def _upload(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
-        return self._cuda.to_device(np.frombuffer(data, dtype).reshape(shape))
+    def adopt(self, interface: dict[str, Any], owner: Any, stream: int | None) -> Any:
+        """The memory of another library's array; kernels wait for what *stream* has to do on it."""
+        with self._context():
+            if stream is not None:
+                self._wait_for(stream)
+            (size,) = interface["shape"]
+            return self._view((size,), interface["typestr"], interface["data"][0], owner)
+
+    def follow(self, other: Device) -> None:
+        """Let kernels wait for what has been launched for another library on this device."""
+        with self._context():
+            self._wait_for(other.stream)
+
+    def _wait_for(self, stream: int) -> None:
+        # 1 is another name of the default stream, 0
+        earlier = stream if stream != 1 else 0
+        if earlier != self.stream:
+            event = self._cuda.event(timing=False)
+            event.record(self._streams(earlier))
+            event.wait(self._streams(self.stream))
+
+    def _context(self) -> Any:
+        return self._cuda.gpus[self.ordinal]
+
+    def _view(self, shape: tuple[int, ...], typestr: str, address: int, owner: Any) -> Any:
+        interface = {"shape": shape, "strides": None, "typestr": typestr, "data": (address, False), "version": 3}
+        return self._cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+    def _upload_constant(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        """A constant serves every stream, so it is complete before the first one sees it."""
+        with self._context():
+            memory = self._cuda.to_device(np.frombuffer(data, dtype).reshape(shape))
+            self._cuda.synchronize()
+        return memory
+
+
+@cache
+def _compiled(kernel: Kernel, ordinal: int) -> Any:
+    """A kernel for the device of the current context, which is number *ordinal*."""
+    bounds = kernel.threads, kernel.residents
+    return target().jit(kernel.signature, launch_bounds=bounds)(kernel.function)
 
 
 def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:
@@ -118,15 +200,16 @@ def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:
             raise TypeError(f"arrays must all be on the device. Received: a NumPy array of shape {argument.shape}")
 
 
-@lru_cache(maxsize=1)
-def current() -> Device:
-    """The device that operations use unless told otherwise."""
-    return Device()
+def current(ordinal: int = 0) -> Device:
+    """The engine of this package's own arrays on device number *ordinal*."""
+    from fastconv.cuda.libraries import OWN, engine
+
+    return engine(OWN, ordinal)
 
 
 def flat(array: Any, dtype: Any = np.float32) -> Any:
-    """A contiguous device array of any library as a flat one, no copy; a host array stays one, for the tests."""
-    view = array if isinstance(array, np.ndarray) else target().as_cuda_array(array)
+    """A contiguous device array as a flat one, no copy: an `Array`, or memory of an engine."""
+    view = getattr(array, "memory", array)
     if view.dtype != dtype:
         raise TypeError(f"the GPU kernels take {np.dtype(dtype)} here. Received: {view.dtype}, shape {view.shape}")
     return view.reshape(view.size)

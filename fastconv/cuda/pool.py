@@ -12,45 +12,61 @@ from typing import Any
 import numpy as np
 
 from fastconv.cuda.device import Engine, flat
-from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows, single_pixels, windows_of_pixels
+from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows
 
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
+#: Threads that fill a large GPU; a scatter cuts its images into bands where it has fewer.
+_THREADS_OF_SCATTER = 2**17
 
 
-def extreme(engine: Engine, geometry: Pool2dGeometry, x: Any, sign: int, out: Any, indices: Any | None = None) -> None:
+def extreme(
+    engine: Engine,
+    x: Any,
+    rows: AxisWindows,
+    columns: AxisWindows,
+    sign: int,
+    out: Any,
+    indices: Any | None = None,
+) -> None:
     """Write the largest (``sign=1``) or smallest (``sign=-1``) pixel of each window into *out*, and where it is."""
     from fastconv.cuda import elements, pool_kernels as kernels
 
+    problem = _problem(x, rows, columns)
     x, out = flat(x), flat(out)
     _check_size(x, out)
     indices = engine.empty((0,), np.int64) if indices is None else flat(indices, np.int64)
-    g = geometry
-    problem = kernels.Problem(g.IH, g.IW, g.C, g.OH, g.OW, g.rows.step, g.columns.step)
-    tables = _table(engine, g.rows), _table(engine, g.columns)
+    tables = _table(engine, rows), _table(engine, columns)
     elements.launch(engine, kernels.extreme(), out.size, x, *tables, float(sign), out, indices, problem)
 
 
-def average(engine: Engine, geometry: Pool2dGeometry, x: Any, out: Any) -> None:
-    """Write the average pixel of each window into *out*."""
-    g = geometry
-    _average(engine, x, (g.IH, g.IW), g.C, g.rows, g.columns, out)
+def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
+    """Write the sum of each window, divided by the product of its two counts, into *out*."""
+    from fastconv.cuda import elements, pool_kernels as kernels
+
+    problem = _problem(x, rows, columns)
+    x, out = flat(x), flat(out)
+    _check_size(x, out)
+    tables = _table(engine, rows), _table(engine, columns)
+    elements.launch(engine, kernels.average(), out.size, x, *tables, out, problem)
 
 
-def average_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, grad_x: Any) -> None:
-    """Sum over the windows that hold each pixel: the forward kernel with its tables reversed.
+def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: Any) -> bool:
+    """Move *values* (N, OH, OW, C) to their pixels in *out*, zero elsewhere; those whose pixel is not there are lost.
 
-    Where all windows divide by the same count, so do their sums; otherwise the gradients are divided first.
+    Whether all lie inside is not looked at, for that would wait for the device: the result is True.
     """
-    g = geometry
-    rows, columns, counts_differ = windows_of_pixels(g)
-    if counts_differ:
-        shares = engine.empty((flat(grad_out).size,), np.float32)
-        every_row = single_pixels(g.OH).divided_by(g.rows.counts)
-        every_column = single_pixels(g.OW).divided_by(g.columns.counts)
-        _average(engine, grad_out, (g.OH, g.OW), g.C, every_row, every_column, shares)
-        grad_out = shares
-    _average(engine, grad_out, (g.OH, g.OW), g.C, rows, columns, grad_x)
+    from fastconv.cuda import elements, pool_kernels as kernels
+
+    _, OH, OW, C = values.shape
+    N, IH, IW, _ = out.shape
+    values, out = flat(values), flat(out)
+    _check_size(values, out)
+    bands = min(IH, -(-_THREADS_OF_SCATTER // max(1, N * C)))
+    problem = kernels.ScatterProblem(OH * OW, IH * IW, C, bands, -(-IH * IW // bands), int(accumulate))
+    threads = N * bands * C
+    elements.launch(engine, kernels.scatter(), threads, values, flat(indices, np.int64), out, threads, problem)
+    return True
 
 
 def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, indices: Any, grad_x: Any) -> None:
@@ -67,22 +83,12 @@ def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, in
     elements.launch(engine, kernel, grad_x.size, grad_out, flat(indices, np.int64), *tables, grad_x, problem)
 
 
-def _average(
-    engine: Engine,
-    x: Any,
-    extents: tuple[int, int],
-    channels: int,
-    rows: AxisWindows,
-    columns: AxisWindows,
-    out: Any,
-) -> None:
-    from fastconv.cuda import elements, pool_kernels as kernels
+def _problem(x: Any, rows: AxisWindows, columns: AxisWindows) -> Any:
+    """What the kernels know of images and windows."""
+    from fastconv.cuda import pool_kernels as kernels
 
-    x, out = flat(x), flat(out)
-    _check_size(x, out)
-    problem = kernels.Problem(*extents, channels, rows.start.size, columns.start.size, rows.step, columns.step)
-    tables = _table(engine, rows), _table(engine, columns)
-    elements.launch(engine, kernels.average(), out.size, x, *tables, out, problem)
+    _, IH, IW, C = x.shape
+    return kernels.Problem(IH, IW, C, rows.start.size, columns.start.size, rows.step, columns.step)
 
 
 def _table(engine: Engine, windows: AxisWindows) -> Any:

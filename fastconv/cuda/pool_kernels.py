@@ -31,6 +31,17 @@ class Problem(NamedTuple):
     column_step: int
 
 
+class ScatterProblem(NamedTuple):
+    """Pixels of an image of values and of the result, channels, bands of an image and their pixels; whether to add."""
+
+    sources: int
+    targets: int
+    C: int
+    bands: int
+    band_pixels: int
+    accumulate: int
+
+
 @lru_cache
 def extreme() -> Kernel:
     """The kernel that finds the largest of ``sign * x`` in each window, and where it is."""
@@ -133,3 +144,37 @@ def extreme_backward() -> Kernel:
             grad_x[i] = total
 
     return kernel_of_elements(pool2d_extreme_backward, NUMBERS, POSITIONS, TABLE, TABLE, NUMBERS, told(Problem))
+
+
+@lru_cache
+def scatter() -> Kernel:
+    """The kernel that moves values to stored positions."""
+
+    def pool2d_scatter(values, indices, out, threads, problem):
+        """A thread owns one channel of a band of pixels: it clears it, then looks through all values of the image.
+
+        So each pixel has one writer, and receives its values in reading order, as on the CPU, for any number of bands.
+        Threads side by side read the same pixel of neighbouring channels.
+        """
+        p = problem
+        i = element()
+        if i < threads:
+            row = divide(int32(i), p.C)
+            channel = int32(i - row * p.C)
+            n = divide(row, p.bands)
+            first = int32(int32(row - n * p.bands) * p.band_pixels)
+            last = min(int32(first + p.band_pixels), p.targets)
+            start = int64(n) * p.targets * p.C + channel
+            pixel = first
+            while pixel < last:
+                out[start + pixel * p.C] = float32(0)
+                pixel = int32(pixel + 1)
+            source = int64(n) * p.sources * p.C + channel
+            for _ in range(p.sources):
+                index = indices[source]
+                if first <= index < last:
+                    at = start + index * p.C
+                    out[at] = out[at] + values[source] if p.accumulate > 0 else values[source]
+                source += p.C
+
+    return kernel_of_elements(pool2d_scatter, NUMBERS, POSITIONS, NUMBERS, int64, told(ScatterProblem))

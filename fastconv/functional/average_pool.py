@@ -7,11 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import IMAGES, SERIES, FloatArray, ImageFormat, image_format, image_format_of_shape
-from fastconv.cpu import pool
+from fastconv.arrays import IMAGES, SERIES, FloatArray, ImageFormat, image_format, image_format_of_shape, planes
 from fastconv.functional.pool import (
     Shape,
-    planes,
     pool1d_geometry,
     result_like,
     spatial_axes,
@@ -27,6 +25,7 @@ from fastconv.geometry import (
     single_pixels,
     windows_of_pixels,
 )
+from fastconv.rooms import room
 
 
 def avg_pool2d(
@@ -353,7 +352,7 @@ def _average(
     images = image.enter("x", x)
     geometry = geometry_of(planes(images).shape)
     result = result_like(image, images, geometry, out)
-    pool.average(planes(images), geometry.rows, geometry.columns, planes(result))
+    room(images).pool.average(planes(images), geometry.rows, geometry.columns, planes(result))
     output: FloatArray = image.leave(result, out)
     return output
 
@@ -370,14 +369,16 @@ def average_backward(grad_out: ArrayLike, geometry: Pool2dGeometry, image: Image
             f"grad_out must have the shape of the forward result, {geometry.out_shape} in NHWC. "
             f"Received: grad_out.shape={np.shape(grad_out)}, x={geometry.x_shape} {geometry.arguments}"
         )
+    here = room(gradient)
     rows, columns, counts_differ = windows_of_pixels(geometry)
     if counts_differ:
-        shares = np.empty_like(gradient)
+        shares = here.empty(gradient.shape, gradient.dtype)
         every_row = single_pixels(geometry.OH).divided_by(geometry.rows.counts)
         every_column = single_pixels(geometry.OW).divided_by(geometry.columns.counts)
-        pool.average(gradient, every_row, every_column, shares)
+        here.pool.average(gradient, every_row, every_column, shares)
         gradient = shares
-    grad_x = np.empty(geometry.x_shape, gradient.dtype)
-    pool.average(gradient, rows, columns, grad_x)
-    result: FloatArray = image.leave(grad_x if arrived.ndim == 4 else grad_x[:, 0])
+    grad_x = here.empty(geometry.x_shape, gradient.dtype)
+    here.pool.average(gradient, rows, columns, grad_x)
+    N, _, IW, C = geometry.x_shape
+    result: FloatArray = image.leave(grad_x if arrived.ndim == 4 else grad_x.reshape(N, IW, C))
     return result

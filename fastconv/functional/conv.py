@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import IMAGES, FloatArray, float_array, image_format, weight_in, weight_out, weight_shape_in
+from fastconv.arrays import (
+    IMAGES,
+    FloatArray,
+    float_array,
+    image_format,
+    leave,
+    weight_in,
+    weight_out,
+    weight_shape_in,
+)
 from fastconv.cpu.activation import activation_code
-from fastconv.cpu.reduction import column_sums
 from fastconv.cpu.shape import Forms
 from fastconv.dispatch import choose
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
 from fastconv.packed_weight import enter_weight
+from fastconv.rooms import room
 
 
 def conv2d(
@@ -142,7 +150,7 @@ def convolve(
             f"residual must have the shape of the result, {out.shape}. Received: residual.shape={residual.shape}"
         )
     code = activation_code(activation)
-    compute = choose("conv2d_forward", geometry, x.itemsize, algorithm)
+    compute = choose("conv2d_forward", geometry, x.itemsize, algorithm, room(x).engine)
     if geometry.N:
         if x.ndim != 4:
             x, weight, out = (
@@ -208,11 +216,11 @@ def conv2d_backward(
     grad_out = images.enter("grad_out", grad_out, x)
     weight = weight_in("weight", weight, layout, x)
     g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    grad_x = np.empty_like(x)
+    grad_x = room(x).empty(g.x_shape, x.dtype)
     input_gradient(g, grad_out, weight, algorithm, grad_x)
     grad_weight = weight_gradient(g, x, grad_out, algorithm)
-    grad_bias = column_sums(grad_out.reshape(-1, g.OC))
-    return images.leave(grad_x), weight_out(grad_weight, layout), grad_bias
+    grad_bias = room(x).reduction.column_sums(grad_out.reshape(-1, g.OC))
+    return images.leave(grad_x), weight_out(grad_weight, layout), leave(grad_bias)
 
 
 def conv2d_grad_x(
@@ -265,7 +273,7 @@ def conv2d_grad_x(
     """
     images = image_format("grad_out", grad_out, layout, IMAGES)
     grad_out = images.enter("grad_out", grad_out)
-    weight, forms = enter_weight("weight", weight, layout, grad_out)
+    weight, forms = enter_weight("weight", weight, layout, grad_out, "grad_out")
     g = conv2d_geometry(
         images.nhwc("x_shape", x_shape), weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
@@ -284,7 +292,7 @@ def input_gradient(
 ) -> None:
     """`conv2d_grad_x` behind the door."""
     check_grad_out(geometry, grad_out)
-    compute = choose("conv2d_grad_x", geometry, grad_out.itemsize, algorithm)
+    compute = choose("conv2d_grad_x", geometry, grad_out.itemsize, algorithm, room(grad_out).engine)
     if geometry.N:
         compute(geometry, grad_out, weight, out, forms)
 
@@ -349,10 +357,12 @@ def conv2d_grad_weight(
 def weight_gradient(geometry: Conv2dGeometry, x: FloatArray, grad_out: FloatArray, algorithm: str) -> FloatArray:
     """`conv2d_grad_weight` behind the door."""
     check_grad_out(geometry, grad_out)
-    compute = choose("conv2d_grad_weight", geometry, x.itemsize, algorithm)
+    here = room(x)
+    compute = choose("conv2d_grad_weight", geometry, x.itemsize, algorithm, here.engine)
     if geometry.N == 0:
-        return np.zeros(geometry.weight_shape, x.dtype)
-    result = np.empty(geometry.weight_shape, x.dtype)
+        zeros: FloatArray = here.zeros(geometry.weight_shape, x.dtype)
+        return zeros
+    result: FloatArray = here.empty(geometry.weight_shape, x.dtype)
     compute(geometry, x, grad_out, result)
     return result
 
@@ -385,7 +395,7 @@ def conv2d_grad_bias(grad_out: ArrayLike, *, layout: str = "NHWC") -> FloatArray
     array([30., 30.], dtype=float32)
     """
     rows = image_format("grad_out", grad_out, layout, IMAGES).enter("grad_out", grad_out)
-    return column_sums(rows.reshape(-1, rows.shape[-1]))
+    return leave(room(rows).reduction.column_sums(rows.reshape(-1, rows.shape[-1])))
 
 
 def bias_in(bias: ArrayLike, channels: int, like: FloatArray) -> FloatArray:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import SERIES, FloatArray, image_format, weight_in, weight_out
-from fastconv.cpu.reduction import column_sums
+from fastconv.arrays import SERIES, FloatArray, image_format, leave, planes, weight_in, weight_out
 from fastconv.functional.conv import convolve, input_gradient, weight_gradient
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 from fastconv.packed_weight import enter_weight
+from fastconv.rooms import room
 
 
 def _geometry(
@@ -136,9 +135,9 @@ def conv1d_backward(
     x = series.enter("x", x)
     weight = weight_in("weight", weight, layout, x)
     g = _geometry(x, weight, stride, padding, dilation, groups)
-    grad_out = series.enter("grad_out", grad_out, x)[:, np.newaxis]
-    grad_x = np.empty_like(x)
-    input_gradient(g, grad_out, weight[np.newaxis], algorithm, grad_x[:, np.newaxis])
-    grad_weight = weight_gradient(g, x[:, np.newaxis], grad_out, algorithm)[0]
-    grad_bias = column_sums(grad_out.reshape(-1, g.OC))
-    return series.leave(grad_x), weight_out(grad_weight, layout), grad_bias
+    gradient: FloatArray = planes(series.enter("grad_out", grad_out, x))
+    grad_x = room(x).empty(x.shape, x.dtype)
+    input_gradient(g, gradient, weight.reshape(g.weight_shape), algorithm, planes(grad_x))
+    grad_weight = weight_gradient(g, planes(x), gradient, algorithm).reshape(weight.shape)
+    grad_bias = room(x).reduction.column_sums(gradient.reshape(-1, g.OC))
+    return series.leave(grad_x), weight_out(grad_weight, layout), leave(grad_bias)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import IMAGES, FloatArray, image_format, weight_in, weight_out
-from fastconv.cpu.activation import activation_code, activation_forward
-from fastconv.cpu.reduction import column_sums
+from fastconv.arrays import IMAGES, FloatArray, image_format, leave, weight_in, weight_out
+from fastconv.cpu.activation import activation_code
 from fastconv.functional.conv import bias_in, convolve, input_gradient, weight_gradient
 from fastconv.geometry import IntOrPair, Padding, conv_transpose2d_geometry
 from fastconv.packed_weight import enter_weight
+from fastconv.rooms import room
 
 
 def conv_transpose2d(
@@ -91,7 +90,7 @@ def conv_transpose2d(
     result = images.result(g.x_shape, x.dtype, out, (x, weight))
     input_gradient(g, x, weight, algorithm, result, forms)
     if bias is not None or code:
-        activation_forward(result, bias, result, code)
+        room(x).activation.activation_forward(result, bias, result, code)
     return images.leave(result, out)
 
 
@@ -157,8 +156,8 @@ def conv_transpose2d_backward(
         raise ValueError(
             f"grad_out must have the shape of the result, {g.x_shape}. Received: grad_out.shape={grad_out.shape}"
         )
-    grad_x = np.empty_like(x)
+    grad_x = room(x).empty(x.shape, x.dtype)
     convolve(g, grad_out, weight, None, None, None, algorithm, grad_x)
     grad_weight = weight_gradient(g, grad_out, x, algorithm)
-    grad_bias = column_sums(grad_out.reshape(-1, g.IC))
-    return images.leave(grad_x), weight_out(grad_weight, layout), grad_bias
+    grad_bias = room(x).reduction.column_sums(grad_out.reshape(-1, g.IC))
+    return images.leave(grad_x), weight_out(grad_weight, layout), leave(grad_bias)

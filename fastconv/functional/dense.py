@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array
+from fastconv.arrays import FloatArray, float_array, leave
 from fastconv.cpu.activation import activation_code
-from fastconv.cpu.reduction import column_sums
 from fastconv.cpu.shape import Forms
 from fastconv.dispatch import choose
 from fastconv.functional.conv import bias_in
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 from fastconv.packed_weight import enter_weight
+from fastconv.rooms import room
 
 
 def dense(
@@ -54,11 +54,13 @@ def dense(
     IC, OC = matrix.shape
     if bias is not None:
         bias = bias_in(bias, OC, inputs)
-    out = np.empty((*inputs.shape[:-1], OC), inputs.dtype)
+    here = room(inputs)
+    out = here.empty((*inputs.shape[:-1], OC), inputs.dtype)
     if out.size:
         g = _geometry(out.size // OC, IC, OC)
-        choose("conv2d_forward", g, inputs.itemsize, "auto")(g, inputs, matrix, bias, None, out, code, forms)
-    return out
+        compute = choose("conv2d_forward", g, inputs.itemsize, "auto", here.engine)
+        compute(g, inputs, matrix, bias, None, out, code, forms)
+    return leave(out)
 
 
 def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -101,12 +103,14 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
             f"Received: grad_out.shape={np.shape(grad_out)}, x.shape={inputs.shape}, weight.shape={matrix.shape}"
         )
     rows = float_array("grad_out", grad_out, inputs)
-    grad_x, grad_weight = np.empty_like(inputs), np.zeros_like(matrix)
+    here = room(inputs)
+    grad_x, grad_weight = here.empty(inputs.shape, inputs.dtype), here.zeros(matrix.shape, matrix.dtype)
     if rows.size:
         g = _geometry(rows.size // OC, IC, OC)
-        choose("conv2d_grad_x", g, rows.itemsize, "auto")(g, rows, matrix.reshape(g.weight_shape), grad_x)
-        choose("conv2d_grad_weight", g, inputs.itemsize, "auto")(g, inputs, rows, grad_weight)
-    return grad_x, grad_weight, column_sums(rows.reshape(-1, OC))
+        backward = choose("conv2d_grad_x", g, rows.itemsize, "auto", here.engine)
+        backward(g, rows, matrix.reshape(g.weight_shape), grad_x)
+        choose("conv2d_grad_weight", g, inputs.itemsize, "auto", here.engine)(g, inputs, rows, grad_weight)
+    return leave(grad_x), leave(grad_weight), leave(here.reduction.column_sums(rows.reshape(-1, OC)))
 
 
 def _geometry(rows: int, IC: int, OC: int) -> Conv2dGeometry:

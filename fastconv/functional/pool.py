@@ -10,8 +10,16 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arrays import IMAGES, SERIES, FloatArray, ImageFormat, image_format, image_format_of_shape
-from fastconv.cpu import pool
+from fastconv.arrays import (
+    IMAGES,
+    SERIES,
+    FloatArray,
+    ImageFormat,
+    image_format,
+    image_format_of_shape,
+    on_device,
+    planes,
+)
 from fastconv.geometry import (
     IntOrPair,
     Padding,
@@ -20,6 +28,7 @@ from fastconv.geometry import (
     pair,
     pool2d_geometry,
 )
+from fastconv.rooms import room
 
 Shape = tuple[int, ...]
 
@@ -269,7 +278,7 @@ def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape,
            [ 0.,  0.]], dtype=float32)
     """
     image, shape = image_format_of_shape(x_shape, layout, (*IMAGES, *SERIES))
-    grad_out, indices = (with_spatial_axes(image, np.asarray(array)) for array in (grad_out, indices))
+    grad_out, indices = (with_spatial_axes(image, array) for array in (grad_out, indices))
     return _scatter(image, "grad_out", grad_out, indices, shape, accumulate=True)
 
 
@@ -349,7 +358,7 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
     """
     image = image_format("grad_out", grad_out, layout, IMAGES)
     gradient = image.enter("grad_out", grad_out)
-    where = _enter_indices(image, indices)
+    where = _enter_indices(image, indices, gradient)
     N, OH, OW, C = gradient.shape
     if where.shape[0] != N or where.shape[3] != C:
         raise ValueError(
@@ -358,6 +367,8 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
         )
     if where.size and not 0 <= where.min() <= where.max() < OH * OW:
         raise ValueError(_outside(OH * OW, where))
+    if on_device(gradient):
+        raise NotImplementedError("max_unpool2d_backward takes NumPy arrays only: there is no kernel for a GPU yet")
     pixels = np.take_along_axis(gradient.reshape(N, OH * OW, C), where.reshape(N, prod(where.shape[1:3]), C), axis=1)
     grad_x: FloatArray = image.leave(pixels.reshape(where.shape))
     return grad_x
@@ -376,12 +387,11 @@ def spatial_axes(image: ImageFormat) -> tuple[int, ...]:
 def with_spatial_axes(image: ImageFormat, array: Any) -> Any:
     """The result of global pooling without *keepdims* gets its axes of length 1 back."""
     axes = spatial_axes(image)
-    return np.expand_dims(array, axes) if np.ndim(array) == image.dimensions - len(axes) else array
-
-
-def planes(array: Any) -> Any:
-    """Series as images of height 1; images as they are."""
-    return array if array.ndim == 4 else array[:, np.newaxis]
+    if np.ndim(array) != image.dimensions - len(axes):
+        return array
+    array = array if on_device(array) else np.asarray(array)
+    shape = iter(array.shape)
+    return array.reshape(tuple(1 if axis in axes else next(shape) for axis in range(image.dimensions)))
 
 
 def result_like(image: ImageFormat, x: Any, geometry: Pool2dGeometry, out: Any) -> Any:
@@ -418,9 +428,10 @@ def _extreme(
     images = image.enter("x", x)
     geometry = geometry_of(planes(images).shape)
     result = result_like(image, images, geometry, out)
-    indices = np.empty(result.shape, np.int64) if return_indices else None
-    positions = pool.NO_INDICES if indices is None else planes(indices)
-    pool.extreme(planes(images), geometry.rows, geometry.columns, sign, planes(result), positions)
+    here = room(images)
+    indices = here.empty(result.shape, np.int64) if return_indices else None
+    positions = () if indices is None else (planes(indices),)
+    here.pool.extreme(planes(images), geometry.rows, geometry.columns, sign, planes(result), *positions)
     output = image.leave(result, out)
     return output if indices is None else (output, image.leave(indices))
 
@@ -430,22 +441,25 @@ def _scatter(
 ) -> FloatArray:
     """Move *values* to their pixels in an array of *shape* (channels last), zero elsewhere."""
     arrived = image.enter(name, values)
-    where = _enter_indices(image, indices)
+    where = _enter_indices(image, indices, arrived)
     N, *plane, C = shape
     if arrived.shape != where.shape or (arrived.shape[0], arrived.shape[-1]) != (N, C):
         raise ValueError(
             f"{name} and indices must have one shape, with {N} images of {C} channels. "
             f"Received: {name}.shape={np.shape(values)}, indices.shape={np.shape(indices)}"
         )
-    result = np.empty((N, *plane, C), arrived.dtype)
-    if not pool.scatter(planes(arrived), planes(where), accumulate, planes(result)):
+    here = room(arrived)
+    result = here.empty((N, *plane, C), arrived.dtype)
+    if not here.pool.scatter(planes(arrived), planes(where), accumulate, planes(result)):
         raise ValueError(_outside(prod(plane), where))
     moved: FloatArray = image.leave(result)
     return moved
 
 
-def _enter_indices(image: ImageFormat, indices: ArrayLike) -> NDArray[np.int64]:
+def _enter_indices(image: ImageFormat, indices: ArrayLike, like: FloatArray) -> NDArray[np.int64]:
     """The caller's indices, channels last and with a batch axis."""
+    if on_device(like) or on_device(indices):
+        return image.enter("indices", indices, like, dtype=np.int64)  # type: ignore[return-value]
     array = np.asarray(indices)
     if array.dtype.kind not in "iu":
         raise TypeError(f"indices must be integers. Received: indices.dtype={array.dtype}")

@@ -27,7 +27,7 @@ def test_why_not_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason is not None
     assert "pip install 'fastconv[cuda]'" in reason
     with pytest.raises(RuntimeError, match="pip install"):
-        device.Device()
+        device.current()
 
 
 def test_why_not_with_the_old_target_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from emulator import Emulator, needs_target
 from fastconv.arrays import ImageFormat
 from fastconv.cpu import pool as cpu
 from fastconv.cuda import pool
+from fastconv.cuda.array import Array
 from fastconv.functional.average_pool import average_backward
 from fastconv.geometry import Pool2dGeometry, adaptive_pool2d_geometry, pool2d_geometry
 
@@ -46,12 +47,12 @@ def test_largest_and_smallest(geometry: Pool2dGeometry, sign: int) -> None:
     x = images(geometry.x_shape)
     out, expected = np.full((2, *geometry.out_shape), np.nan, np.float32)
     where, expected_where = np.full((2, *geometry.out_shape), -1, np.int64)
-    pool.extreme(Emulator(), geometry, x, sign, out, where)
+    pool.extreme(Emulator(), x, geometry.rows, geometry.columns, sign, out, where)
     cpu.extreme(x, geometry.rows, geometry.columns, sign, expected, expected_where)
     np.testing.assert_array_equal(out, expected)
     assert np.array_equal(where, expected_where)
     values_only = np.full_like(out, 7)
-    pool.extreme(Emulator(), geometry, x, sign, values_only)
+    pool.extreme(Emulator(), x, geometry.rows, geometry.columns, sign, values_only)
     np.testing.assert_array_equal(values_only, expected)
 
 
@@ -73,14 +74,36 @@ def test_average_and_its_gradient(name: str) -> None:
     x = rng.normal(size=geometry.x_shape).astype(np.float32)
     grad_out = rng.normal(size=geometry.out_shape).astype(np.float32)
     out, expected = np.full((2, *geometry.out_shape), np.nan, np.float32)
-    pool.average(Emulator(), geometry, x, out)
+    pool.average(Emulator(), x, geometry.rows, geometry.columns, out)
     cpu.average(x, geometry.rows, geometry.columns, expected)
     assert same_bits(out, expected)
 
-    grad_x = np.full(geometry.x_shape, np.nan, np.float32)
-    pool.average_backward(Emulator(), geometry, grad_out, grad_x)
-    expected = average_backward(grad_out, geometry, ImageFormat("NHWC", batched=True))
-    assert same_bits(grad_x, expected)
+    image, engine = ImageFormat("NHWC", batched=True), Emulator()
+    expected = average_backward(grad_out, geometry, image)
+    computed = average_backward(Array(engine, engine.upload(grad_out), grad_out.shape), geometry, image)
+    assert same_bits(computed.numpy(), expected)
+
+
+@GEOMETRY
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_scatter(geometry: Pool2dGeometry, bands: int, accumulate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, rng = images(geometry.x_shape), np.random.default_rng(3)
+    values = rng.normal(size=geometry.out_shape).astype(np.float32)
+    indices = np.empty(geometry.out_shape, np.int64)
+    cpu.extreme(x, geometry.rows, geometry.columns, 1, np.empty_like(values), indices)
+    out, expected = np.full((2, *geometry.x_shape), np.nan, np.float32)
+    monkeypatch.setattr(pool, "_THREADS_OF_SCATTER", bands * max(1, geometry.N * geometry.C))
+    assert pool.scatter(Emulator(), values, indices, accumulate, out)
+    cpu.scatter(values, indices, accumulate, expected)
+    assert same_bits(out, expected)
+
+
+def test_scatter_leaves_out_what_lies_outside() -> None:
+    values, indices = np.ones((1, 1, 3, 1), np.float32), np.array([-1, 4, 2]).reshape(1, 1, 3, 1)
+    out = np.full((1, 2, 2, 1), np.nan, np.float32)
+    pool.scatter(Emulator(), values, indices, True, out)
+    assert out.ravel().tolist() == [0, 0, 1, 0]
 
 
 def test_too_large_an_array_is_refused() -> None:

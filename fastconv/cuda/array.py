@@ -1,0 +1,126 @@
+"""An array on a device: what the public functions take and return in place of a NumPy array.
+
+It knows its `Engine`, the memory that this engine's kernels take, and a shape; its numbers are contiguous.  Arrays of
+other libraries come in and go out by `exchange`.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastconv.cuda.device import Engine, current
+
+
+class Array:
+    """A C-contiguous array on a device.
+
+    Made by `fastconv.cuda.asarray`, and by the public functions from other device arrays.
+
+    Attributes
+    ----------
+    engine : Engine
+        The device, and where its memory comes from.
+    memory : object
+        The numbers as the engine's kernels take them, flat.
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    __slots__ = ("__weakref__", "dtype", "engine", "memory", "shape")
+
+    # NumPy's operators and functions would make an array of objects of it
+    __array_ufunc__ = None
+
+    def __init__(self, engine: Engine, memory: Any, shape: tuple[int, ...]) -> None:
+        self.engine: Any = engine
+        self.memory = memory
+        self.shape = shape
+        self.dtype = np.dtype(memory.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return int(self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.itemsize
+
+    def reshape(self, *shape: Any) -> Array:
+        """The same memory with another shape; one extent may be -1."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        # NumPy's own rules and errors, on an array that takes no memory
+        model = np.broadcast_to(np.empty((), self.dtype), (self.size,))
+        return Array(self.engine, self.memory, model.reshape(wanted).shape)
+
+    def numpy(self) -> NDArray[Any]:
+        """A copy in host memory; waits until the device has computed it."""
+        host: NDArray[Any] = self.engine.download(self.memory)
+        return host.reshape(self.shape)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an array without axes")
+        return self.shape[0]
+
+    def __getitem__(self, key: slice) -> Array:
+        """The images of a slice of the first axis: the same memory."""
+        if not isinstance(key, slice) or not self.shape:
+            raise TypeError(f"a device array takes one slice, of its first axis, such as x[:32]. Received: {key!r}")
+        first, stop, step = key.indices(self.shape[0])
+        if step != 1:
+            raise ValueError(f"a slice of a device array must be contiguous. Received: step={step}")
+        count, row = max(stop - first, 0), prod(self.shape[1:])
+        return Array(self.engine, self.memory[first * row : (first + count) * row], (count, *self.shape[1:]))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """For other libraries, without a copy; only where the memory is a GPU's."""
+        interface: dict[str, Any] = self.memory.__cuda_array_interface__
+        # the interface has 1 for the default stream
+        return {**interface, "shape": self.shape, "strides": None, "stream": self.engine.stream or 1}
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        raise TypeError("an array on a device is not copied to the host unasked; array.numpy() makes a copy there")
+
+    def __repr__(self) -> str:
+        return f"Array(shape={self.shape}, dtype={self.dtype}, {self.engine!r})"
+
+
+def asarray(values: ArrayLike, device: int | Engine = 0) -> Array:
+    """Copy an array from host memory to a device.
+
+    Parameters
+    ----------
+    values : array_like
+        Of any dtype; the operations take float32.
+    device : int or Engine, default 0
+        Number of the GPU, or an engine: that of another `Array`, or an `emulator.Emulator`.
+
+    Returns
+    -------
+    Array
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU, with the sentence of `why_not`.
+    """
+    host = np.asarray(values)
+    engine = current(device) if isinstance(device, int) else device
+    return Array(engine, engine.upload(host), host.shape)

@@ -1,0 +1,171 @@
+"""The libraries whose arrays are taken and given: whose memory results lie in, and on which stream kernels run.
+
+A result goes out in the library of the first array that came in.  Its memory is that library's, and so is the stream:
+PyTorch's and CuPy's current stream, or for all others that of `stream`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastconv.cuda.array import Array
+from fastconv.cuda.device import Device, target
+from fastconv.cuda.memory import Pool
+
+#: Handle of the stream that `stream` has chosen; 0 is the default stream.
+_chosen: ContextVar[int] = ContextVar("stream", default=0)
+#: Share of the device's memory that a pool keeps.
+_KEPT_SHARE = 4
+
+
+class Library(Protocol):
+    """What an engine needs to know of a library."""
+
+    def stream(self, ordinal: int) -> int:
+        """The handle of the stream on which the library works now, on device number *ordinal*."""
+
+    def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
+        """New memory: its address, and the object that keeps it."""
+
+    def give(self, array: Array) -> Any:
+        """*array* as an array of the library, the same memory."""
+
+
+class Own:
+    """Arrays of this package."""
+
+    def stream(self, ordinal: int) -> int:
+        return _chosen.get()
+
+    def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
+        lease = pool(ordinal).take(nbytes, _chosen.get())
+        return int(lease.block.device_pointer), lease
+
+    def give(self, array: Array) -> Any:
+        return array
+
+
+class Numba(Own):
+    """Numba's device arrays."""
+
+    def give(self, array: Array) -> Any:
+        return array.memory.reshape(array.shape)
+
+
+class CuPy:
+    """CuPy's arrays, memory and current stream."""
+
+    def stream(self, ordinal: int) -> int:
+        return int(sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr)
+
+    def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(ordinal):
+            memory = cupy.empty(nbytes, np.uint8)
+        return int(memory.data.ptr), memory
+
+    def give(self, array: Array) -> Any:
+        cupy = sys.modules["cupy"]
+        return cupy.asarray(_SameStream(array)) if array.size else cupy.empty(array.shape, array.dtype)
+
+
+class PyTorch:
+    """PyTorch's CUDA tensors, memory and current stream."""
+
+    def stream(self, ordinal: int) -> int:
+        return int(sys.modules["torch"].cuda.current_stream(ordinal).cuda_stream)
+
+    def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
+        torch = sys.modules["torch"]
+        memory = torch.empty(nbytes, dtype=torch.uint8, device=f"cuda:{ordinal}")
+        return int(memory.data_ptr()), memory
+
+    def give(self, array: Array) -> Any:
+        torch, device = sys.modules["torch"], f"cuda:{array.engine.ordinal}"
+        if not array.size:
+            return torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=device)
+        return torch.as_tensor(_SameStream(array), device=device)
+
+
+class _SameStream:
+    """An array for a library that works on the stream on which the array was computed: it need not wait."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, "stream": None}
+
+
+_LIBRARIES: dict[str, Any] = {"cupy": CuPy(), "torch": PyTorch(), "numba": Numba()}
+OWN = Own()
+
+
+@lru_cache
+def engine(library: Any, ordinal: int) -> Device:
+    """The engine for device number *ordinal* with the memory and the stream of *library*."""
+    return Device(ordinal, library)
+
+
+def engine_of(value: Any) -> Device:
+    """The engine for another library's array; those of unknown libraries get results as `Array`."""
+    library = _LIBRARIES.get(type(value).__module__.partition(".")[0], OWN)
+    where = getattr(value, "__dlpack_device__", None)
+    return engine(library, target().get_current_device().id if where is None else where()[1])
+
+
+@lru_cache
+def pool(ordinal: int) -> Pool:
+    """The memory of `Array` and Numba arrays on device number *ordinal*."""
+    context = target().gpus[ordinal].get_primary_context()
+    return Pool(context.memalloc, context.get_memory_info().total // _KEPT_SHARE)
+
+
+def empty_cache() -> None:
+    """Free the device memory that is kept for the next arrays, on every device.
+
+    Only what is in no use is freed.  Memory of results in PyTorch or CuPy is in their own caches.
+    """
+    for ordinal in range(len(target().gpus)):
+        pool(ordinal).empty()
+
+
+@contextmanager
+def stream(chosen: Any) -> Iterator[None]:
+    """Run what the ``with`` block computes on *chosen*, for `Array` and Numba arrays.
+
+    Arrays of PyTorch and CuPy do not need it: their operations run on their library's current stream.
+
+    Parameters
+    ----------
+    chosen : stream
+        A stream of Numba, CuPy or PyTorch, any object with ``__cuda_stream__``, or the handle as an int.
+
+    Notes
+    -----
+    The choice is the thread's (and the asyncio task's).  An array that was computed on another stream must be complete
+    before, and must not be dropped until the block's work is done: wait for the streams, as with any CUDA library.
+    """
+    token = _chosen.set(handle_of(chosen))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def handle_of(chosen: Any) -> int:
+    """The handle of a stream of any library."""
+    if hasattr(chosen, "__cuda_stream__"):
+        protocol = chosen.__cuda_stream__
+        return int((protocol() if callable(protocol) else protocol)[1])
+    for attribute in ("cuda_stream", "ptr", "handle"):
+        if hasattr(chosen, attribute):
+            return int(getattr(chosen, attribute))
+    if isinstance(chosen, int):
+        return chosen
+    raise TypeError(f"stream must be a CUDA stream or its handle. Received: {type(chosen).__name__}")
