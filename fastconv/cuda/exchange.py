@@ -24,6 +24,11 @@ class Strided(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
     def with_batch_axis(self) -> Strided:
         """The same memory with a first axis of one image."""
         return self._replace(shape=(1, *self.shape), strides=(0, *self.strides))
