@@ -29,10 +29,9 @@ def ported(module: ModuleType, **instead: Any) -> SimpleNamespace:
         if isinstance(value, _Intrinsic):
             names[name] = cuda.extending.intrinsic(value._defn)
         elif isinstance(value, FunctionType) and value.__module__ == module.__name__:
-            function = vars(module).get(f"{name}_float32", value)
-            names[name] = cuda.jit(device=True)(
-                FunctionType(function.__code__, names, name, None, function.__closure__)
-            )
+            source = vars(module).get(f"{name}_float32", value)
+            function = FunctionType(source.__code__, names, name, None, source.__closure__)
+            names[name] = cuda.jit(device=True)(function)
     names.update(instead)
     return SimpleNamespace(**names)
 

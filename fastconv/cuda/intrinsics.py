@@ -228,7 +228,9 @@ def _flushing(name: str, operands: int, negated: bool = False) -> Any:
     """One operation on float32 numbers, rounded once, that takes denormals as zero."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = [*arguments[:-1], builder.fneg(arguments[-1])] if negated else arguments
+        # the older code generator has no instruction that negates
+        minus_zero = ir.Constant(_F32, -0.0)
+        values = [*arguments[:-1], builder.fsub(minus_zero, arguments[-1])] if negated else arguments
         return _call(builder, f"llvm.nvvm.{name}.rn.ftz.f", *values)
 
     signature = _types.float32(*[_types.float32] * operands)

@@ -77,7 +77,7 @@ def total_sums() -> Kernel:
 
 def _added(result: Any) -> Kernel:
     def sum_of_parts(partial, out, parts, C):
-        """``out[group, c] = partial[group, 0, c] + partial[group, 1, c] + ...``, in this order; 0 where there are none."""
+        """``out[group, c] = 0 + partial[group, 0, c] + partial[group, 1, c] + ...``, in this order."""
         i = element()
         if i < out.size:
             group = divide(int32(i), C)

@@ -26,7 +26,7 @@ def sgd(nesterov: bool) -> Kernel:
     """The kernel of gradient descent, with Nesterov's momentum or without."""
 
     def sgd_step(parameter, gradient, velocity, learning_rate, momentum):
-        """``v = momentum * v - step; p += v``, or with *nesterov* ``p += momentum * v - step``; without v, ``p -= step``."""
+        """``v = momentum * v - step`` and ``p += v``, with *nesterov* ``p += momentum * v - step``."""
         i = element()
         if i < parameter.size:
             step = times(learning_rate, gradient[i])
