@@ -51,7 +51,7 @@ def compiled(kernel: Kernel, architecture: str) -> str:
 
 
 class Emulator:
-    """Runs kernels on NumPy arrays, with every check of the interpreter; new arrays are poisoned with NaN.
+    """Runs kernels on NumPy arrays, with every check of the interpreter; new arrays are poisoned.
 
     With *traffic*, `counters` holds what each launch did to shared and to global memory.  *change* may put a fault into
     the PTX.
@@ -64,7 +64,9 @@ class Emulator:
         self.counters: list[Any] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        return np.full(shape, np.nan, dtype)
+        from fastconv.cuda.ptx import poison
+
+        return poison(np.empty(shape, dtype))
 
     def constant(self, values: Any) -> Any:
         return values
