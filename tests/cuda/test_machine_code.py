@@ -163,9 +163,9 @@ def contractions(ptx: str) -> list[str]:
             continue
         opcode, result, operands = parts.groups()
         read = set(re.findall(r"%\w+", operands))
-        if re.fullmatch(r"mul(\.ftz)?\.f(32|64)", opcode):
-            products.add(result)
-        elif re.fullmatch(r"(mov|neg|abs)\.[bf](32|64)", opcode) and read & products:
+        is_product = re.fullmatch(r"mul(\.ftz)?\.f(32|64)", opcode) is not None
+        passes_one_on = re.fullmatch(r"(mov|neg|abs)\.[bf](32|64)", opcode) is not None and read & products
+        if is_product or passes_one_on:
             products.add(result)
         elif re.fullmatch(r"(add|sub)(\.ftz)?\.f(32|64)", opcode) and read & products:
             found.append(line.strip())
