@@ -114,6 +114,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("keras", "nn", "plots"):
+    if name in ("keras", "nn", "plots", "random"):
         return import_module(f"fastconv.{name}")
     raise AttributeError(f"module 'fastconv' has no attribute {name!r}")

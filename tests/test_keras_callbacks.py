@@ -28,6 +28,9 @@ class Model:
     def save(self, path):
         self.saved.append(path)
 
+    def save_weights(self, path):
+        self.saved.append(f"weights alone: {path}")
+
 
 def train(callback, model=None, **averages):
     """Epochs with these averages until the callback ends them; the model, and the rate and logs of each epoch."""
@@ -132,6 +135,8 @@ def test_checkpoints_are_saved_after_each_epoch_or_the_best(capsys):
     assert train(least, val_loss=[3, 1])[0].saved == ["2.safetensors"]
     rising = callbacks.ModelCheckpoint("{epoch}.safetensors", monitor="val_accuracy", save_best_only=True)
     assert train(rising, val_accuracy=[0.5, 0.4, 0.6])[0].saved == ["1.safetensors", "3.safetensors"]
+    weights = callbacks.ModelCheckpoint("{epoch}.safetensors", save_weights_only=True)
+    assert train(weights, val_loss=[3])[0].saved == ["weights alone: 1.safetensors"]
 
 
 def test_csv_lines_are_there_after_every_epoch_and_may_be_added_to(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,6 +263,8 @@ def test_folders_are_classes(folder, mode, labels):
     np.testing.assert_array_equal(x[:, 0, 0, 0], [1, 2, 3, 101, 102, 103, 104])
     np.testing.assert_array_equal(y, labels)
     np.testing.assert_array_equal(batches.classes, [0] * 3 + [1] * 4)
+    assert (batches.samples, batches.num_classes) == (7, 2)
+    assert [Path(name).parts for name in batches.filenames[2:4]] == [("cats", "2.png"), ("dogs", "0.png")]
 
 
 def test_images_of_folders_alone_or_as_labels_or_split(folder):

@@ -385,6 +385,7 @@ def test_weights_are_replaced_all_or_none():
         (lambda m, x, y: m.fit(x, y + 3, verbose=0), ValueError, "labels"),
         (lambda m, x, y: m.fit(x, np.eye(3)[y], verbose=0), ValueError, "y must hold class numbers"),
         (lambda m, x, y: m.add("dense"), TypeError, "layer must be a Layer. Received: layer='dense'"),
+        (lambda m, x, y: Sequential([m]), TypeError, r"take its layers, as in Sequential\(\[\*sequential.layers, "),
         (lambda m, x, y: m.add(m.layers[0]), ValueError, "unique in a model. Received: a second layer 'conv2d'"),
         (lambda m, x, y: m.add(layers.Dense(2, dtype="float64")), ValueError, "must have one dtype"),
         (lambda m, x, y: m.get_layer("lstm"), ValueError, "Received: name='lstm'"),

@@ -313,6 +313,12 @@ def test_metrics_count_what_they_say():
     assert result(metrics.Recall(0.35), rows) == pytest.approx(1 / 3)
     assert result(metrics.Precision(0.35, class_id=0), rows) == pytest.approx(1 / 3)
     assert result(metrics.Recall(0.35, class_id=0), rows) == 1
+    # two samples are taken for class 0, one of them rightly; the third sample is class 1, and taken for 0
+    assert result(metrics.Precision(top_k=1, class_id=0), rows) == pytest.approx(1 / 3)
+    assert result(metrics.Recall(top_k=1, class_id=0), rows) == 1
+    assert result(metrics.Recall(top_k=1, class_id=1), rows) == 0
+    assert result(metrics.Recall(top_k=2, class_id=1), rows) == 1
+    assert result(metrics.Precision(0.35, top_k=2), rows) == pytest.approx(1 / 3)
     assert result("mse", rows) == pytest.approx(np.square(predictions - rows).mean())
     assert result("mae", rows) == pytest.approx(np.abs(predictions - rows).mean())
 
@@ -324,8 +330,8 @@ def test_metrics_without_samples_are_zero_and_configurations_make_them_again():
         metrics.BinaryAccuracy(threshold=0.2),
         metrics.SparseTopKCategoricalAccuracy(3),
         metrics.TopKCategoricalAccuracy(2),
-        metrics.Precision(0.1, 2),
-        metrics.Recall(0.2, 1),
+        metrics.Precision(0.1, class_id=2),
+        metrics.Recall(0.2, top_k=1),
         metrics.MeanSquaredError(),
         metrics.MeanAbsoluteError(),
     ):

@@ -144,5 +144,10 @@ def test_errors_name_the_argument(call, message):
         call()
 
 
-def test_the_name_tf_serves_layers_too():
-    assert tf.keras.layers.Conv2D is not None
+def test_the_name_tf_serves_layers_and_seeds_too():
+    def kernel(seed):
+        tf.random.set_seed(seed)
+        return tf.keras.Sequential([tf.keras.layers.Conv2D(2, 3, input_shape=(8, 8, 1))]).get_weights()[0]
+
+    np.testing.assert_array_equal(kernel(42), kernel(42))
+    assert not np.array_equal(kernel(42), kernel(43))

@@ -13,6 +13,8 @@ from fastconv.keras.utils import named
 
 # Keeps a quotient finite where there is nothing to divide by: Keras gives 0 there.
 _NOTHING = 1
+# Where a probability counts as positive unless something else is asked for.
+_MIDDLE = 0.5
 
 
 class Metric:
@@ -131,30 +133,53 @@ class _Share(Metric):
 
     Parameters
     ----------
-    thresholds : float
-        From where on a prediction is positive.
+    thresholds : float, optional
+        From where on a prediction is positive: by default 0.5, and with *top_k* any number.
+    top_k : int, optional
+        A prediction must also be among the so many largest of its row, the first ones where several are as large.
     class_id : int, optional
         Look only at this column; by default all numbers count alike.
     """
 
-    def __init__(self, thresholds: float = 0.5, class_id: int | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        thresholds: float | None = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         self.thresholds = thresholds
+        self.top_k = top_k
         self.class_id = class_id
 
     def positives(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Labels and predictions as booleans."""
-        labels, predictions = of_shape(self.name, y_true, y_pred) > 0, y_pred > self.thresholds
+        least = self.thresholds
+        if least is None:
+            least = _MIDDLE if self.top_k is None else -np.inf
+        labels, predictions = of_shape(self.name, y_true, y_pred) > 0, y_pred > least
+        if self.top_k is not None:
+            places = np.argsort(np.argsort(-y_pred, axis=-1, kind="stable"), axis=-1)
+            predictions &= places < self.top_k
         if self.class_id is not None:
             labels, predictions = labels[..., self.class_id], predictions[..., self.class_id]
         return labels, predictions
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "thresholds": self.thresholds, "class_id": self.class_id}
+        return {
+            **super().get_config(),
+            "thresholds": self.thresholds,
+            "top_k": self.top_k,
+            "class_id": self.class_id,
+        }
 
 
 class Precision(_Share):
     """Share of the positive predictions whose label is positive.
+
+    ``Precision(top_k=1, class_id=3)`` is that of one class among several: of the samples that were taken for class 3,
+    the share that belong there.
 
     Examples
     --------
@@ -173,6 +198,9 @@ class Precision(_Share):
 
 class Recall(_Share):
     """Share of the positive labels whose prediction is positive.
+
+    ``Recall(top_k=1, class_id=3)`` is that of one class among several: of the samples of class 3, the share that were
+    taken for it.
 
     Examples
     --------

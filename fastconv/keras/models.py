@@ -193,6 +193,11 @@ class Sequential(Model):
         """Put a layer at the end; the model is built as soon as the shape of its input is known."""
         if isinstance(layer, KerasTensor) and isinstance(layer.layer, InputLayer):
             layer = layer.layer
+        if isinstance(layer, Model):
+            raise TypeError(
+                f"a model is no layer: take its layers, as in Sequential([*{layer.name}.layers, ...]), or "
+                f"go on from {layer.name}.output to a Model. Received: layer={layer!r}"
+            )
         if not isinstance(layer, Layer):
             raise TypeError(f"layer must be a Layer. Received: layer={layer!r}")
         name_layers([layer], {other.name for other in self._layers})

@@ -12,7 +12,7 @@ class ModelCheckpoint(Callback):
     """Save the model after each epoch, or after those that are better than all before.
 
     Each file is a whole model with the state of the optimizer, so that training can go on from it
-    (`fastconv.keras.models.load_model`); it appears complete or not at all.
+    (`fastconv.keras.models.load_model`), unless weights alone are asked for; it appears complete or not at all.
 
     Parameters
     ----------
@@ -25,6 +25,8 @@ class ModelCheckpoint(Callback):
         1 prints a line for every file.
     save_best_only : bool
         Whether to save only when the average has become better.
+    save_weights_only : bool
+        Whether the file holds the weights alone, for `load_weights`.
     mode : "auto", "min" or "max"
         Whether smaller or larger is better; "auto" tells by the name.
     initial_value_threshold : float, optional
@@ -37,6 +39,7 @@ class ModelCheckpoint(Callback):
         monitor: str = "val_loss",
         verbose: int = 0,
         save_best_only: bool = False,
+        save_weights_only: bool = False,
         mode: str = "auto",
         initial_value_threshold: float | None = None,
     ) -> None:
@@ -44,6 +47,7 @@ class ModelCheckpoint(Callback):
         self.monitor = Monitor(monitor, mode)
         self.verbose = verbose
         self.save_best_only = save_best_only
+        self.save_weights_only = save_weights_only
         self.best = self.monitor.worst if initial_value_threshold is None else initial_value_threshold
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -53,6 +57,7 @@ class ModelCheckpoint(Callback):
                 return
             self.best = value
         path = self.filepath.format(epoch=epoch + 1, **logs)
-        self.model.save(path)
+        save = self.model.save_weights if self.save_weights_only else self.model.save
+        save(path)
         if self.verbose:
             print(f"Epoch {epoch + 1}: saved {path}")  # noqa: T201 - asked for

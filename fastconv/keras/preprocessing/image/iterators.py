@@ -140,7 +140,19 @@ class ArrayIterator(ImageIterator):
 
 
 class DirectoryIterator(ImageIterator):
-    """Batches of image files: see `ImageDataGenerator.flow_from_directory`."""
+    """Batches of image files: see `ImageDataGenerator.flow_from_directory`.
+
+    Attributes
+    ----------
+    samples, num_classes : int
+        How many images and classes there are.
+    class_indices : dict of str to int
+        The number of each class by its folder.
+    filenames, filepaths : list
+        The image files, within the directory and whole.
+    classes : ndarray of int
+        The class of each.
+    """
 
     def __init__(
         self,
@@ -174,10 +186,12 @@ class DirectoryIterator(ImageIterator):
             chosen = files[subset_of(len(files), generator.validation_split, subset)]
             self.filepaths += chosen
             numbers += [number] * len(chosen)
+        self.filenames = [str(path.relative_to(root)) for path in self.filepaths]
+        self.samples, self.num_classes = len(self.filepaths), len(names)
         self.classes = np.array(numbers, np.int64)
         if not self.filepaths:
             raise ValueError(f"directory must have image files in one folder for each class. Received: {root}")
-        super().__init__(generator, len(self.filepaths), batch_size, shuffle, seed)
+        super().__init__(generator, self.samples, batch_size, shuffle, seed)
 
     def image(self, sample: int) -> NDArray[np.float32]:
         picture = load_img(self.filepaths[sample], self.color_mode, self.target_size, self.interpolation)
