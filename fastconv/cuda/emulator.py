@@ -1,0 +1,77 @@
+"""An engine for the GPU's operations without a GPU: it compiles each kernel and runs the PTX in `fastconv.cuda.ptx`.
+
+It proves what a kernel computes, and says nothing about time.  What it needs is Numba's CUDA target, which compiles
+without a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.cuda.device import Kernel, target
+
+#: What kernels are compiled for, and the compute capability by which Numba knows it.
+ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
+
+
+@contextmanager
+def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
+    """Device functions ask the driver what they are compiled for; there is none, so they are answered here."""
+    dispatcher = target().dispatcher
+    ask_driver = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = ask_driver
+
+
+@cache
+def compiled(kernel: Kernel, architecture: str) -> str:
+    """The PTX of a kernel for one of `ARCHITECTURES`."""
+    capability = ARCHITECTURES[architecture]
+    with _compiling_for(capability):
+        ptx, _ = target().compile(
+            kernel.function,
+            kernel.signature,
+            cc=capability,
+            launch_bounds=(kernel.threads, kernel.residents),
+            device=False,
+            abi="numba",
+            output="ptx",
+        )
+    return str(ptx)
+
+
+class Emulator:
+    """Runs kernels on NumPy arrays, with every check of the interpreter; new arrays are poisoned with NaN.
+
+    With *traffic*, `counters` holds what each launch did to shared and to global memory.  *change* may put a fault into
+    the PTX.
+    """
+
+    def __init__(self, architecture: str = "sm_80", traffic: bool = False, change: Callable[[str], str] = str) -> None:
+        self.architecture = architecture
+        self.traffic = traffic
+        self.change = change
+        self.counters: list[Any] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return np.full(shape, np.nan, dtype)
+
+    def constant(self, values: NDArray[Any]) -> Any:
+        return values
+
+    def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
+        from fastconv.cuda.ptx import launch
+
+        if blocks > 0:
+            ptx = self.change(compiled(kernel, self.architecture))
+            self.counters.append(launch(ptx, blocks, kernel.threads, arguments, traffic=self.traffic))
