@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--groups", type=int, default=1)
     explain.add_argument("--measure", action="store_true", help="time it, beside what this machine could do")
     explain.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    explain.add_argument("--device", default="cpu", help="cuda:H100 or another GPU, which need not be there")
     return parser
 
 
@@ -369,7 +370,8 @@ def _warmup(arguments: argparse.Namespace, console: Console) -> int:
 
 def _explain(arguments: argparse.Namespace, console: Console) -> int:
     options = {name: getattr(arguments, name) for name in ("stride", "padding", "dilation", "groups", "dtype")}
-    console.print(escape(dispatch.explain(arguments.x, arguments.weight, **options)), soft_wrap=True)
+    text = dispatch.explain(arguments.x, arguments.weight, device=arguments.device, **options)
+    console.print(escape(text), soft_wrap=True)
     if arguments.measure:
         from fastconv.bench import speed
 
