@@ -1,4 +1,4 @@
-"""The `fastconv` command: ``fastconv train | bench | info | warmup | explain``."""
+"""The `fastconv` command: ``fastconv train | bench | compare | info | warmup | explain``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fastconv import __version__, dispatch, functional, plots, threads
-from fastconv.bench import command
+from fastconv.bench import command, compare
 from fastconv.cpu import codegen, tiles, update
 from fastconv.demo import LEARNING_RATE, tutorial_network
 from fastconv.geometry import conv2d_geometry
@@ -80,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time fastconv against NumPy, PyTorch and others, layer by layer")
     bench.set_defaults(command=command.run)
     command.add_arguments(bench)
+
+    against_gpu = commands.add_parser("compare", help="CPU and GPU side by side, and from which batch the GPU pays")
+    against_gpu.set_defaults(command=compare.run)
+    compare.add_arguments(against_gpu)
 
     info = commands.add_parser("info", help="show versions, CPU, vector width, threads and cache folders")
     info.set_defaults(command=_info)
