@@ -243,7 +243,8 @@ def test_the_page_marks_predictions_and_needs_nothing_from_elsewhere():
     rows = [row(layer, batch, cpu=0.1 * batch) for layer in ("a<b", "c") for batch in (1, 100)]
     page = compare_report.page({**MACHINE, "gpu": PREDICTED}, rows)
     assert "Nothing here ran on a GPU" in page
-    assert page.count(">as fast at batch 10<") == 3  # in the plot of the network and of each layer
+    assert page.count(">as fast at batch 10<") == 2  # in the plot of each layer
+    assert page.count(">as fast at batch 7.5<") == 1  # and of both, with 0.5 s of transfer once
     assert page.count("kernel, ms, predicted") == 1
     assert "a&lt;b" in page
     assert "a<b" not in page
