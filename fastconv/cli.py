@@ -1,4 +1,4 @@
-"""The `fastconv` command: ``fastconv train | bench | info | warmup | explain``."""
+"""The `fastconv` command: ``fastconv train | bench | compare | info | warmup | explain``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fastconv import __version__, dispatch, functional, plots, threads
-from fastconv.bench import command
+from fastconv.bench import command, compare
 from fastconv.cpu import codegen, tiles, update
 from fastconv.demo import LEARNING_RATE, tutorial_network
 from fastconv.geometry import conv2d_geometry
@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(command=command.run)
     command.add_arguments(bench)
 
+    against_gpu = commands.add_parser("compare", help="CPU and GPU side by side, and from which batch the GPU pays")
+    against_gpu.set_defaults(command=compare.run)
+    compare.add_arguments(against_gpu)
+
     info = commands.add_parser("info", help="show versions, CPU, vector width, threads and cache folders")
     info.set_defaults(command=_info)
 
@@ -97,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--groups", type=int, default=1)
     explain.add_argument("--measure", action="store_true", help="time it, beside what this machine could do")
     explain.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    explain.add_argument("--device", default="cpu", help="cuda:H100 or another GPU, which need not be there")
     return parser
 
 
@@ -369,7 +374,8 @@ def _warmup(arguments: argparse.Namespace, console: Console) -> int:
 
 def _explain(arguments: argparse.Namespace, console: Console) -> int:
     options = {name: getattr(arguments, name) for name in ("stride", "padding", "dilation", "groups", "dtype")}
-    console.print(escape(dispatch.explain(arguments.x, arguments.weight, **options)), soft_wrap=True)
+    text = dispatch.explain(arguments.x, arguments.weight, device=arguments.device, **options)
+    console.print(escape(text), soft_wrap=True)
     if arguments.measure:
         from fastconv.bench import speed
 

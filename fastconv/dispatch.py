@@ -271,6 +271,7 @@ def explain(
     dilation: IntOrPair = 1,
     groups: int = 1,
     dtype: DTypeLike = np.float32,
+    device: str = "cpu",
 ) -> str:
     """Tell which algorithm computes a convolution, why not the others, and what it costs.
 
@@ -284,6 +285,9 @@ def explain(
         As in `conv2d`.
     dtype : dtype, default float32
         float32 or float64.
+    device : str, default "cpu"
+        Or a GPU, which need not be there: "cuda:T4", "cuda:A100", "cuda:H100", or "cuda:sm_75", "cuda:sm_80",
+        "cuda:sm_90".  The text then tells the least possible time of each kernel, and what it is made of.
 
     Returns
     -------
@@ -293,7 +297,7 @@ def explain(
     Raises
     ------
     ValueError
-        If the shapes do not fit together.
+        If the shapes do not fit together, or the device is none of these.
 
     Examples
     --------
@@ -308,6 +312,10 @@ def explain(
       error      about 1e-06 of a typical output (eps * sqrt(KH * KW * IC / groups))
     """
     g = conv2d_geometry(x_shape, weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if device != "cpu":
+        from fastconv.cuda.explain import explain as explain_on_gpu
+
+        return explain_on_gpu(g, device)
     itemsize = np.dtype(dtype).itemsize
     lines = [str(g)]
     chosen = None

@@ -1,6 +1,6 @@
-"""Charts as SVG text: bars of ratios around 1, and a roofline.
+"""Charts as SVG text: bars of ratios around 1, a roofline, and times over batch sizes.
 
-Both axes of ratios and speeds are logarithmic, so that twice as fast is as far from 1 as half as fast.  Colours are
+Axes of ratios, speeds and times are logarithmic, so that twice as fast is as far from 1 as half as fast.  Colours are
 classes of the page that holds the chart (`report`), so a chart follows its light or dark scheme.
 """
 
@@ -22,6 +22,8 @@ LEAST_REACH = 2
 # Roofline: height, and the margins around the axes.
 ROOF_HEIGHT, ROOF_LEFT, ROOF_RIGHT, ROOF_TOP, ROOF_BOTTOM = 430, 62, 20, 26, 46
 POINT_RADIUS = 4
+# Times over batch sizes: height; the axis of batch sizes reaches a little beyond its points.
+TIMES_HEIGHT, TIMES_SPARE = 330, 1.25
 
 
 class Bar(NamedTuple):
@@ -39,6 +41,14 @@ class Point(NamedTuple):
     gflops: float
     kind: str
     detail: str
+
+
+class Line(NamedTuple):
+    """Seconds over batch sizes; *kind* is the class that colours it."""
+
+    name: str
+    kind: str
+    points: Sequence[tuple[float, float]]
 
 
 class Axis:
@@ -127,6 +137,39 @@ def roofline_plot(ceilings: Roofline, points: Sequence[Point]) -> str:
     )
     parts.append(_text(4, ROOF_TOP - 10, "GFLOP/s", "tick start"))
     return _svg(ROOF_HEIGHT, parts)
+
+
+def times_plot(lines: Sequence[Line], crossing: tuple[float, float] | None) -> str:
+    """Times over batch sizes, and the place where the lines of CPU and GPU cross."""
+    batches = sorted({batch for line in lines for batch, _ in line.points})
+    times = [1e3 * seconds for line in lines for _, seconds in line.points]
+    bottom = TIMES_HEIGHT - ROOF_BOTTOM
+    x = Axis(batches[0] / TIMES_SPARE, batches[-1] * TIMES_SPARE, ROOF_LEFT, WIDTH - ROOF_RIGHT)
+    y = Axis(*_whole_powers(times), bottom, ROOF_TOP)
+    parts = []
+    for batch in batches:
+        parts.append(_line(x(batch), ROOF_TOP, x(batch), bottom, "grid"))
+        parts.append(_text(x(batch), bottom + 16, f"{batch:g}", "tick middle"))
+    for tick in y.ticks():
+        if f"{tick:e}".startswith("1"):  # powers of ten: times reach over many of them
+            parts.append(_line(ROOF_LEFT, y(tick), WIDTH - ROOF_RIGHT, y(tick), "grid"))
+            parts.append(_text(ROOF_LEFT - 6, y(tick) + 4, f"{tick:g}", "tick end"))
+    for line in lines:
+        path = " ".join(f"{x(batch)},{y(1e3 * seconds)}" for batch, seconds in line.points)
+        parts.append(f'<polyline class="line {line.kind}" points="{path}"/>')
+        for batch, seconds in line.points:
+            parts.append(
+                f'<circle class="{line.kind}" cx="{x(batch)}" cy="{y(1e3 * seconds)}" r="{POINT_RADIUS}">'
+                f"<title>{escape(line.name)}, batch {batch:g}: {1e3 * seconds:.4g} ms</title></circle>"
+            )
+    if crossing:
+        batch, seconds = crossing
+        place = x(batch), y(1e3 * seconds)
+        parts.append(f'<circle class="crossing" cx="{place[0]}" cy="{place[1]}" r="{2 * POINT_RADIUS}"/>')
+        parts.append(_text(place[0], place[1] - 3 * POINT_RADIUS, f"as fast at batch {batch:.3g}", "middle"))
+    parts.append(_text((ROOF_LEFT + WIDTH - ROOF_RIGHT) / 2, TIMES_HEIGHT - 8, "images at a time", "tick middle"))
+    parts.append(_text(4, ROOF_TOP - 10, "ms", "tick start"))
+    return _svg(TIMES_HEIGHT, parts)
 
 
 def _whole_powers(values: Sequence[float]) -> tuple[float, float]:

@@ -73,12 +73,12 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> Any:
         metavar="A,B",
         help=f"some of {','.join(problems.PASSES)}; all: the others in one call; default: forward",
     )
-    how.add_argument("--threads", type=_numbers, metavar="N,M", help="default: 1 and, where there are two cores, 2")
-    how.add_argument("--batch", type=_numbers, metavar="N,M", help="images at a time; default: 8, for training 32,128")
+    how.add_argument("--threads", type=numbers, metavar="N,M", help="default: 1 and, where there are two cores, 2")
+    how.add_argument("--batch", type=numbers, metavar="N,M", help="images at a time; default: 8, for training 32,128")
     how.add_argument("--algorithm", default="auto", metavar="NAME", help="of our convolutions; default: %(default)s")
     how.add_argument(
         "--pairs",
-        type=_positive,
+        type=positive,
         default=DEFAULT_PAIRS,
         metavar="N",
         help="pairs of times for a row, fewer where it is slow; default: %(default)s",
@@ -190,12 +190,14 @@ def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     return names
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """The number that a text says, which must be at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
 
 
-def _numbers(text: str) -> list[int]:
-    return [_positive(number) for number in text.split(",")]
+def numbers(text: str) -> list[int]:
+    """The numbers of a list with commas."""
+    return [positive(number) for number in text.split(",")]

@@ -85,7 +85,12 @@ def page(machine: dict[str, Any], rows: Sequence[Row]) -> str:
     parts += _losses(compared)
     parts += _rooflines(machine.get("roofline", ()), layers)
     parts += ["<h2>Every ratio</h2>", *_bars(layers), "<h2>Every row</h2>", _every_row(rows)]
-    head = f'<meta charset="utf-8"><title>fastconv bench</title>\n<style>{STYLE}</style>'
+    return document("fastconv bench", parts)
+
+
+def document(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A page of these parts, with *style* behind the usual rules."""
+    head = f'<meta charset="utf-8"><title>{title}</title>\n<style>{STYLE}{style}</style>'
     body = "\n".join(parts)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
@@ -115,7 +120,7 @@ def _summary(rows: Sequence[Row]) -> str:
                 f'<span class="bad">{lost}</span>' if part.lost or part.wrong else lost,
             ]
         )
-    return _table(header, body, numbers={3, 4, 5})
+    return table(header, body, numbers={3, 4, 5})
 
 
 def _training(rows: Sequence[Row]) -> str:
@@ -125,7 +130,7 @@ def _training(rows: Sequence[Row]) -> str:
         ours, theirs = (f"{row['images'] / median(row[who]):,.0f}" for who in ("ours", "theirs"))
         place = [escape(row["layer"]), str(row["batch"]), str(row["threads"])]
         body.append([*place, ours, escape(_rival(row)), theirs, _ratio(record.ratio(row))])
-    return _table(header, body, numbers={1, 2, 3, 5, 6})
+    return table(header, body, numbers={1, 2, 3, 5, 6})
 
 
 def _losses(rows: Sequence[Row]) -> list[str]:
@@ -211,7 +216,7 @@ def _every_row(rows: Sequence[Row]) -> str:
         else:
             cells = ["", "", '<span class="bad">values differ</span>', ""]
         body.append([*start, escape(_rival(row)), *cells, f"{row['error']:.0e}"])
-    return _table(header, body, numbers={2, 3, 5, 6, 7, 8, 9})
+    return table(header, body, numbers={2, 3, 5, 6, 7, 8, 9})
 
 
 def _bar(row: Row, name: str) -> Bar:
@@ -240,7 +245,9 @@ def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _table(header: Sequence[str], body: Sequence[Sequence[str]], numbers: set[int]) -> str:
+def table(header: Sequence[str], body: Sequence[Sequence[str]], numbers: set[int]) -> str:
+    """An HTML table; columns of *numbers* are aligned at the right.  The cells are HTML."""
+
     def cells(row: Sequence[str], tag: str) -> str:
         kinds = [' class="number"' if column in numbers else "" for column in range(len(row))]
         return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
