@@ -51,15 +51,15 @@ def resources(ptx: str, architecture: str) -> Resources:
     )
 
 
-def blocks_of_multiprocessor(used: Resources, threads: int) -> int:
+def blocks_of_multiprocessor(used: Resources, threads: int, shared_memory: int = SHARED_MEMORY) -> int:
     """Blocks that fit at the same time, by registers and shared memory."""
     registers = -(-used.registers // _REGISTER_UNIT) * _REGISTER_UNIT * threads
-    by_memory = SHARED_MEMORY // used.shared if used.shared else 32
+    by_memory = shared_memory // used.shared if used.shared else 32
     return min(_REGISTERS // registers, by_memory)
 
 
-def main_loop(ptx: str) -> list[str]:
-    """The instructions between a label and the last branch back to it, for the loop with the most multiply-adds."""
+def main_loop(ptx: str, product: str = "fma.rn") -> list[str]:
+    """The instructions between a label and the last branch back to it, for the loop with the most products."""
     lines = [line.strip() for line in ptx.splitlines()]
     labels = {line[:-1]: at for at, line in enumerate(lines) if re.fullmatch(r"\$?\w+:", line)}
     loops = []
@@ -67,5 +67,5 @@ def main_loop(ptx: str) -> list[str]:
         branch = re.search(r"\bbra(?:\.uni)?\s+(\$?\w+);", line)
         if branch and labels[branch[1]] < at:
             loops.append(lines[labels[branch[1]] : at + 1])
-    loop = max(loops, key=lambda lines: (sum("fma.rn" in line for line in lines), len(lines)))
+    loop = max(loops, key=lambda lines: (sum(product in line for line in lines), len(lines)))
     return [line for line in loop if re.match(r"(@!?%p\d+\s+)?[a-z]", line)]

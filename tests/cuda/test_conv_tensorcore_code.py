@@ -1,0 +1,73 @@
+"""The code of the tensor core kernels: nothing in local memory, and every instruction of the main loop counted."""
+
+import re
+from typing import Any
+
+import pytest
+from emulator import ARCHITECTURES, needs_target
+from machine_code import main_loop, needs_ptxas
+from test_machine_code import check
+
+from fastconv.cuda.conv_tensorcore_plan import CHUNKS, PRECISIONS, TILES, TILES_BY_REGISTERS
+
+needs_target()
+needs_ptxas()
+
+from fastconv.cuda import conv_tensorcore_kernels as kernels  # noqa: E402 - needs the target
+
+#: Shared memory of a multiprocessor, less what the system takes of it for every block that it is to hold at most.
+_OF_SYSTEM = 8 * 1024
+SHARED = {"sm_75": 64 * 1024, "sm_80": 164 * 1024 - _OF_SYSTEM, "sm_90": 228 * 1024 - _OF_SYSTEM}
+SHARED["sm_100"] = SHARED["sm_90"]
+
+# the largest tile of every precision, the others of one each
+FORWARD = [
+    *((architecture, TILES[0], precision) for architecture in ("sm_80", "sm_90", "sm_100") for precision in PRECISIONS),
+    *(("sm_75", tile, "fp16") for tile in TILES_BY_REGISTERS),
+    *(("sm_80", tile, precision) for tile in TILES[1:] for precision in ("tf32", "fp16")),
+    *(("sm_100", tile, "fp16") for tile in TILES[1:]),
+]
+
+
+def count(lines: list[str], pattern: str) -> int:
+    return sum(bool(re.search(pattern, line)) for line in lines)
+
+
+@pytest.mark.parametrize(("architecture", "tile", "precision"), FORWARD, ids=str)
+def test_forward(architecture: str, tile: Any, precision: str) -> None:
+    asynchronous = architecture != "sm_75"
+    kernel = kernels.forward(tile, precision, asynchronous)
+    ptx = check(kernel, architecture, SHARED[architecture])
+    loop = main_loop(ptx, "mma.sync")
+    fragments = tile.warp_rows // 16, tile.warp_columns // 8
+    steps = 2
+    products = steps * fragments[0] * fragments[1] * (1 if asynchronous else 2)
+    forms = {"tf32": r"m16n8k8\S*tf32", "bf16": r"m16n8k16\S*bf16", "fp16": r"m16n8k16\S*f16"}
+    assert count(loop, forms[precision] if asynchronous else r"m16n8k8\S*f16") == products
+    assert count(loop, r"mma\.sync") == products
+    assert count(loop, r"ldmatrix\S*\.x4") == count(loop, "ldmatrix") == steps * (fragments[0] + fragments[1] // 2)
+    assert count(loop, r"cvt\.rna\.tf32") == (steps * fragments[0] * 4 if precision == "tf32" else 0)
+    assert count(loop, r"\bbar(rier)?\.sync") == 1
+    copies = (tile.rows + tile.columns) * CHUNKS // tile.threads
+    entry = 1  # of the table of taps
+    if asynchronous:
+        assert count(loop, r"cp\.async\.cg\.shared\.global") == copies
+        assert count(loop, r"cp\.async\.commit_group") == count(loop, r"cp\.async\.wait_group\s+1;") == 1
+        assert count(loop, r"ld\.global") == count(loop, r"ld\.global\.v4") == entry
+        assert count(loop, r"[^p]st\.shared") == count(loop, r"ld\.shared") == 0
+    else:
+        assert count(loop, r"ld\.global") == count(loop, r"ld\.global\.v4") == copies + entry
+        assert count(loop, r"st\.shared") == count(loop, r"st\.shared\.v4") == copies
+    # what surrounds them
+    assert len(loop) <= 4.2 * products if tile.warp_rows == 64 else 7.5 * products
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_prepares_the_factors(architecture: str) -> None:
+    for precision in PRECISIONS.values():
+        if ARCHITECTURES[architecture] < precision.capability:
+            continue
+        if precision.name != "tf32":
+            check(kernels.convert(precision.name), architecture)
+        for transposed in (False, True):
+            check(kernels.pack_weight(precision, transposed), architecture)
