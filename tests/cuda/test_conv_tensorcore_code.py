@@ -29,37 +29,45 @@ FORWARD = [
 ]
 
 
-def count(lines: list[str], pattern: str) -> int:
-    return sum(bool(re.search(pattern, line)) for line in lines)
+class Turn:
+    """How often an instruction occurs in a turn; a compiler may have put several turns in a row, each has a barrier."""
+
+    def __init__(self, ptx: str) -> None:
+        self.loop = main_loop(ptx, "mma.sync")
+        self.turns = self._occurrences(r"\bbar(rier)?\.sync")
+        assert self.turns in (1, 2)
+
+    def _occurrences(self, pattern: str) -> int:
+        return sum(bool(re.search(pattern, line)) for line in self.loop)
+
+    def __call__(self, pattern: str) -> float:
+        return self._occurrences(pattern) / self.turns
 
 
 @pytest.mark.parametrize(("architecture", "tile", "precision"), FORWARD, ids=str)
 def test_forward(architecture: str, tile: Any, precision: str) -> None:
     asynchronous = architecture != "sm_75"
-    kernel = kernels.forward(tile, precision, asynchronous)
-    ptx = check(kernel, architecture, SHARED[architecture])
-    loop = main_loop(ptx, "mma.sync")
-    fragments = tile.warp_rows // 16, tile.warp_columns // 8
-    steps = 2
-    products = steps * fragments[0] * fragments[1] * (1 if asynchronous else 2)
+    count = Turn(check(kernels.forward(tile, precision, asynchronous), architecture, SHARED[architecture]))
+    steps, down, across = 2, tile.warp_rows // 16, tile.warp_columns // 8
+    products = steps * down * across * (1 if asynchronous else 2)
     forms = {"tf32": r"m16n8k8\S*tf32", "bf16": r"m16n8k16\S*bf16", "fp16": r"m16n8k16\S*f16"}
-    assert count(loop, forms[precision] if asynchronous else r"m16n8k8\S*f16") == products
-    assert count(loop, r"mma\.sync") == products
-    assert count(loop, r"ldmatrix\S*\.x4") == count(loop, "ldmatrix") == steps * (fragments[0] + fragments[1] // 2)
-    assert count(loop, r"cvt\.rna\.tf32") == (steps * fragments[0] * 4 if precision == "tf32" else 0)
-    assert count(loop, r"\bbar(rier)?\.sync") == 1
+    assert count(forms[precision] if asynchronous else r"m16n8k8\S*f16") == products
+    assert count(r"mma\.sync") == products
+    assert count(r"ldmatrix\S*\.x4") == count("ldmatrix") == steps * (down + across // 2)
+    roundings = steps * down * 4 if precision == "tf32" else 0
+    assert count(r"cvt\.rna\.tf32") == roundings
     copies = (tile.rows + tile.columns) * CHUNKS // tile.threads
-    entry = 1  # of the table of taps
+    of_table = 1
     if asynchronous:
-        assert count(loop, r"cp\.async\.cg\.shared\.global") == copies
-        assert count(loop, r"cp\.async\.commit_group") == count(loop, r"cp\.async\.wait_group\s+1;") == 1
-        assert count(loop, r"ld\.global") == count(loop, r"ld\.global\.v4") == entry
-        assert count(loop, r"[^p]st\.shared") == count(loop, r"ld\.shared") == 0
+        assert count(r"cp\.async\.cg\.shared\.global") == copies
+        assert count(r"cp\.async\.commit_group") == count(r"cp\.async\.wait_group\s+1;") == 1
+        assert count(r"ld\.global") == count(r"ld\.global\.v4") == of_table
+        assert count(r"\b(st|ld)\.shared") == 0
     else:
-        assert count(loop, r"ld\.global") == count(loop, r"ld\.global\.v4") == copies + entry
-        assert count(loop, r"st\.shared") == count(loop, r"st\.shared\.v4") == copies
-    # what surrounds them
-    assert len(loop) <= 4.2 * products if tile.warp_rows == 64 else 7.5 * products
+        assert count(r"ld\.global") == count(r"ld\.global\.v4") == copies + of_table
+        assert count(r"st\.shared") == count(r"st\.shared\.v4") == copies
+    others = count("") - products - roundings
+    assert others <= (110 if tile.warp_rows == 64 else 120)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
