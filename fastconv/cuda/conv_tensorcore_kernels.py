@@ -19,7 +19,18 @@ from functools import lru_cache
 
 from fastconv.cpu.epilogue import RELU
 from fastconv.cuda.conv_direct_plan import OUTSIDE, QUAD
-from fastconv.cuda.conv_tensorcore_plan import CHUNKS, FRAGMENT, LINE, WORDS, Packing, Precision, Problem, Tile
+from fastconv.cuda.conv_tensorcore_plan import (
+    CHUNK_BYTES,
+    CHUNKS,
+    FRAGMENT,
+    LINE,
+    WORDS,
+    Packing,
+    Precision,
+    Problem,
+    Tile,
+    WeightProblem,
+)
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
 from fastconv.cuda.intrinsics import (
@@ -41,6 +52,7 @@ from fastconv.cuda.intrinsics import (
 from fastconv.cuda.tensor_intrinsics import (
     close_group,
     copy_chunk,
+    multiply_columns,
     multiply_lines,
     shared_address,
     store_chunk,
@@ -200,6 +212,151 @@ def forward(tile: Tile, name: str, asynchronous: bool) -> Kernel:
 
     arguments = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TABLE, told(Problem), int32
     return Kernel(conv2d_forward_tensorcore, types.void(*arguments), THREADS, tile.residents)
+
+
+@lru_cache
+def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
+    """The kernel of grad_weight for one tile and one precision."""
+    SIDE, _, WARP_ROWS, WARP_COLUMNS, _ = tile
+    THREADS, WARPS_DOWN, CHANNELS = tile.threads, tile.warps_down, precision.channels
+    STAGES = _STAGES if asynchronous else _STAGES_OF_PAIR
+    AHEAD = STAGES - 1
+    # a turn: PIXELS lines of x, and as many of grad_out; a thread copies the same chunk of COPIES lines of both
+    PIXELS, CHUNKS_OF_LINE = CHUNKS * CHANNELS, SIDE // CHANNELS
+    COPIES, STEP = PIXELS * CHUNKS_OF_LINE // THREADS, THREADS // CHUNKS_OF_LINE
+    LINE_BYTES = CHUNKS_OF_LINE * CHUNK_BYTES
+    STAGE = PIXELS * LINE_BYTES
+    NUMBERS_OF_STAGES, WORDS_AHEAD = STAGES * STAGE // 4, COPIES * WORDS
+    NUMBERS_OF_ROW, RUNS = WARP_COLUMNS // 4, WARP_COLUMNS // FRAGMENT
+    TF32 = precision.name == "tf32"
+    no_sums, load_entry = zeros(WARP_ROWS * WARP_COLUMNS // 32), load(4)
+    multiply_turn = multiply_columns(precision.name, WARP_ROWS, WARP_COLUMNS, LINE_BYTES, not asynchronous)
+    wait, load_words_or, keep, kept = wait_for_groups(AHEAD - 1), load_or(WORDS), store_each(1), load_each(WORDS)
+    take_pair, store_rows = take(2), for_each(NUMBERS_OF_ROW)
+
+    @cuda.jit(device=True)
+    def place_in_tile(line, chunk):
+        """Where a chunk lies in a tile of shared memory, in bytes: in other banks than in the 3 or 7 lines around."""
+        swizzle = int32((line & 3) << 1) if TF32 else int32(line & 7)
+        return int32(line * LINE_BYTES + ((chunk ^ swizzle) << 4))
+
+    @cuda.jit(device=True)
+    def store_row(i, numbers, split, group, first_depth, first_channel, partial, problem):
+        p = problem
+        depth, depths = int32(first_depth + i * 8), int32(p.chunks * CHANNELS)
+        if depth < depths:
+            columns = int32(p.columns * CHANNELS)
+            place = (int64(split) * depths + depth) * p.OC * CHANNELS + group * columns
+            for run in range(RUNS):
+                channel = int32(first_channel + run * FRAGMENT)
+                pair, numbers = take_pair(numbers)
+                if channel < columns:
+                    store(partial, place + channel, pair)
+
+    def conv2d_grad_weight_tensorcore(x, grad_out, partial, taps, starts, problem):
+        """One tile of one partial sum: ``partial[split, kh, kw, ic, oc]``, a chain over the pixels of the split.
+
+        Lines of shared memory are pixels, in turns of four chunks' worth; the products turn them over.  The tile is a
+        square, so that what a thread copies of x and of grad_out lies at the same place.  Each element has one writer.
+        """
+        p = problem
+        a = cuda.shared.array(NUMBERS_OF_STAGES, float32, alignment=128)
+        b = cuda.shared.array(NUMBERS_OF_STAGES, float32, alignment=128)
+        x_ahead = cuda.local.array(WORDS_AHEAD, float32)
+        grad_ahead = cuda.local.array(WORDS_AHEAD, float32)
+        ns = cuda.local.array(COPIES, int32)
+        ohs = cuda.local.array(COPIES, int32)
+        ows = cuda.local.array(COPIES, int32)
+
+        thread = thread_index()
+        rest, depth_block, column_block = split_in_three(block_index(), p.depth_blocks, p.column_blocks)
+        split = divide(rest, p.groups)
+        group = int32(rest - split * p.groups)
+        start = starts[split]
+        pixels = int32(starts[split + 1] - start)
+
+        # what this thread copies: of x one chunk of the chain of taps, of grad_out one of its channels
+        line, chunk = int32(thread // CHUNKS_OF_LINE), int32(thread % CHUNKS_OF_LINE)
+        put = place_in_tile(line, chunk)
+        a_put, b_put = int32(shared_address(a) + put), int32(shared_address(b) + put)
+        row = int32(depth_block * CHUNKS_OF_LINE + chunk)
+        distance, down, right, _ = load_entry(taps, int32((row if row < p.chunks else 0) * 4))
+        distance = int32(distance + group * p.ic_of_group)
+        down = down if row < p.chunks else OUTSIDE
+        for i in range(COPIES):
+            ns[i], ohs[i], ows[i] = split_in_three(int32(start + line + i * STEP), p.OH, p.OW)
+        column = int32(column_block * CHUNKS_OF_LINE + chunk)
+        grad_at = int32((start + line) * p.OC + group * p.columns + column)
+
+        # what it reads: `multiply_columns` tells which
+        lane, warp = int32(thread & 31), int32(thread >> 5)
+        a_chunk = int32(warp % WARPS_DOWN * (WARP_ROWS // CHANNELS))
+        b_chunk = int32(warp // WARPS_DOWN * (WARP_COLUMNS // CHANNELS))
+        if TF32:
+            of_line = int32(((lane >> 2) & 3) << 2)
+            a_get = int32(place_in_tile(lane & 3, int32(a_chunk + (lane >> 4))) + of_line)
+            b_get = int32(place_in_tile(lane & 3, int32(b_chunk + (lane >> 4))) + of_line)
+        else:
+            a_get = place_in_tile(int32((lane & 7) + ((lane >> 4) << 3)), int32(a_chunk + ((lane >> 3) & 1)))
+            b_get = place_in_tile(int32(lane & 15), int32(b_chunk + (lane >> 4)))
+        a_get, b_get = int32(shared_address(a) + a_get), int32(shared_address(b) + b_get)
+
+        sums = no_sums()
+        turn, stage = int32(0), int32(0)
+        turns = divide(int32(pixels + PIXELS - 1), PIXELS)
+        while turn < int32(turns + AHEAD):
+            next_stage = int32(stage + 1 if stage < STAGES - 1 else 0)
+            if asynchronous:
+                wait()
+            cuda.syncthreads()
+            if turn < turns:
+                for i in range(COPIES):
+                    n, oh, ow = ns[i], ohs[i], ows[i]
+                    top, left = int32(oh * p.stride_h - p.pad_top), int32(ow * p.stride_w - p.pad_left)
+                    exists = int32(turn * PIXELS + line + i * STEP) < pixels
+                    there = exists & within(int32(top + down), p.IH) & within(int32(left + right), p.IW)
+                    at = int32(((n * p.IH + top) * p.IW + left) * p.IC + distance)
+                    grad_there, of_grad = exists & (column < p.columns), int32(grad_at + i * STEP * p.OC)
+                    if asynchronous:
+                        to = int32(stage * STAGE + i * STEP * LINE_BYTES)
+                        copy_chunk(int32(a_put + to), x, at, there)
+                        copy_chunk(int32(b_put + to), grad_out, of_grad, grad_there)
+                    else:
+                        keep(x_ahead, int32(i * WORDS), load_words_or(x, int64(at) * WORDS, there, float32(0)))
+                        words = load_words_or(grad_out, int64(of_grad) * WORDS, grad_there, float32(0))
+                        keep(grad_ahead, int32(i * WORDS), words)
+                    # the pixel of the next turn
+                    ow = int32(ow + p.next_ow)
+                    carry = int32(ow >= p.OW)
+                    ows[i] = int32(ow - carry * p.OW)
+                    oh = int32(oh + p.next_oh + carry)
+                    carry = int32(oh >= p.OH)
+                    ohs[i] = int32(oh - carry * p.OH)
+                    ns[i] = int32(n + p.next_n + carry)
+                grad_at = int32(grad_at + PIXELS * p.OC)
+            if asynchronous:
+                close_group()
+            if turn >= AHEAD:
+                sums = multiply_turn(sums, int32(a_get + next_stage * STAGE), int32(b_get + next_stage * STAGE))
+            if not asynchronous and turn < turns:
+                for i in range(COPIES):
+                    to = int32(stage * STAGE + i * STEP * LINE_BYTES)
+                    store_chunk(int32(a_put + to), kept(x_ahead, int32(i * WORDS)))
+                    store_chunk(int32(b_put + to), kept(grad_ahead, int32(i * WORDS)))
+            stage = next_stage
+            turn = int32(turn + 1)
+
+        rest, depth_block, column_block = split_in_three(block_index(), p.depth_blocks, p.column_blocks)
+        split = divide(rest, p.groups)
+        group = int32(rest - split * p.groups)
+        thread = thread_index()
+        lane, warp = int32(thread & 31), int32(thread >> 5)
+        depth = int32(depth_block * SIDE + warp % WARPS_DOWN * WARP_ROWS + (lane >> 2))
+        channel = int32(column_block * SIDE + warp // WARPS_DOWN * WARP_COLUMNS + (lane & 3) * 2)
+        store_rows(store_row, sums, (split, group, depth, channel, partial, p))
+
+    arguments = NUMBERS, NUMBERS, NUMBERS, TABLE, TABLE, told(WeightProblem)
+    return Kernel(conv2d_grad_weight_tensorcore, types.void(*arguments), THREADS, tile.residents)
 
 
 @lru_cache

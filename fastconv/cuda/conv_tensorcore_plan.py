@@ -79,6 +79,15 @@ TILES_BY_REGISTERS = (
 )
 
 
+#: The tiles of grad_weight are squares.
+WEIGHT_TILES = (
+    Tile(128, 128, 64, 32, residents=2),
+    Tile(64, 64, 32, 32, residents=4),
+)
+#: Pixels that a partial sum of grad_weight has at least.
+_PIXELS_OF_SPLIT = 512
+
+
 class Problem(NamedTuple):
     """What a forward kernel is told, besides arrays; IC and ic_of_group count chunks, not channels."""
 
@@ -104,6 +113,34 @@ class Problem(NamedTuple):
     start_w: int
     step_h: int
     step_w: int
+
+
+class WeightProblem(NamedTuple):
+    """The same for grad_weight; OC and columns are chunks, too, and *chunks* those of the chain (kh, kw, ic).
+
+    A turn's pixels on in the sequence of pixels is (next_n, next_oh, next_ow) on.
+    """
+
+    chunks: int
+    columns: int
+    splits: int
+    groups: int
+    depth_blocks: int
+    column_blocks: int
+    IH: int
+    IW: int
+    IC: int
+    ic_of_group: int
+    OH: int
+    OW: int
+    OC: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    next_n: int
+    next_oh: int
+    next_ow: int
 
 
 class Packing(NamedTuple):
@@ -179,3 +216,33 @@ def packing(shape: ConvShape, tile: Tile, precision: Precision, width: int, tran
         tap_step=(columns if transposed else inputs) * width,
         width=width,
     )
+
+
+def choose_weight_tile(tiles: tuple[Tile, ...], depths: int, columns: int) -> Tile:
+    """The largest tile that is not mostly empty."""
+    for tile in tiles[:-1]:
+        if 2 * depths > tile.rows and 2 * columns > tile.columns:
+            return tile
+    return tiles[-1]
+
+
+def weight_problem(shape: ConvShape, tile: Tile, precision: Precision) -> tuple[WeightProblem, int]:
+    """What the kernel of grad_weight is told, and the number of blocks.
+
+    The pixels are split where there would be few blocks; how, depends on the shapes alone.
+    """
+    s = shape
+    depths, columns, pixels = s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.N * s.OH * s.OW
+    depth_blocks, column_blocks = -(-depths // tile.rows), -(-columns // tile.columns)
+    blocks = depth_blocks * column_blocks * s.G
+    splits = max(1, min(-(-_ENOUGH_BLOCKS // blocks), pixels // _PIXELS_OF_SPLIT))
+    rows, next_ow = divmod(CHUNKS * precision.channels, s.OW)
+    next_n, next_oh = divmod(rows, s.OH)
+    problem = WeightProblem(
+        *(depths // precision.channels, columns // precision.channels, splits, s.G, depth_blocks, column_blocks),
+        *(s.IH, s.IW, s.IC // precision.channels, s.IC // s.G // precision.channels),
+        *(s.OH, s.OW, s.OC // precision.channels),
+        *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
+        *(next_n, next_oh, next_ow),
+    )
+    return problem, blocks * splits

@@ -2,9 +2,9 @@
 
 Shared memory is named by 32-bit addresses here, in bytes, because that is what these instructions take.
 
-A tile in shared memory has lines of 64 bytes, four chunks.  Line by line they would lie such that eight lines, which
-``ldmatrix`` reads at once, meet only half of the banks; so chunk c of line l lies where c ^ (l / 2 % 4) would
-(`swizzled`), and eight lines, or two whole ones, are 128 bytes in different banks.
+Lines of a tile in shared memory are *swizzled*, since what one load reads of them, a chunk of each of eight lines,
+would lie in the same few of the 32 banks: chunk c of line l lies where chunk c ^ f(l) would, so that the eight are in
+different banks.  A distance between chunks that is a power of two is then an exclusive or, too.
 
 Fragments, the parts of a matrix that the threads of a warp hold, are those of the PTX ISA, "Matrix Fragments for
 mma.m16n8k16"; those of the other shapes lie in the same bytes.
@@ -105,11 +105,16 @@ def store_chunk(typingctx, address, words):
     return _types.void(_types.int32, words), generate
 
 
-def _load_matrices(builder: Any, address: Any, offset: int) -> list[Any]:
+def _load_matrices(builder: Any, address: Any, offset: int, transposed: bool = False) -> list[Any]:
     """Four 8 x 8 matrices of 16-bit elements, or 8 x 4 of 32-bit ones: lane 8 m + r gives line r of matrix m."""
     four = ir.LiteralStructType([_I32] * 4)
-    text = f"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{$0, $1, $2, $3}}, [$4+{offset}];"
+    order = ".trans" if transposed else ""
+    text = f"ldmatrix.sync.aligned.m8n8.x4{order}.shared.b16 {{$0, $1, $2, $3}}, [$4+{offset}];"
     return _registers(builder, _assemble(builder, text, "=r,=r,=r,=r,r", four, address), 4)
+
+
+def _load_word(builder: Any, address: Any, offset: int) -> Any:
+    return _assemble(builder, f"ld.shared.b32 $0, [$1+{offset}];", "=r,r", _I32, address)
 
 
 def _multiply(builder: Any, form: str, a: list[Any], b: list[Any], sums: list[Any]) -> list[Any]:
@@ -170,45 +175,100 @@ _FORMS = {
 _HALF_OF_FP16 = "m16n8k8.row.col.f32.f16.f16.f32"
 
 
+def _add_products(
+    builder: Any, name: str, halves: bool, left: list[list[Any]], right: list[list[Any]], totals: list[Any]
+) -> None:
+    """One step: each 16 rows of *left* times each 8 columns of *right*; *totals* in the order of `multiply_lines`."""
+    for i, a in enumerate(left):
+        for j, b in enumerate(right):
+            # rows 8 apart are 2 * len(right) numbers apart
+            first = (2 * i * len(right) + j) * 2
+            at = (first, first + 1, first + 2 * len(right), first + 2 * len(right) + 1)
+            values = [totals[k] for k in at]
+            if halves:
+                values = _multiply(builder, _HALF_OF_FP16, a[:2], b[:1], values)
+                values = _multiply(builder, _HALF_OF_FP16, a[2:], b[1:], values)
+            else:
+                values = _multiply(builder, _FORMS[name], a, b, values)
+            for k, value in zip(at, values, strict=True):
+                totals[k] = value
+
+
+#: A step takes up two chunks of the chain, and a turn has two steps.
+_STEPS = LINE // (2 * CHUNK_BYTES)
+
+
+def _moved(builder: Any, address: Any, chunks: int) -> Any:
+    """The address *chunks* further on in a swizzled line, where these bits of the number of the chunk are zero."""
+    return builder.xor(address, ir.Constant(_I32, chunks * CHUNK_BYTES))
+
+
 @lru_cache
 def multiply_lines(name: str, rows: int, columns: int, halves: bool) -> Any:
-    """``sums = multiply_lines(...)(sums, a, b)``: the product of *rows* and *columns* lines, for one warp.
+    """``sums = multiply_lines(...)(sums, a, b)``: the product of two tiles whose lines are along the chain.
 
-    *a* and *b* are where this thread reads the first matrices (`a_line` and `b_line` say which lines).  Two steps of
-    two chunks each, whose products are added in this order; every sum takes both in the same way, wherever it lies in
-    the tile.  A thread's sums are those of lines ``16 i + 8 h + lane / 4`` and columns ``8 j + lane % 4 * 2``, + 1: in
-    the order (i, h, j, column).
+    For one warp, of *rows* lines of A and *columns* of B; *a* and *b* are where this thread reads the first matrices:
+    lane l line l % 16, chunk l / 16 of A, and line l % 8 + l / 16 * 8, chunk l / 8 % 2 of B.  Steps follow one another,
+    so every sum is one chain of products, wherever it lies in the tile.  A thread's sums are those of rows
+    ``16 i + 8 h + lane / 4`` and columns ``8 j + lane % 4 * 2``, + 1: in the order (i, h, j, column).
 
-    Numbers of x that are to be rounded to tf32 are rounded here; the weight is already.
+    Numbers of A that are to be rounded to tf32 are rounded here; those of B are already.
     """
-    blocks = columns // FRAGMENT
 
     @intrinsic
     def multiply_tiles(typingctx, sums, a, b):
         def generate(context, builder, signature, arguments):
             totals = _registers(builder, arguments[0], sums.count)
-            for step in range(LINE // (2 * CHUNK_BYTES)):
-                # two chunks further on in the swizzled line
-                distance = ir.Constant(_I32, step * 2 * CHUNK_BYTES)
-                a_at, b_at = (builder.xor(address, distance) for address in arguments[1:])
+            for step in range(_STEPS):
+                a_at, b_at = (_moved(builder, address, 2 * step) for address in arguments[1:])
                 left = [_load_matrices(builder, a_at, line * LINE) for line in range(0, rows, _ROWS)]
-                right = [_load_matrices(builder, b_at, line * LINE) for line in range(0, columns, _ROWS)]
+                pairs = [_load_matrices(builder, b_at, line * LINE) for line in range(0, columns, _ROWS)]
+                right = [half for pair in pairs for half in (pair[:2], pair[2:])]
                 if name == "tf32":
                     left = [[_round_to_tf32(builder, bits) for bits in matrices] for matrices in left]
-                for i, of_a in enumerate(left):
-                    for j in range(blocks):
-                        of_b = right[j // 2][j % 2 * 2 :][:2]
-                        # lines 8 apart are 2 * blocks numbers apart
-                        first = (2 * i * blocks + j) * 2
-                        at = (first, first + 1, first + 2 * blocks, first + 2 * blocks + 1)
-                        values = [totals[k] for k in at]
-                        if halves:
-                            values = _multiply(builder, _HALF_OF_FP16, of_a[:2], of_b[:1], values)
-                            values = _multiply(builder, _HALF_OF_FP16, of_a[2:], of_b[1:], values)
-                        else:
-                            values = _multiply(builder, _FORMS[name], of_a, of_b, values)
-                        for k, value in zip(at, values, strict=True):
-                            totals[k] = value
+                _add_products(builder, name, halves, left, right, totals)
+            return context.make_tuple(builder, signature.return_type, totals)
+
+        return sums(sums, _types.int32, _types.int32), generate
+
+    return multiply_tiles
+
+
+@lru_cache
+def multiply_columns(name: str, rows: int, columns: int, line: int, halves: bool) -> Any:
+    """``sums = multiply_columns(...)(sums, a, b)``: the same where a line of *line* bytes goes across the chain.
+
+    Numbers of 16 bits are turned over by ``ldmatrix``: *a* is line l % 8 + l / 16 * 8, chunk l / 8 % 2 for lane l, and
+    *b* line l % 16, chunk l / 16.  It cannot do that with 32 bits, which are loaded one by one and rounded to tf32: *a*
+    and *b* are number l / 4 of line l % 4.  The lines of one load, 8 or 4, lie in different banks.
+    """
+
+    @intrinsic
+    def multiply_tiles(typingctx, sums, a, b):
+        def generate(context, builder, signature, arguments):
+            totals = _registers(builder, arguments[0], sums.count)
+            a_at, b_at = arguments[1:]
+            for step in range(_STEPS):
+                if name == "tf32":
+
+                    def numbers(address, chunks, first=step * FRAGMENT):
+                        """A number of each of two lines, 4 apart."""
+                        moved = _moved(builder, address, chunks)
+                        words = [_load_word(builder, moved, (first + below) * line) for below in (0, 4)]
+                        return [_round_to_tf32(builder, word) for word in words]
+
+                    left = []
+                    for chunk in range(0, rows // WORDS, _ROWS // WORDS):
+                        upper, lower = numbers(a_at, chunk), numbers(a_at, chunk + FRAGMENT // WORDS)
+                        left.append([upper[0], lower[0], upper[1], lower[1]])
+                    right = [numbers(b_at, chunk) for chunk in range(0, columns // WORDS, FRAGMENT // WORDS)]
+                else:
+                    first = step * _ROWS * line
+                    chunks = range(0, rows // FRAGMENT, 2), range(0, columns // FRAGMENT, 2)
+                    left = [_load_matrices(builder, _moved(builder, a_at, chunk), first, True) for chunk in chunks[0]]
+                    pairs = [_load_matrices(builder, _moved(builder, b_at, chunk), first, True) for chunk in chunks[1]]
+                    right = [half for pair in pairs for half in (pair[:2], pair[2:])]
+                _add_products(builder, name, halves, left, right, totals)
             return context.make_tuple(builder, signature.return_type, totals)
 
         return sums(sums, _types.int32, _types.int32), generate

@@ -11,7 +11,14 @@ from emulator import ARCHITECTURES, Emulator, needs_target
 
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda import conv_tensorcore
-from fastconv.cuda.conv_tensorcore_plan import PRECISIONS, TILES, TILES_BY_REGISTERS, choose_tile
+from fastconv.cuda.conv_tensorcore_plan import (
+    PRECISIONS,
+    TILES,
+    TILES_BY_REGISTERS,
+    WEIGHT_TILES,
+    choose_tile,
+    choose_weight_tile,
+)
 from fastconv.cuda.ptx import AsyncHazard, Fault, OutOfBounds, Race
 from fastconv.geometry import Conv2dGeometry
 from fastconv.reference import conv as reference
@@ -35,6 +42,7 @@ CASES = {
             groups=3,
         ),
         ConvCase("stride larger than kernel", (1, 9, 7, 16), (1, 2, 16, 8), stride=(3, 2)),
+        ConvCase("grad_weight in three splits", (2, 29, 31, 8), (1, 1, 8, 8)),
         ConvCase("padding larger than kernel", (1, 3, 5, 8), (2, 2, 8, 16), stride=3, padding=((5, 4), (3, 7))),
     )
 }
@@ -66,6 +74,12 @@ def grad_x(engine: Emulator, geometry: Conv2dGeometry, grad_out: Any, weight: An
     return out
 
 
+def grad_weight(engine: Emulator, geometry: Conv2dGeometry, x: Any, grad_out: Any, precision: str) -> Any:
+    out, capability = unwritten(geometry.weight_shape), ARCHITECTURES[engine.architecture]
+    conv_tensorcore.grad_weight(engine, geometry, x, grad_out, out, precision, capability)
+    return out
+
+
 def check_whole_numbers(architecture: str, precision: str, name: str) -> None:
     """Whole numbers are exact in every precision, and so are their sums."""
     geometry, engine = CASES[name].geometry, Emulator(architecture)
@@ -75,6 +89,8 @@ def check_whole_numbers(architecture: str, precision: str, name: str) -> None:
     assert np.array_equal(out, np.maximum(expected, 0))
     gradient = grad_x(engine, geometry, data.grad_out, data.weight, precision)
     assert np.array_equal(gradient, reference.conv2d_grad_x(geometry, data.grad_out, data.weight))
+    gradient = grad_weight(engine, geometry, data.x, data.grad_out, precision)
+    assert np.array_equal(gradient, reference.conv2d_grad_weight(geometry, data.x, data.grad_out))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -101,6 +117,7 @@ def test_other_architectures(architecture: str, precision: str, name: str) -> No
 def use_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     def use(tile: Any) -> None:
         monkeypatch.setattr(conv_tensorcore, "choose_tile", lambda *_: tile)
+        monkeypatch.setattr(conv_tensorcore, "choose_weight_tile", lambda *_: tile)
 
     return use
 
@@ -116,6 +133,16 @@ def test_tiles_do_not_change_bits(architecture: str, tiles: Any, use_tile: Calla
         results.append(forward(engine, geometry, data.x, data.weight, "fp16", data.bias, data.residual, RELU))
     for result in results[1:]:
         assert np.array_equal(result.view(np.int32), results[0].view(np.int32))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_tiles_do_not_change_bits_of_grad_weight(precision: str, use_tile: Callable[[Any], None]) -> None:
+    geometry, results = ConvCase("", (3, 7, 9, 24), (3, 3, 8, 24), padding=1, groups=3).geometry, []
+    data = normal_arrays(geometry)
+    for tile in WEIGHT_TILES:
+        use_tile(tile)
+        results.append(grad_weight(Emulator(), geometry, data.x, data.grad_out, precision))
+    assert np.array_equal(results[0].view(np.int32), results[1].view(np.int32))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -143,6 +170,9 @@ def test_accuracy() -> None:
     exact_x, magnitude_x = (
         reference.conv2d_grad_x(geometry, *pair) for pair in ((grad_out, weight), (abs(grad_out), abs(weight)))
     )
+    exact_weight, magnitude_weight = (
+        reference.conv2d_grad_weight(geometry, *pair) for pair in ((x, grad_out), (abs(x), abs(grad_out)))
+    )
     largest = {}
     for precision in PRECISIONS:
         errors = abs(forward(engine, geometry, data.x, data.weight, precision) - exact)
@@ -150,6 +180,8 @@ def test_accuracy() -> None:
         assert error_in_bounds(precision, depths, errors, magnitude).max() < 1
         errors = abs(grad_x(engine, geometry, data.grad_out, data.weight, precision) - exact_x)
         assert error_in_bounds(precision, 3 * 3 * 24, errors, magnitude_x).max() < 1
+        errors = abs(grad_weight(engine, geometry, data.x, data.grad_out, precision) - exact_weight)
+        assert error_in_bounds(precision, 7 * 9, errors, magnitude_weight).max() < 1
     assert largest["bf16"] > 5 * largest["fp16"]
     assert largest["bf16"] > 5 * largest["tf32"]
 
@@ -221,6 +253,14 @@ def test_memory_is_used_well(architecture: str, precision: str, use_tile: Callab
             quads = channels * columns // 4
             needed = channels * channels * 4 + channels * columns * itemsize + 32 * quads / 32
             assert 32 * packed.global_sectors <= needed / 0.9
+    for tile in WEIGHT_TILES if architecture == "sm_80" else WEIGHT_TILES[1:]:
+        use_tile(tile)
+        engine = Emulator(architecture, traffic=True)
+        grad_weight(engine, geometry, data.x, data.grad_out, precision)
+        product = engine.counters[-1]
+        assert product.bank_conflicts == 0, product.conflicts
+        needed = 2 * pixels * channels * itemsize + channels * channels * 4
+        assert 32 * product.global_sectors <= needed / 0.9
 
 
 def fault_in(pattern: str, replacement: str) -> tuple[Callable[[str], str], list[int]]:
@@ -250,11 +290,12 @@ def fault_in(pattern: str, replacement: str) -> tuple[Callable[[str], str], list
     ids=["barrier", "weaker wait", "no wait", "no groups", "wrong stage", "barrier of sm_75", "wrong stage of sm_75"],
 )
 def test_faults_are_caught(architecture: str, pattern: str, replacement: str, caught: type[Fault]) -> None:
-    change, counts = fault_in(pattern, replacement)
     data = normal_arrays(PLAIN)
-    with pytest.raises(caught):
-        forward(Emulator(architecture, change=change), PLAIN, data.x, data.weight, "fp16")
-    assert counts[-1] > 0
+    for operation, *factors in ((forward, data.x, data.weight), (grad_weight, data.x, data.grad_out)):
+        change, counts = fault_in(pattern, replacement)
+        with pytest.raises(caught):
+            operation(Emulator(architecture, change=change), PLAIN, *factors, "fp16")
+        assert counts[-1] > 0
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
@@ -269,6 +310,15 @@ def test_an_array_too_short_is_caught(short: str, precision: str) -> None:
         conv_tensorcore.forward(Emulator(), PLAIN, *arrays.values(), RELU, precision, (8, 0))
 
 
+@pytest.mark.parametrize("short", [0, 1, 2])
+def test_an_array_of_grad_weight_too_short_is_caught(short: int) -> None:
+    data = normal_arrays(PLAIN)
+    arrays = [data.x, data.grad_out, unwritten(PLAIN.weight_shape)]
+    arrays[short] = arrays[short].reshape(-1)[:-8].copy()
+    with pytest.raises(OutOfBounds):
+        conv_tensorcore.grad_weight(Emulator(), PLAIN, *arrays, "tf32", (8, 0))
+
+
 class ShortEmulator(Emulator):
     """Its arrays for what kernels prepare are one chunk short."""
 
@@ -281,14 +331,17 @@ def test_prepared_arrays_too_short_are_caught() -> None:
     for precision in ("tf32", "fp16"):
         with pytest.raises(OutOfBounds):
             forward(ShortEmulator(), PLAIN, data.x, data.weight, precision)
+    with pytest.raises(OutOfBounds):
+        grad_weight(ShortEmulator(), PLAIN, data.x, data.grad_out, "fp16")
 
 
 def test_empty_batch() -> None:
-    geometry = ConvCase("", (0, 5, 7, 8), (3, 3, 8, 8), padding=1).geometry
+    geometry = ConvCase("", (0, 5, 7, 8), (1, 1, 8, 8)).geometry
     data, engine = normal_arrays(geometry), Emulator()
     assert forward(engine, geometry, data.x, data.weight, "tf32").size == 0
     assert grad_x(engine, geometry, data.grad_out, data.weight, "tf32").size == 0
     assert not engine.counters
+    assert not grad_weight(engine, geometry, data.x, data.grad_out, "tf32").any()
 
 
 def test_what_is_refused() -> None:
@@ -325,3 +378,5 @@ def test_choice_of_tiles() -> None:
     assert choose_tile(TILES, 32 * 56 * 56, 64, 1) == TILES[1]
     assert choose_tile(TILES, 8 * 56 * 56, 16, 1) == TILES[2]
     assert choose_tile(TILES_BY_REGISTERS, 7 * 7, 512, 1) == TILES_BY_REGISTERS[1]
+    assert choose_weight_tile(WEIGHT_TILES, 9 * 64, 128) == WEIGHT_TILES[0]
+    assert choose_weight_tile(WEIGHT_TILES, 9 * 64, 64) == WEIGHT_TILES[1]
