@@ -51,10 +51,10 @@ def resources(ptx: str, architecture: str) -> Resources:
     )
 
 
-def blocks_of_multiprocessor(used: Resources, threads: int) -> int:
+def blocks_of_multiprocessor(used: Resources, threads: int, shared_memory: int = SHARED_MEMORY) -> int:
     """Blocks that fit at the same time, by registers and shared memory."""
     registers = -(-used.registers // _REGISTER_UNIT) * _REGISTER_UNIT * threads
-    by_memory = SHARED_MEMORY // used.shared if used.shared else 32
+    by_memory = shared_memory // used.shared if used.shared else 32
     return min(_REGISTERS // registers, by_memory)
 
 
@@ -71,6 +71,6 @@ def loops(ptx: str) -> list[list[str]]:
     return found
 
 
-def main_loop(ptx: str) -> list[str]:
-    """The loop with the most multiply-adds."""
-    return max(loops(ptx), key=lambda lines: (sum("fma.rn" in line for line in lines), len(lines)))
+def main_loop(ptx: str, product: str = "fma.rn") -> list[str]:
+    """The loop with the most products."""
+    return max(loops(ptx), key=lambda lines: (sum(product in line for line in lines), len(lines)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from emulator import ARCHITECTURES, compiled, needs_target
-from machine_code import blocks_of_multiprocessor, main_loop, needs_ptxas, resources
+from machine_code import SHARED_MEMORY, blocks_of_multiprocessor, main_loop, needs_ptxas, resources
 
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES
@@ -89,7 +89,7 @@ IN_FLOAT64 = {
 SINGLE_ARCHITECTURES = ("sm_80", "sm_100")
 
 
-def check(kernel: Any, architecture: str, float64: bool = False) -> str:
+def check(kernel: Any, architecture: str, shared_memory: int = SHARED_MEMORY, *, float64: bool = False) -> str:
     """What holds for every kernel; its PTX."""
     ptx = compiled(kernel, architecture)
     used = resources(ptx, architecture)
@@ -99,7 +99,7 @@ def check(kernel: Any, architecture: str, float64: bool = False) -> str:
     assert not re.search(r"\b(div|rem)\.[su]64", ptx)
     assert not re.search(r"\bcall\b", ptx)
     assert not re.search(r"\b(atom|red)\.", ptx)
-    assert blocks_of_multiprocessor(used, kernel.threads) >= kernel.residents >= 2
+    assert blocks_of_multiprocessor(used, kernel.threads, shared_memory) >= kernel.residents >= 2
     return ptx
 
 

@@ -1,0 +1,265 @@
+"""Convolution on tensor cores: forward, grad_x and grad_weight with factors of fewer bits and float32 sums.
+
+``precision`` is "tf32" or "bf16" (compute capability 8.0 and newer) or "fp16" (7.5 and newer).  x, weight and results
+stay float32 arrays; only the factors of each product are rounded, to nearest.  Nothing here is ever chosen for a caller
+who has not named a precision.
+
+Accuracy.  Products are exact, and with u = 2^-11 (tf32, fp16) or 2^-8 (bf16) every sum of *depths* of them satisfies
+
+    |computed - exact| <= (2 u + u^2 + depths * 2^-22) * sum |x| |weight|
+
+where the numbers are within the range of the format: fp16 ends at 65504, above which numbers are infinite, and has
+fewer bits below 2^-14; the others have float32's range.  The second term allows for tensor cores that cut off what they
+add instead of rounding it; NVIDIA documents neither.  Where no factor needs rounding and every sum is a whole number
+below 2^24, the result is exact.
+
+Bits.  A chain goes over (kh, kw, ic), in grad_weight over pixels, in steps of one ``mma`` each: the same for every tile
+and batch.  sm_75, whose ``mma`` takes half as many numbers, rounds between the halves and may differ from the others.
+
+Bytes decide where rounding happens.  For each number of x, a 3x3 convolution with one block of columns moves from
+memory and second-level cache
+
+    16 bits, rounded on the way to shared memory, through registers    9 * 4 = 36 bytes
+    16 bits, rounded to a copy first                           4 + 2 + 9 * 2 = 24 bytes, and copies are asynchronous
+    tf32, rounded to a copy first                              4 + 4 + 9 * 4 = 44 bytes
+    tf32, rounded in registers, just before the product                9 * 4 = 36 bytes, two instructions a number
+
+so x is copied for 16 bits (1x1 with one block of columns would rather not: 8 bytes in place of 4) and not for tf32.
+The weight is small, and has to be turned over anyway.
+
+Ladder: instructions of the main loop, in PTX, for 32 ``mma`` of fp16 (sm_80, 128 x 128).  Nothing here has been timed
+on a GPU yet.
+
+    one counter of turns, one barrier a turn, taps from a table           112
+    addresses in shared memory as 32-bit numbers, chunks as positions     106
+
+With a warp's tile of 64 x 32, the loads that wait in registers on sm_75 made it spill 48 bytes at 128 registers; with
+32 x 32 it has 102 and none.  Reading the table of taps just before its use saves 4 registers and costs its latency.
+
+In machine code, a turn of a warp (nvdisasm 13.1), registers (ptxas 13.5), and blocks that share a multiprocessor:
+
+                                      mma   instructions   registers   shared   blocks
+    forward      128 x 128   16 bits   32       100           125        48 KB     2     sm_80
+                             tf32      32       164           117        48 KB     2
+                 128 x 64    16 bits   32       116           128        36 KB     4
+                             tf32      32       180           124        36 KB     4
+                  64 x 32    16 bits   16        96            96        18 KB     8
+                             tf32      16       128            92        18 KB     8
+    grad_weight  128 x 128   16 bits   32       140           127        48 KB     2
+                             tf32      32       287           121        48 KB     2
+                  64 x 64    16 bits   16       118            92        24 KB     4
+                             tf32      16       211            87        24 KB     4
+    forward      128 x 64    fp16      32        86           102        24 KB     2     sm_75
+                  64 x 32    fp16      32       114           121        12 KB     5
+    grad_weight   64 x 64    fp16      32       136           108        16 KB     4
+
+An ``mma`` of these keeps a tensor core of an A100 busy for 8 cycles, of an H100 for 4, and a scheduler issues one
+instruction a cycle: of the largest tiles, forward in 16 bits is bound by tensor cores on both, tf32 on an A100.
+
+    python -m pytest tests/cuda/test_conv_tensorcore_code.py    # instructions of PTX, registers, spills
+    nvdisasm -c kernel.cubin                                    # of what ptxas makes of the same PTX
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.cpu.epilogue import RELU
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
+from fastconv.cuda.conv_direct_plan import QUAD, check_size
+from fastconv.cuda.conv_tensorcore_plan import (
+    CHUNK_BYTES,
+    FRAGMENT,
+    PRECISIONS,
+    TF32,
+    TILES,
+    TILES_BY_REGISTERS,
+    WEIGHT_TILES,
+    WORDS,
+    Precision,
+    choose_tile,
+    choose_weight_tile,
+    forward_problem,
+    packing,
+    table_of_chunks,
+    weight_problem,
+)
+from fastconv.cuda.device import Engine, address, flat
+from fastconv.geometry import Conv2dGeometry
+
+#: The first compute capability with asynchronous copies.
+ASYNCHRONOUS = (8, 0)
+#: Positions in the kernels are 32-bit integers, of chunks.
+_LARGEST = 2**31 - 2**16
+
+
+def refuses(geometry: Conv2dGeometry, precision: str, capability: tuple[int, int]) -> str | None:
+    """Why these kernels cannot compute a problem on a GPU of this compute capability, or None."""
+    g = geometry
+    if precision not in PRECISIONS:
+        return f"needs a precision of {', '.join(PRECISIONS)}, here {precision!r}"
+    kind = PRECISIONS[precision]
+    if capability < kind.capability:
+        major, minor = kind.capability
+        return (
+            f"needs compute capability {major}.{minor} or newer for {precision}, here {capability[0]}.{capability[1]}"
+        )
+    of_group = g.IC // g.G, g.OC // g.G
+    if any(channels % FRAGMENT for channels in of_group):
+        return f"needs multiples of {FRAGMENT} input and output channels in each group, here {of_group}"
+    chunks = max(g.N * g.IH * g.IW * g.IC, g.N * g.OH * g.OW * g.OC) // kind.channels
+    if chunks >= _LARGEST:
+        return f"needs fewer than {_LARGEST} chunks in x and in out, here {chunks}"
+    return None
+
+
+def forward(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    x: Any,
+    weight: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    activation: int,
+    precision: str,
+    capability: tuple[int, int],
+) -> None:
+    """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
+    if activation > RELU:
+        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
+    _check(geometry, precision, capability)
+    g, kind = geometry, PRECISIONS[precision]
+    if g.N == 0:
+        return
+    taps = np.arange(g.KH * g.KW, dtype=np.int32)
+    last = bias, residual, out, activation
+    shape = as_product(forward_shape(g))
+    _run(engine, shape, _chunks(engine, x, kind), weight, taps, g.OC, False, last, kind, capability)
+
+
+def grad_x(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    grad_out: Any,
+    weight: Any,
+    out: Any,
+    precision: str,
+    capability: tuple[int, int],
+) -> None:
+    """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride."""
+    from fastconv.cuda import elements
+
+    _check(geometry, precision, capability)
+    g, kind = geometry, PRECISIONS[precision]
+    if g.N == 0:
+        return
+    parts = phases(g)
+    if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
+        # where the stride is larger than the kernel, some pixels have no tap
+        elements.launch(engine, elements.fill_zeros(), flat(out).size, flat(out))
+    chunks = _chunks(engine, grad_out, kind)
+    for phase in parts:
+        taps = (phase.rows[:, np.newaxis] * g.KW + phase.columns).astype(np.int32).reshape(-1)
+        if taps.size:
+            shape, last = as_product(phase.shape), (None, None, out, 0)
+            _run(engine, shape, chunks, weight, taps, g.OC, True, last, kind, capability)
+
+
+def grad_weight(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    x: Any,
+    grad_out: Any,
+    out: Any,
+    precision: str,
+    capability: tuple[int, int],
+) -> None:
+    """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
+    from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
+
+    _check(geometry, precision, capability)
+    kind, s = PRECISIONS[precision], as_product(forward_shape(geometry))
+    out = _aligned(out)
+    if geometry.N == 0:
+        elements.launch(engine, elements.fill_zeros(), out.size, out)
+        return
+    check_size(s)
+    asynchronous = capability >= ASYNCHRONOUS
+    tiles = WEIGHT_TILES if asynchronous else WEIGHT_TILES[1:]
+    tile = choose_weight_tile(tiles, s.KH * s.KW * (s.IC // s.G), s.OC // s.G)
+    problem, blocks = weight_problem(s, tile, kind)
+    pixels = s.N * s.OH * s.OW
+    starts = np.array([pixels * split // problem.splits for split in range(problem.splits + 1)], np.int32)
+    partial = out if problem.splits == 1 else engine.empty((problem.splits * out.size,), np.float32)
+    table = engine.constant(table_of_chunks(s, kind).reshape(-1))
+    kernel = kernels.grad_weight(tile, kind, asynchronous)
+    factors = _chunks(engine, x, kind), _chunks(engine, grad_out, kind)
+    engine.launch(kernel, blocks, *factors, partial, table, engine.constant(starts), problem)
+    if problem.splits > 1:
+        elements.launch(engine, elements.sum_parts(), out.size, partial, out, problem.splits)
+
+
+def _check(geometry: Conv2dGeometry, precision: str, capability: tuple[int, int]) -> None:
+    reason = refuses(geometry, precision, capability)
+    if reason is not None:
+        raise ValueError(f"the tensor core kernels cannot compute {geometry}: it {reason}")
+
+
+def _aligned(array: Any) -> Any:
+    """A flat array whose pairs and quads of numbers are aligned."""
+    if array is not None and address(array) % CHUNK_BYTES:
+        raise ValueError(
+            f"the tensor core kernels take arrays that begin at a multiple of {CHUNK_BYTES} bytes. "
+            f"Received: {address(array)}, shape {array.shape}"
+        )
+    return flat(array)
+
+
+def _chunks(engine: Engine, x: Any, precision: Precision) -> Any:
+    """x as the kernel copies it: rounded to 16 bits, or as it is, to be rounded to tf32 on its way to the products."""
+    from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
+
+    numbers = _aligned(x)
+    if precision == TF32:
+        return numbers
+    words = engine.empty((numbers.size // 2,), np.float32)
+    elements.launch(engine, kernels.convert(precision.name), words.size // 2, numbers, words)
+    return words
+
+
+def _run(
+    engine: Engine,
+    shape: ConvShape,
+    chunks: Any,
+    weight: Any,
+    taps: NDArray[np.int32],
+    width: int,
+    transposed: bool,
+    last: tuple[Any, Any, Any, int],
+    precision: Precision,
+    capability: tuple[int, int],
+) -> None:
+    """One convolution of *chunks*; *last*: bias, residual, out and activation."""
+    from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
+
+    s = shape
+    check_size(s)
+    asynchronous = capability >= ASYNCHRONOUS
+    tile = choose_tile(TILES if asynchronous else TILES_BY_REGISTERS, s.N * s.OH * s.OW, s.OC // s.G, s.G)
+    order = packing(s, tile, precision, width, transposed)
+    packed = engine.empty((s.G * order.packed_chunks * order.packed_columns * WORDS,), np.float32)
+    quads = packed.size // WORDS * (precision.channels // QUAD)
+    pack = kernels.pack_weight(precision, transposed)
+    elements.launch(engine, pack, quads, _aligned(weight), engine.constant(taps), packed, order)
+
+    absent = engine.empty((0,), np.float32)
+    *arrays, activation = last
+    arrays = [absent if array is None else _aligned(array) for array in arrays]
+    table = engine.constant(table_of_chunks(s, precision).reshape(-1))
+    problem, blocks = forward_problem(s, tile, precision)
+    kernel = kernels.forward(tile, precision.name, asynchronous)
+    engine.launch(kernel, blocks, chunks, packed, *arrays, table, problem, activation)
