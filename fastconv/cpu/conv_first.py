@@ -62,7 +62,7 @@ class Blocks(NamedTuple):
     tasks: int
 
 
-_named = named_as(Blocks)
+_named = named_as(ConvShape, Blocks)
 
 
 @_jit.inline

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     tasks: int
 
 
-named = named_as(Plan)
+named = named_as(ConvShape, Plan)
 
 
 class Job(NamedTuple):
