@@ -104,6 +104,8 @@ class Job(NamedTuple):
     taps: int
     workspace: int
     workers: int
+    #: Stands for a bias, a residual or a weight that a call does without.
+    absent: NDArray[Any]
 
 
 _named = named_as(ConvShape, Images, Points, Blocks, Workspace)
@@ -358,6 +360,7 @@ def _job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
         panels * PLANES * taps_plane,
         sum(workspace),
         min(workers, tasks),
+        np.empty(0, f"f{itemsize}"),
     )
 
 
@@ -373,26 +376,26 @@ def _run(
     activation: int,
 ) -> None:
     """Run a job with what *forms* has under *key*, or else with *weight*, whose transform is kept there."""
-    absent = np.empty(0, out.dtype)
+    absent = job.absent
     own = job.workers * job.workspace
     if forms is None:
         memory = threads.scratch(job.taps + own, out.dtype)
-        in_parts, taps, memory = weight().reshape(-1), memory[: job.taps], memory[job.taps :]
+        in_parts, taps, memory = weight().ravel(), memory[: job.taps], memory[job.taps :]
     else:
         memory = threads.scratch(own, out.dtype)
         in_parts, taps = absent, forms.get(key, absent)
         if key not in forms:
-            in_parts, taps = weight().reshape(-1), threads.aligned(job.taps, out.dtype)
+            in_parts, taps = weight().ravel(), threads.aligned(job.taps, out.dtype)
     threads.run(
         conv2d_forward_winograd_serial,
         conv2d_forward_winograd_parallel,
         job.workers,
-        x.reshape(-1),
+        x.ravel(),
         in_parts,
         taps,
         absent if bias is None else bias,
-        absent if residual is None else residual.reshape(-1),
-        out.reshape(-1),
+        absent if residual is None else residual.ravel(),
+        out.ravel(),
         memory,
         job.numbers,
         activation,
