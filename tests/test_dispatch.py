@@ -43,6 +43,10 @@ def test_fastest_may_look_at_the_batch():
     assert dispatch.choose("conv2d_forward", one, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
     assert dispatch.choose("conv2d_forward", many, 4, "fastest").__module__ == "fastconv.cpu.conv_winograd"
     assert dispatch.choose("conv2d_forward", many, 4, "auto").__module__ == "fastconv.cpu.conv_direct"
+    # four tiles do not pay for transforming so large a weight
+    wide = conv2d_geometry((1, 7, 7, 512), (3, 3, 512, 512), padding=1)
+    assert dispatch.choose("conv2d_forward", wide, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
+    assert dispatch.choose("conv2d_forward", wide, 4, "auto").__module__ == "fastconv.cpu.conv_winograd"
 
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
