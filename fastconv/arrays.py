@@ -303,35 +303,33 @@ def weight_out(weight: Any, layout: str) -> FloatArray:
 
 def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, ...]) -> ImageFormat:
     """The format of the caller's first array, one of *layouts*; the others of the call must have the same."""
-    _check_layout(layout, layouts)
     dimensions = value.ndim if type(value) is ndarray else len(np.shape(value))
-    if dimensions not in (len(layout), len(layout) - 1):
+    found = _image_format(layout, layouts, dimensions, name)
+    if found is None:
         raise ValueError(
             f"{name} must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
             f"Received: {name}.shape={np.shape(value)}"
         )
-    return _image_format(layout, dimensions == len(layout), name)
+    return found
 
 
 def image_format_of_shape(
     x_shape: tuple[int, ...], layout: str, layouts: tuple[str, ...]
 ) -> tuple[ImageFormat, tuple[int, ...]]:
     """The format of an array of which only the shape is known, and its shape with batch axis and channels last."""
-    _check_layout(layout, layouts)
-    if len(x_shape) not in (len(layout), len(layout) - 1):
+    image = _image_format(layout, layouts, len(x_shape), "grad_out")
+    if image is None:
         raise ValueError(
             f"x_shape must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "
             f"Received: x_shape={tuple(x_shape)}"
         )
-    image = _image_format(layout, len(x_shape) == len(layout), "grad_out")
     return image, image.nhwc("x_shape", x_shape)
 
 
 @lru_cache
-def _image_format(layout: str, batched: bool, first: str) -> ImageFormat:
-    return ImageFormat(layout, batched, first)
-
-
-def _check_layout(layout: str, layouts: tuple[str, ...]) -> None:
+def _image_format(layout: str, layouts: tuple[str, ...], dimensions: int, first: str) -> ImageFormat | None:
+    """The format of arrays of so many dimensions, or None where those do not fit the layout."""
     if layout not in layouts:
         raise ValueError(f"layout must be one of {', '.join(layouts)}. Received: layout={layout!r}")
+    without_batch = len(layout) - 1
+    return ImageFormat(layout, dimensions > without_batch, first) if 0 <= dimensions - without_batch <= 1 else None

@@ -333,10 +333,9 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
         functional.conv2d(x, weight, bias, activation="relu", algorithm=algorithm)
         functional.conv2d_backward(grad, x, weight, algorithm=algorithm)
 
-    return {
+    calls: dict[str, Callable[[], object]] = {
         "convolution": lambda: convolution("direct"),
         "first convolution": lambda: functional.conv2d(features[..., :3], array(3, 3, 3, 16)),
-        "Winograd convolution": lambda: convolution("winograd"),
         "transposed convolution": lambda: functional.conv_transpose2d(x, weight, bias),
         "depthwise convolution": lambda: functional.conv2d(x, depthwise, bias, groups=4),
         "gradients of the depthwise convolution": lambda: functional.conv2d_backward(grad, x, depthwise, groups=4),
@@ -346,6 +345,9 @@ def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
         "batch normalization": batch_normalization,
         "optimizers": updates,
     }
+    if dtype == "float32":
+        calls["Winograd convolution"] = lambda: convolution("winograd")
+    return calls
 
 
 def compile_everything(dtypes: Sequence[str], console: Console) -> None:

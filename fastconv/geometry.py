@@ -155,9 +155,7 @@ def conv2d_geometry(
     groups: int = 1,
 ) -> Conv2dGeometry:
     """Geometry of the convolution of ``x`` (N, IH, IW, IC) with ``weight`` (KH, KW, IC / groups, OC)."""
-    return _conv2d_geometry(
-        tuple(x_shape), tuple(weight_shape), hashable(stride), hashable(padding), hashable(dilation), groups
-    )
+    return _conv2d_geometry(*hashable((x_shape, weight_shape, stride, padding, dilation, groups)))
 
 
 @lru_cache(maxsize=4096, typed=True)

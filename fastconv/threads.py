@@ -64,7 +64,10 @@ def run(serial: Callable[..., None], parallel: Callable[..., None], workers: int
 def aligned(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
     """New memory that begins a cache line, so that vectors in it lie in one."""
     kind = np.dtype(dtype)
-    return _begin_of_line(np.empty(numbers * kind.itemsize + _ALIGNMENT, np.uint8), numbers, kind)
+    memory = np.empty(numbers * kind.itemsize + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    view: NDArray[Any] = memory[start : start + numbers * kind.itemsize].view(kind)
+    return view
 
 
 def scratch(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -75,12 +78,7 @@ def scratch(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
     """
     kind = np.dtype(dtype)
     memory = getattr(_memory, "bytes", None)
-    if memory is None or memory.size < numbers * kind.itemsize + _ALIGNMENT:
-        memory = _memory.bytes = np.empty(numbers * kind.itemsize + _ALIGNMENT, np.uint8)
-    return _begin_of_line(memory, numbers, kind)
-
-
-def _begin_of_line(memory: NDArray[np.uint8], numbers: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    start = -memory.ctypes.data % _ALIGNMENT
-    view: NDArray[Any] = memory[start : start + numbers * kind.itemsize].view(kind)
+    if memory is None or memory.size < numbers * kind.itemsize:
+        memory = _memory.bytes = aligned(numbers * kind.itemsize, np.uint8)
+    view: NDArray[Any] = memory[: numbers * kind.itemsize].view(kind)
     return view

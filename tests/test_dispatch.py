@@ -29,11 +29,13 @@ def test_auto_is_depthwise_for_groups_of_one_winograd_where_it_pays_and_direct_e
         assert module == f"fastconv.cpu.conv_{expected}", name
 
 
-def test_float64_is_never_transformed_under_auto():
+def test_float64_is_never_transformed():
     for name in WINOGRAD:
+        g = BY_NAME[name].geometry
         for algorithm in ("auto", "fastest"):
-            chosen = dispatch.choose("conv2d_forward", BY_NAME[name].geometry, 8, algorithm)
-            assert chosen.__module__ == "fastconv.cpu.conv_direct"
+            assert dispatch.choose("conv2d_forward", g, 8, algorithm).__module__ == "fastconv.cpu.conv_direct"
+        with pytest.raises(ValueError, match='algorithm="winograd" computes float32 only: float64 is asked for '):
+            dispatch.choose("conv2d_forward", g, 8, "winograd")
 
 
 def test_fastest_may_look_at_the_batch():
@@ -41,6 +43,10 @@ def test_fastest_may_look_at_the_batch():
     assert dispatch.choose("conv2d_forward", one, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
     assert dispatch.choose("conv2d_forward", many, 4, "fastest").__module__ == "fastconv.cpu.conv_winograd"
     assert dispatch.choose("conv2d_forward", many, 4, "auto").__module__ == "fastconv.cpu.conv_direct"
+    # four tiles do not pay for transforming so large a weight
+    wide = conv2d_geometry((1, 7, 7, 512), (3, 3, 512, 512), padding=1)
+    assert dispatch.choose("conv2d_forward", wide, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
+    assert dispatch.choose("conv2d_forward", wide, 4, "auto").__module__ == "fastconv.cpu.conv_winograd"
 
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)

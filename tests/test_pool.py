@@ -206,6 +206,22 @@ def test_global_pooling_is_one_window(shape):
     np.testing.assert_allclose(global_avg_pool2d_backward(grad_out, x.shape), share, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kernel_size", "options"),
+    [(2, {}), (3, {"stride": 1, "padding": 1}), (3, {"stride": 2, "padding": "same"}), ((67, 2), {"stride": 1})],
+)
+def test_windows_that_run_in_pairs_have_the_bits_of_windows_alone(kernel_size, options):
+    """64 channels of float32 fill four cache lines; with three more there are no pairs."""
+    x = np.random.default_rng(0).normal(size=(2, 71, 9, 64)).astype(np.float32)
+    more = np.concatenate([x, x[..., :3]], axis=-1)
+    for count_include_pad in (True, False):
+        pairs, alone = (
+            avg_pool2d(images, kernel_size, count_include_pad=count_include_pad, **options) for images in (x, more)
+        )
+        np.testing.assert_array_equal(pairs, alone[..., :64])
+    np.testing.assert_array_equal(global_avg_pool2d(x), global_avg_pool2d(more)[..., :64])
+
+
 def test_average_of_a_large_plane_keeps_its_digits():
     x = np.random.default_rng(0).random((1, 1, 300_000, 1), dtype=np.float32)
     for image in (x, x.reshape(1, 300, 1000, 1), x.reshape(1, 300_000, 1, 1)):

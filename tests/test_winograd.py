@@ -7,12 +7,12 @@ from hypothesis import given, note, settings, strategies as st
 
 from fastconv.cpu import winograd
 from fastconv.dispatch import CONV2D
-from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_weight, conv2d_grad_x
+from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
 from fastconv.reference import conv as reference
 
 (WINOGRAD,) = (one for one in CONV2D if one.name == "winograd")
-ACCEPTED = [case for case in CASES if WINOGRAD.refuses(case.geometry) is None]
+ACCEPTED = [case for case in CASES if WINOGRAD.refuses(case.geometry, 4) is None]
 
 
 def test_the_matrices_compute_a_convolution_of_one_axis():
@@ -78,7 +78,7 @@ def test_random_problems_are_within_the_worst_case_bound(n, image, channels, pad
         g.N * g.OH * g.OW * np.outer(np.abs(a.x).max(axis=(0, 1, 2)), np.abs(a.grad_out).max(axis=(0, 1, 2))),
     ]
     for (result, exact, length), size in zip(all_passes(g, a.x, a.weight, a.grad_out), sizes, strict=True):
-        assert np.all(abs(result - exact) <= winograd.error_bound(length, size, np.float32))
+        assert np.all(abs(result - exact) <= winograd.error_bound(length, size))
 
 
 def _alternating(g, rng):
@@ -109,21 +109,10 @@ def test_the_bound_holds_for_hostile_data_and_2e_5_of_the_scale(make):
     exact = reference.conv2d(g, x.astype(np.float64), weight.astype(np.float64))
     error = abs(conv2d(x, weight, padding=g.padding, algorithm="winograd") - exact)
     size = np.abs(x).max(axis=(0, 1, 2)) @ np.abs(weight).max(axis=(0, 1))
-    assert np.all(error <= winograd.error_bound(g.IC, size, np.float32))
+    assert np.all(error <= winograd.error_bound(g.IC, size))
     # of the largest sum of absolute products, the scale of the results
     scale = reference.conv2d(g, abs(x).astype(np.float64), abs(weight).astype(np.float64)).max()
     assert error.max() <= 2e-5 * scale
-
-
-def test_float64_loses_a_few_digits_of_sixteen():
-    g = BY_NAME["winograd, many channels"].geometry
-    a = normal_arrays(g, np.float64)
-    problem = {"padding": g.padding, "algorithm": "winograd"}
-    out = conv2d(a.x, a.weight, **problem)
-    grad_x, grad_weight, _ = conv2d_backward(a.grad_out, a.x, a.weight, **problem)
-    np.testing.assert_allclose(out, reference.conv2d(g, a.x, a.weight), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(grad_x, reference.conv2d_grad_x(g, a.grad_out, a.weight), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(grad_weight, reference.conv2d_grad_weight(g, a.x, a.grad_out), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

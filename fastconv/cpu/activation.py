@@ -47,10 +47,11 @@ DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
 
 def activation_code(name: str | None) -> int:
     """The code of an element-wise activation; every operation that fuses one asks here."""
-    if not isinstance(name, str | None) or name not in ACTIVATIONS:
+    try:
+        return ACTIVATIONS[name]
+    except (KeyError, TypeError):
         names = ", ".join(repr(key) for key in ACTIVATIONS)
-        raise ValueError(f"activation must be one of {names}. Received: activation={name!r}")
-    return ACTIVATIONS[name]
+        raise ValueError(f"activation must be one of {names}. Received: activation={name!r}") from None
 
 
 @_jit.tasks

@@ -420,7 +420,7 @@ def grad_x(
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    s, plan, _, _, packed, _ = forward_job(geometry, itemsize, 1, False)
+    s, plan, _, _, packed, _, _ = forward_job(geometry, itemsize, 1, False)
     strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
     left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
@@ -444,23 +444,23 @@ def _run(
     activation: int,
 ) -> None:
     """Run a job with what *forms* has under *key*, or else pack *weight*, and keep that."""
-    absent = np.empty(0, out.dtype)
+    absent = job.absent
     if forms is None:
-        unpacked, packed = weight().reshape(-1), np.empty(job.packed, out.dtype)
+        unpacked, packed = weight().ravel(), np.empty(job.packed, out.dtype)
     elif key in forms:
         unpacked, packed = absent, forms[key]
     else:
-        unpacked, packed = weight().reshape(-1), threads.aligned(job.packed, out.dtype)
+        unpacked, packed = weight().ravel(), threads.aligned(job.packed, out.dtype)
     threads.run(
         conv2d_forward_direct_serial,
         conv2d_forward_direct_parallel,
         job.workers,
-        x.reshape(-1),
+        x.ravel(),
         unpacked,
         packed,
         absent if bias is None else bias,
-        absent if residual is None else residual.reshape(-1),
-        out.reshape(-1),
+        absent if residual is None else residual.ravel(),
+        out.ravel(),
         job.pieces,
         job.numbers,
         activation,

@@ -82,7 +82,7 @@ class Plan(NamedTuple):
     tasks: int
 
 
-_named = named_as(Plan)
+_named = named_as(ConvShape, Plan)
 
 
 @_jit.inline

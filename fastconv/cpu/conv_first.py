@@ -62,7 +62,7 @@ class Blocks(NamedTuple):
     tasks: int
 
 
-_named = named_as(Blocks)
+_named = named_as(ConvShape, Blocks)
 
 
 @_jit.inline
@@ -236,11 +236,11 @@ def forward(
         conv2d_forward_first_serial,
         conv2d_forward_first_parallel,
         min(workers, blocks.tasks),
-        x.reshape(-1),
-        weight.reshape(-1),
+        x.ravel(),
+        weight.ravel(),
         absent if bias is None else bias,
-        absent if residual is None else residual.reshape(-1),
-        out.reshape(-1),
+        absent if residual is None else residual.ravel(),
+        out.ravel(),
         offsets,
         numbers,
         activation,

@@ -36,7 +36,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.elementary import ZERO
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, forward_shape
+from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of
 from fastconv.geometry import Conv2dGeometry
 
 # With more channels, a convolution of grad_out fills enough of its lanes.
@@ -59,6 +59,9 @@ class Bands(NamedTuple):
 
     rows: int
     tasks: int
+
+
+_named = named_as(ConvShape, Bands)
 
 
 @_jit.inline
@@ -171,18 +174,21 @@ def _scatter_workspace(grad_x, shape, bands):
 
 
 @_jit.kernel
-def conv2d_grad_x_scatter_serial(grad_out, weight, packed, grad_x, shape, bands):
+def conv2d_grad_x_scatter_serial(grad_out, weight, packed, grad_x, numbers):
     """All tasks; arrays are flat."""
+    shape, bands = _named(numbers)
     _pack_taps(simd.span(weight), simd.span(packed), shape.KH * shape.KW * shape.IC, shape.OC)
     workspace = _scatter_workspace(grad_x, shape, bands)
     _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, 0, bands.tasks)
 
 
 @_jit.parallel_kernel
-def conv2d_grad_x_scatter_parallel(workers, grad_out, weight, packed, grad_x, shape, bands):
+def conv2d_grad_x_scatter_parallel(workers, grad_out, weight, packed, grad_x, numbers):
     """The same tasks, an equal share for each worker."""
+    shape, _ = _named(numbers)
     _pack_taps(simd.span(weight), simd.span(packed), shape.KH * shape.KW * shape.IC, shape.OC)
     for worker in prange(workers):
+        shape, bands = _named(numbers)
         first_task = bands.tasks * worker // workers
         last_task = bands.tasks * (worker + 1) // workers
         workspace = _scatter_workspace(grad_x, shape, bands)
@@ -210,7 +216,7 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
     """``out = the gradient with respect to x`` of a geometry that `suits`."""
     s = forward_shape(geometry)
     workers = threads.worker_count(geometry.flops)
-    bands = _bands(s, workers)
+    bands, numbers = _bands(s, workers)
     padded = s.KH * s.KW * s.IC + codegen.VECTOR_BYTES // out.itemsize
     threads.run(
         conv2d_grad_x_scatter_serial,
@@ -220,8 +226,7 @@ def grad_x(geometry: Conv2dGeometry, grad_out: NDArray[Any], weight: NDArray[Any
         weight.reshape(-1),
         np.zeros(padded * s.OC, out.dtype),
         out.reshape(-1),
-        s,
-        bands,
+        numbers,
     )
 
 
@@ -229,14 +234,18 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread."""
     s = forward_shape(geometry)
     parts = TILE_ROWS * (s.KH * s.KW * s.IC + codegen.VECTOR_BYTES // itemsize)
-    return itemsize * (parts + _bands(s, 1).rows * patches.strip_pitch(s))
+    return itemsize * (parts + _bands(s, 1)[0].rows * patches.strip_pitch(s))
 
 
 @lru_cache(maxsize=1024)
-def _bands(shape: ConvShape, workers: int) -> Bands:
-    """Whole images where that is enough work for all threads, bands of several kernel heights where it is not."""
+def _bands(shape: ConvShape, workers: int) -> tuple[Bands, NDArray[np.int64]]:
+    """Whole images where that is enough work for all threads, bands of several kernel heights where it is not.
+
+    And shape and bands as `_named` gives them to a kernel.
+    """
     s = shape
     rows = min(s.IH, max(_NUMBERS_OF_BAND // patches.strip_pitch(s), 1))
     while workers > 1 and s.N * -(-s.IH // rows) < _TASKS_PER_WORKER * workers and rows >= 8 * s.KH:
         rows = -(-rows // 2)
-    return Bands(rows, s.N * -(-s.IH // rows))
+    bands = Bands(rows, s.N * -(-s.IH // rows))
+    return bands, numbers_of(s, bands)

@@ -37,7 +37,7 @@ from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, Forms, forward_shape, phases, round_up
+from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
 from fastconv.cpu.winograd_tiles import Images, Points, ceil_div, outputs_of, plane_size, transform_input_tiles
@@ -58,6 +58,8 @@ _POINTS_OF_BLOCK = 1 << 20
 # part, by each block anew.  One that is kept for later calls is read back only, which is faster whatever its size: with
 # 512 channels, 38 MB, 1.5 times for an image of 7 x 7, 1.1 times for eight.
 _TAPS_AHEAD = 1 << 20
+# Multiplications of the direct sum for one of the products here.
+_SAVING = (OUTPUTS * TAPS) ** 2 // PLANES
 # Input channels between the weights that are transformed and those that are asked for.
 _AHEAD = 2
 
@@ -74,6 +76,8 @@ class Blocks(NamedTuple):
     columns: int
     share: int
     tasks: int
+    #: Tasks of transforming the weight before all others, or 0 where each block transforms its own part.
+    panels: int
     #: Numbers from one of 36 planes to the next, of the sums and of the transformed taps of a panel.
     sums_plane: int
     taps_plane: int
@@ -89,6 +93,22 @@ class Workspace(NamedTuple):
     #: One tile with its border or taps with a rest of channels, and one tile of out.
     padded: int
     values: int
+
+
+class Job(NamedTuple):
+    """A problem ready to run: what does not depend on the numbers."""
+
+    #: Shape, images, points, blocks and workspace, which `_named` takes apart.
+    numbers: NDArray[np.int64]
+    #: Numbers of the weight that is transformed ahead, and of the workspace of a thread.
+    taps: int
+    workspace: int
+    workers: int
+    #: Stands for a bias, a residual or a weight that a call does without.
+    absent: NDArray[Any]
+
+
+_named = named_as(ConvShape, Images, Points, Blocks, Workspace)
 
 
 @_jit.inline
@@ -215,33 +235,10 @@ def _forward_tasks(
             )  # fmt: skip
 
 
-@_jit.kernel
-def conv2d_forward_winograd_serial(
-    x, weight, taps, bias, residual, out, memory, shape, images, points, blocks, workspace, activation
-):
-    """All tasks of the forward pass; arrays are flat."""
-    _forward_tasks(
-        x, weight, taps, bias, residual, out, memory, 0, shape, images, points, blocks, workspace, activation,
-        0, blocks.tasks,
-    )  # fmt: skip
-
-
-@_jit.parallel_kernel
-def conv2d_forward_winograd_parallel(
-    workers, x, weight, taps, bias, residual, out, memory, shape, images, points, blocks, workspace, activation
-):
-    """The same tasks, an equal share for each worker."""
-    for worker in prange(workers):
-        _forward_tasks(
-            x, weight, taps, bias, residual, out, memory, worker * (memory.size // workers),
-            shape, images, points, blocks, workspace, activation,
-            blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
-        )  # fmt: skip
-
-
 @_jit.flushing_tasks
-def _weight_tasks(weight, taps, s, plane, first_task, last_task):
+def _weight_tasks(weight, taps, s, blocks, first_task, last_task):
     """Tasks [first_task, last_task) of the transform of a whole weight; a task: a panel times a block of depths."""
+    plane = blocks.taps_plane
     padded = np.empty(TAPS * TAPS * codegen.VECTOR_BYTES // 4, taps.dtype)
     weight, taps, padded = simd.span(weight), simd.span(taps), simd.span(padded)
     width = TILE_VECTORS * simd.lane_count(taps)
@@ -254,16 +251,33 @@ def _weight_tasks(weight, taps, s, plane, first_task, last_task):
 
 
 @_jit.kernel
-def transform_weight_serial(weight, taps, shape, plane, tasks):
-    """All tasks; arrays are flat."""
-    _weight_tasks(weight, taps, shape, plane, 0, tasks)
+def conv2d_forward_winograd_serial(x, weight, taps, bias, residual, out, memory, numbers, activation):
+    """All tasks of the forward pass; arrays are flat, and an empty weight has been transformed before."""
+    shape, images, points, blocks, workspace = _named(numbers)
+    if weight.size > 0 and blocks.panels > 0:
+        _weight_tasks(weight, taps, shape, blocks, 0, blocks.panels)
+    _forward_tasks(
+        x, weight, taps, bias, residual, out, memory, 0, shape, images, points, blocks, workspace, activation,
+        0, blocks.tasks,
+    )  # fmt: skip
 
 
 @_jit.parallel_kernel
-def transform_weight_parallel(workers, weight, taps, shape, plane, tasks):
-    """The same tasks, an equal share for each worker."""
+def conv2d_forward_winograd_parallel(workers, x, weight, taps, bias, residual, out, memory, numbers, activation):
+    """The same tasks, an equal share for each worker; a weight transformed ahead is all there before the first one."""
+    _, _, _, blocks, _ = _named(numbers)
+    if weight.size > 0 and blocks.panels > 0:
+        for worker in prange(workers):
+            shape, _, _, blocks, _ = _named(numbers)
+            first_panel, last_panel = blocks.panels * worker // workers, blocks.panels * (worker + 1) // workers
+            _weight_tasks(weight, taps, shape, blocks, first_panel, last_panel)
     for worker in prange(workers):
-        _weight_tasks(weight, taps, shape, plane, tasks * worker // workers, tasks * (worker + 1) // workers)
+        shape, images, points, blocks, workspace = _named(numbers)
+        _forward_tasks(
+            x, weight, taps, bias, residual, out, memory, worker * (memory.size // workers),
+            shape, images, points, blocks, workspace, activation,
+            blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
+        )  # fmt: skip
 
 
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
@@ -280,7 +294,8 @@ def forward(
     forms: Forms | None = None,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)``; the transformed weight is kept in *forms*."""
-    _run_forward(forward_shape(geometry), x, lambda: weight, forms, "winograd", bias, residual, out, activation)
+    job = _forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops / _SAVING), forms is not None)
+    _run(job, x, lambda: weight, forms, "winograd", bias, residual, out, activation)
 
 
 def grad_x(
@@ -293,22 +308,29 @@ def grad_x(
     """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
     (phase,) = phases(geometry)
     turned = partial(swap_channels, weight, phase.rows, phase.columns, 1)
-    _run_forward(phase.shape, grad_out, turned, forms, "winograd grad_x", None, None, out, 0)
+    job = _job_of(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops / _SAVING), forms is not None)
+    _run(job, grad_out, turned, forms, "winograd grad_x", None, None, out, 0)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
     s = forward_shape(geometry)
-    of_forward = itemsize * sum(_plan(s, codegen.VECTOR_BYTES // itemsize, 1, _transformed_ahead(s))[3])
+    of_forward = itemsize * _job_of(s, itemsize, 1, False).workspace
     return max(of_forward, conv_winograd_weight.workspace(geometry, itemsize))
 
 
 @lru_cache(maxsize=1024)
-def _plan(s: ConvShape, lanes: int, workers: int, ahead: bool) -> tuple[Images, Points, Blocks, Workspace]:
+def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
+    return _job_of(forward_shape(geometry), itemsize, workers, kept)
+
+
+@lru_cache(maxsize=1024)
+def _job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     """Blocks of tiles that fit the caches, as many for each thread, or shares of the channels where tiles are few.
 
-    *ahead* tells whether the weight is transformed before the tasks start.
+    The weight is transformed before the tasks start where it is small, or *kept* for later calls.
     """
+    lanes = codegen.VECTOR_BYTES // itemsize
     grid_h, grid_w = -(-s.OH // OUTPUTS), -(-s.OW // OUTPUTS)
     images = Images(s.IH, s.IW, s.IC, grid_h, grid_w, -s.pad_top, -s.pad_left)
     total = s.N * grid_h * grid_w
@@ -326,33 +348,24 @@ def _plan(s: ConvShape, lanes: int, workers: int, ahead: bool) -> tuple[Images, 
     columns = min(_COLUMNS_OF_BLOCK, share)
     points = Points(DEPTH, PLANES * plane_size(tiles * _ROW), _ROW, plane_size(tiles * _ROW))
     tasks = -(-total // tiles) * -(-s.OC // share)
+    panels = ic_blocks * -(-s.OC // width) if kept or PLANES * s.IC * s.OC <= _TAPS_AHEAD else 0
     sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
-    own_taps = 0 if ahead else columns // width * PLANES * taps_plane
+    own_taps = 0 if panels else columns // width * PLANES * taps_plane
     workspace = Workspace(
         ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * round_up(s.IC, lanes), PLANES * lanes
     )
-    return images, points, Blocks(tiles, columns, share, tasks, sums_plane, taps_plane), workspace
-
-
-def _transformed_ahead(s: ConvShape) -> bool:
-    return PLANES * s.IC * s.OC <= _TAPS_AHEAD
-
-
-def _transform_weight(weight: NDArray[Any], taps: NDArray[Any], s: ConvShape, plane: int, panels: int) -> None:
-    threads.run(
-        transform_weight_serial,
-        transform_weight_parallel,
-        min(threads.worker_count(taps.size), panels),
-        weight,
-        taps,
-        s,
-        plane,
-        panels,
+    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
+    return Job(
+        numbers_of(s, images, points, blocks, workspace),
+        panels * PLANES * taps_plane,
+        sum(workspace),
+        min(workers, tasks),
+        np.empty(0, f"f{itemsize}"),
     )
 
 
-def _run_forward(
-    s: ConvShape,
+def _run(
+    job: Job,
     x: NDArray[Any],
     weight: Callable[[], NDArray[Any]],
     forms: Forms | None,
@@ -362,42 +375,30 @@ def _run_forward(
     out: NDArray[Any],
     activation: int,
 ) -> None:
-    """The convolution with what *forms* has under *key*, or else with *weight*, whose transform is kept."""
-    workers = threads.worker_count(2 * s.N * s.OH * s.OW * s.IC * s.OC)
-    ahead = forms is not None or _transformed_ahead(s)
-    images, points, blocks, own = _plan(s, codegen.VECTOR_BYTES // out.itemsize, workers, ahead)
-    workers = min(workers, blocks.tasks)
-    panels = -(-s.IC // DEPTH) * -(-s.OC // (TILE_VECTORS * codegen.VECTOR_BYTES // out.itemsize))
-    taps_size = panels * PLANES * blocks.taps_plane if ahead else 0
-    absent = np.empty(0, out.dtype)
+    """Run a job with what *forms* has under *key*, or else with *weight*, whose transform is kept there."""
+    absent = job.absent
+    own = job.workers * job.workspace
     if forms is None:
-        in_parts = weight().reshape(-1)
-        memory = threads.scratch(taps_size + workers * sum(own), out.dtype)
-        taps, memory = memory[:taps_size], memory[taps_size:]
-        if ahead:
-            _transform_weight(in_parts, taps, s, blocks.taps_plane, panels)
+        memory = threads.scratch(job.taps + own, out.dtype)
+        in_parts, taps, memory = weight().ravel(), memory[: job.taps], memory[job.taps :]
     else:
-        in_parts, memory = absent, threads.scratch(workers * sum(own), out.dtype)
+        memory = threads.scratch(own, out.dtype)
+        in_parts, taps = absent, forms.get(key, absent)
         if key not in forms:
-            taps = threads.aligned(taps_size, out.dtype)
-            _transform_weight(weight().reshape(-1), taps, s, blocks.taps_plane, panels)
-            forms[key] = taps
-        taps = forms[key]
+            in_parts, taps = weight().ravel(), threads.aligned(job.taps, out.dtype)
     threads.run(
         conv2d_forward_winograd_serial,
         conv2d_forward_winograd_parallel,
-        workers,
-        x.reshape(-1),
+        job.workers,
+        x.ravel(),
         in_parts,
         taps,
         absent if bias is None else bias,
-        absent if residual is None else residual.reshape(-1),
-        out.reshape(-1),
+        absent if residual is None else residual.ravel(),
+        out.ravel(),
         memory,
-        s,
-        images,
-        points,
-        blocks,
-        own,
+        job.numbers,
         activation,
     )
+    if forms is not None:
+        forms[key] = taps

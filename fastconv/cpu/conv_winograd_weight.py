@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.shape import named_as, numbers_of
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_grad_taps
 from fastconv.cpu.winograd_tiles import (
     Images,
@@ -60,6 +61,9 @@ class Blocks(NamedTuple):
     #: Numbers from one of 36 planes of sums to the next, and of an output tile with its border.
     sums_plane: int
     padded: int
+
+
+_named = named_as(Images, Images, Points, Points, Blocks)
 
 
 @_jit.flushing_tasks
@@ -116,19 +120,19 @@ def _grad_weight_tasks(
 
 
 @_jit.kernel
-def conv2d_grad_weight_winograd_serial(x, grad_out, partial, memory, inputs, outputs, points, gradients, blocks):
+def conv2d_grad_weight_winograd_serial(x, grad_out, partial, memory, numbers):
     """All tasks; arrays are flat."""
+    inputs, outputs, points, gradients, blocks = _named(numbers)
     _grad_weight_tasks(
         x, grad_out, partial, memory, 0, inputs, outputs, points, gradients, blocks, 0, blocks.tasks
     )  # fmt: skip
 
 
 @_jit.parallel_kernel
-def conv2d_grad_weight_winograd_parallel(
-    workers, x, grad_out, partial, memory, inputs, outputs, points, gradients, blocks
-):
+def conv2d_grad_weight_winograd_parallel(workers, x, grad_out, partial, memory, numbers):
     """The same tasks, an equal share for each worker."""
     for worker in prange(workers):
+        inputs, outputs, points, gradients, blocks = _named(numbers)
         _grad_weight_tasks(
             x, grad_out, partial, memory, worker * (memory.size // workers),
             inputs, outputs, points, gradients, blocks,
@@ -138,10 +142,10 @@ def conv2d_grad_weight_winograd_parallel(
 
 def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the tiles, added in order."""
-    inputs, outputs, points, gradients, blocks = _plan(geometry, codegen.VECTOR_BYTES // out.itemsize)
+    blocks, own, numbers = _plan(geometry, codegen.VECTOR_BYTES // out.itemsize)
     workers = min(threads.worker_count(geometry.flops), blocks.tasks)
     sums_size = blocks.splits * out.size if blocks.splits > 1 else 0
-    memory = threads.scratch(sums_size + workers * _numbers(points, gradients, blocks), out.dtype)
+    memory = threads.scratch(sums_size + workers * own, out.dtype)
     partial = memory[:sums_size] if blocks.splits > 1 else out.reshape(-1)
     threads.run(
         conv2d_grad_weight_winograd_serial,
@@ -151,11 +155,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
         grad_out.reshape(-1),
         partial,
         memory[sums_size:],
-        inputs,
-        outputs,
-        points,
-        gradients,
-        blocks,
+        numbers,
     )
     if blocks.splits > 1:
         np.add.reduce(partial.reshape(blocks.splits, -1), axis=0, out=out.reshape(-1))
@@ -163,16 +163,13 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread."""
-    _, _, points, gradients, blocks = _plan(geometry, codegen.VECTOR_BYTES // itemsize)
-    return itemsize * _numbers(points, gradients, blocks)
-
-
-def _numbers(points: Points, gradients: Points, blocks: Blocks) -> int:
-    return PLANES * (points.plane + gradients.plane + blocks.sums_plane) + blocks.padded
+    _, own, _ = _plan(geometry, codegen.VECTOR_BYTES // itemsize)
+    return itemsize * own
 
 
 @lru_cache(maxsize=1024)
-def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Images, Images, Points, Points, Blocks]:
+def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Blocks, int, NDArray[np.int64]]:
+    """The cut into tasks, the numbers in the memory of a thread, and all that `_named` gives to a kernel."""
     grid_h, grid_w = -(-g.OH // OUTPUTS), -(-g.OW // OUTPUTS)
     inputs = Images(g.IH, g.IW, g.IC, grid_h, grid_w, -g.padding[0][0], -g.padding[1][0])
     outputs = Images(g.OH, g.OW, g.OC, grid_h, grid_w, 0, 0)
@@ -184,4 +181,5 @@ def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Images, Images, Points, Points
     splits = max(1, min(-(-_TASKS // channel_blocks), tiles // _TILES_OF_SPLIT))
     sums_plane = plane_size((_CHANNELS + TILE_ROWS) * _CHANNELS)
     blocks = Blocks(splits, splits * channel_blocks, tiles, sums_plane, PLANES * _CHANNELS)
-    return inputs, outputs, points, gradients, blocks
+    own = PLANES * (points.plane + gradients.plane + blocks.sums_plane) + blocks.padded
+    return blocks, own, numbers_of(inputs, outputs, points, gradients, blocks)

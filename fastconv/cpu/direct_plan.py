@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     tasks: int
 
 
-named = named_as(Plan)
+named = named_as(ConvShape, Plan)
 
 
 class Job(NamedTuple):
@@ -61,6 +61,8 @@ class Job(NamedTuple):
     #: Numbers of the weight that is packed before all tasks, or 0 where each task packs its own panels.
     packed: int
     workers: int
+    #: Stands for a bias, a residual or a weight that a call does without.
+    absent: NDArray[Any]
 
 
 @lru_cache(maxsize=1024)
@@ -75,7 +77,8 @@ def job_of(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     plan, ahead = _plan(s, lanes, itemsize, workers, kept)
     packed = s.G * round_up(s.OC // s.G, lanes) * s.KH * s.KW * (s.IC // s.G)
     pieces = patches.pieces_of(s, plan.source, plan.depth)
-    return Job(s, plan, numbers_of(s, plan), pieces, packed if ahead else 0, min(workers, plan.tasks))
+    absent = np.empty(0, f"f{itemsize}")
+    return Job(s, plan, numbers_of(s, plan), pieces, packed if ahead else 0, min(workers, plan.tasks), absent)
 
 
 def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int, kept: bool) -> tuple[Plan, bool]:

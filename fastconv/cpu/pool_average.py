@@ -19,49 +19,55 @@ _VECTORS = max(1, 256 // codegen.VECTOR_BYTES)
 _MANY_PIXELS = 16
 
 
-def _window_sum(vectors):
-    """The sum of a window divided by *divisor*, for *vectors* vectors of channels that stay in registers."""
+def _window_sum(windows, vectors):
+    """Sums of *windows* windows of the same form, each divided by *divisor*, for *vectors* vectors of channels.
+
+    The sums stay in registers.  The windows lie *window_step* apart, and where they go, *out_step*.
+    """
 
     @_jit.inline
-    def add_rows(band, x, at, row_step, rows, pixel_step, pixels):
+    def add_rows(band, x, at, window_step, row_step, rows, pixel_step, pixels):
         """Rows of at most SUM_BLOCK pixels each."""
         for _ in range(rows):
-            run = tiles.zeros(x, 1, vectors)
+            run = tiles.zeros(x, windows, vectors)
             here = at
             for _ in range(pixels):
-                run = tiles.add(run, tiles.load(x, here, 0, 1, vectors))
+                run = tiles.add(run, tiles.load(x, here, window_step, windows, vectors))
                 here += pixel_step
             band = tiles.add(band, run)
             at += row_step
         return band
 
     @_jit.inline
-    def block(x, at, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, outputs):
-        total = tiles.load(out, out_at, 0, 1, vectors) if begun else tiles.zeros(x, 1, vectors)
+    def block(
+        x, at, window_step, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, out_step, outputs
+    ):  # fmt: skip
+        total = tiles.load(out, out_at, out_step, windows, vectors) if begun else tiles.zeros(x, windows, vectors)
         if rows <= SUM_BLOCK and pixels <= SUM_BLOCK:
-            total = add_rows(total, x, at, row_step, rows, pixel_step, pixels)
+            total = add_rows(total, x, at, window_step, row_step, rows, pixel_step, pixels)
         else:
             for top in range(0, rows, SUM_BLOCK):
-                band = tiles.zeros(x, 1, vectors)
+                band = tiles.zeros(x, windows, vectors)
                 for row in range(top, min(top + SUM_BLOCK, rows)):
-                    row_sum = tiles.zeros(x, 1, vectors)
+                    row_sum = tiles.zeros(x, windows, vectors)
                     for left in range(0, pixels, SUM_BLOCK):
                         start = at + row * row_step + left * pixel_step
                         count = min(SUM_BLOCK, pixels - left)
-                        row_sum = add_rows(row_sum, x, start, row_step, 1, pixel_step, count)
+                        row_sum = add_rows(row_sum, x, start, window_step, row_step, 1, pixel_step, count)
                     band = tiles.add(band, row_sum)
                 total = tiles.add(total, band)
         if divisor != 1:
-            total = tiles.divide(total, tiles.full(x, divisor, 1, vectors))
+            total = tiles.divide(total, tiles.full(x, divisor, windows, vectors))
         for _ in range(outputs):
-            tiles.store(total, out, out_at, 0)
+            tiles.store(total, out, out_at, out_step)
             out_at += pixel_step
 
     return block
 
 
-_sum_of_many = _window_sum(_VECTORS)
-_sum_of_one = _window_sum(1)
+_sum_of_two = _window_sum(2, _VECTORS)
+_sum_of_many = _window_sum(1, _VECTORS)
+_sum_of_one = _window_sum(1, 1)
 
 
 @_jit.inline
@@ -99,16 +105,21 @@ def average_tasks(x, rows, columns, out, first, last):
     many channels, they do so one row of it at a time, and the output keeps their sums meanwhile: memory is then read
     as few streams, one for each pixel of the row.  The sum is one of bands of SUM_BLOCK rows, a band one of rows, a
     row one of runs of SUM_BLOCK pixels: an order that the window alone decides, and that pooling along the rows first
-    does not change.  Each output element has one writer.
+    does not change.  Where four cache lines are all channels, windows one below the other run in pairs: two streams
+    bring more from memory than one.  Each output element has one writer.
     """
     _, IH, IW, C = x.shape
     _, OH, OW, _ = out.shape
     source, target = simd.span(x), simd.span(out)
     lanes = simd.lane_count(source)
     width = _VECTORS * lanes
-    for task in range(first, last):
+    task = first
+    while task < last:
         oh = task % OH
         top, height = rows[FIRST, oh], rows[PIXELS, oh]
+        pair = C == width and task + 1 < last and oh + 1 < OH
+        pair = pair and height == rows[PIXELS, oh + 1] and rows[COUNT, oh] == rows[COUNT, oh + 1]
+        to_next = (rows[FIRST, oh + 1] - top) * IW * C if pair else 0
         ow = 0
         while ow < OW:
             left, pixels = columns[FIRST, ow], columns[PIXELS, ow]
@@ -123,6 +134,11 @@ def average_tasks(x, rows, columns, out, first, last):
             while ow + outputs < OW and _same_window(columns, ow, ow + outputs):
                 outputs += 1
             ow += outputs
+            if pair:
+                _sum_of_two(
+                    source, at, to_next, IW * C, height, C, pixels, False, whole, target, out_at, OW * C, outputs
+                )
+                continue
             by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK
             steps = height if by_rows else 1
             for step in range(steps):
@@ -130,14 +146,15 @@ def average_tasks(x, rows, columns, out, first, last):
                 here = at + step * IW * C
                 for c in range(0, C // width * width, width):
                     _sum_of_many(
-                        source, here + c, IW * C, height // steps, C, pixels, step > 0, divisor, target, out_at + c,
-                        outputs,
+                        source, here + c, 0, IW * C, height // steps, C, pixels, step > 0, divisor,
+                        target, out_at + c, 0, outputs,
                     )  # fmt: skip
             c = C // width * width
             while c < C:
                 c = min(c, C - lanes)
-                _sum_of_one(source, at + c, IW * C, height, C, pixels, False, whole, target, out_at + c, outputs)
+                _sum_of_one(source, at + c, 0, IW * C, height, C, pixels, False, whole, target, out_at + c, 0, outputs)
                 c += lanes
+        task += 2 if pair else 1
 
 
 @_jit.kernel

@@ -86,9 +86,9 @@ def pack_columns(matrix, offset, stride, rows, columns, panel, panel_at, width):
             line = tiles.load(matrix, offset + row * stride, stride, 1, TILE_VECTORS)
             tiles.store(line, panel, panel_at + row * width, width)
     else:
-        for row in range(rows):
-            for column in range(0, width, lanes):
-                count = min(max(columns - column, 0), lanes)
+        for column in range(0, width, lanes):
+            count = min(max(columns - column, 0), lanes)
+            for row in range(rows):
                 value = simd.load_first(matrix, offset + row * stride + column, count)
                 simd.store(panel, panel_at + row * width + column, value)
 

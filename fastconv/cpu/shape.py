@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import count
 from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastconv import _jit
 from fastconv.geometry import Conv2dGeometry
 
 #: What kernels have made of a weight that will not change, by what it was made for.
@@ -133,20 +135,31 @@ def phases(geometry: Conv2dGeometry) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-_SHAPE = len(ConvShape._fields)
+def numbers_of(*parts: Any) -> NDArray[np.int64]:
+    """A shape, a plan and whatever is a NamedTuple of ints as one array.
+
+    Python hands it to a kernel 5 microseconds faster.
+    """
+    return np.array([number for part in parts for number in part], np.int64)
 
 
-def numbers_of(shape: ConvShape, plan: Any) -> NDArray[np.int64]:
-    """A shape and a plan, a NamedTuple of ints, as one array: Python hands it to a kernel 5 microseconds faster."""
-    return np.array((*shape, *plan), np.int64)
+def named_as(*kinds: Any) -> Any:
+    """What takes the array of `numbers_of` apart again inside a kernel, given the classes of the parts."""
+    parts = types.Tuple([types.NamedUniTuple(types.intp, len(kind._fields), kind) for kind in kinds])
 
+    @intrinsic
+    def named(typingctx: Any, numbers: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            positions = count()
+            values = [
+                context.make_tuple(
+                    builder, part, [builder.load(cgutils.gep(builder, array.data, next(positions))) for _ in part]
+                )
+                for part in parts
+            ]
+            return context.make_tuple(builder, parts, values)
 
-def named_as(plan_class: Any) -> Any:
-    """What takes the array of `numbers_of` apart again inside a kernel."""
-    fields = len(plan_class._fields)
-
-    @_jit.inline
-    def named(numbers):
-        return ConvShape(*to_fixed_tuple(numbers, _SHAPE)), plan_class(*to_fixed_tuple(numbers[_SHAPE:], fields))
+        return parts(numbers), generate
 
     return named

@@ -24,7 +24,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fastconv.cpu import codegen
 from fastconv.cpu.codegen import Vector
@@ -185,8 +185,8 @@ AMPLIFICATION = _amplification()
 _TRANSFORM_LENGTH = 36
 
 
-def error_bound(length: int, size: Any, dtype: DTypeLike) -> Any:
-    """Largest possible error of a result.
+def error_bound(length: int, size: Any) -> Any:
+    """Largest possible error of a result in float32.
 
     Parameters
     ----------
@@ -194,10 +194,8 @@ def error_bound(length: int, size: Any, dtype: DTypeLike) -> Any:
         Channels, or pixels for the gradient of the weight, that are summed.
     size : float or ndarray
         Sum over them of the product of the largest absolute number of each operand.
-    dtype : dtype
-        float32 or float64.
     """
-    return AMPLIFICATION * (length + _TRANSFORM_LENGTH) * np.finfo(dtype).eps * size
+    return AMPLIFICATION * (length + _TRANSFORM_LENGTH) * np.finfo(np.float32).eps * size
 
 
 #: 6x6 pixels of x to 36 points.

@@ -98,9 +98,9 @@ def conv2d(
     The result has the same bits for any number of threads, any batch and any vector width.  "direct" and "depthwise"
     make each output element one chain of fused multiply-adds in the order kh, kw, ic.  Their error is at most
     ``eps * KH * KW * IC / groups`` times the sum of the absolute products, typically ``eps`` times the square root of
-    that count.  "winograd" is typically within 5e-6 of the largest output, about three times the error of "direct", and
-    within 2e-5 where neighbours differ by many orders of magnitude (`fastconv.cpu.winograd.error_bound` is the proven
-    limit); `algorithm="direct"` asks for the plain sum.
+    that count.  "winograd", for float32 only, is typically within 5e-6 of the largest output, about three times the
+    error of "direct", and within 2e-5 where neighbours differ by many orders of magnitude
+    (`fastconv.cpu.winograd.error_bound` is the proven limit); `algorithm="direct"` asks for the plain sum.
 
     NaN and infinity reach the outputs that see them, and under "winograd" all outputs of the 4x4 tiles that see them.
     Zeros of the padding take part in the direct sum: a weight that is not finite makes NaN there.

@@ -135,7 +135,7 @@ def test_the_choice_does_not_depend_on_the_batch() -> None:
                 next(
                     one.name
                     for one in dispatch.conv2d_on_gpu()
-                    if not (one.refuses(g) or one.declines(operation, g, 4, 1))
+                    if not (one.refuses(g, 4) or one.declines(operation, g, None))
                 )
                 for g in (
                     conv2d_geometry((N, *x_shape[1:]), weight_shape, **options)  # type: ignore[arg-type]
