@@ -12,6 +12,9 @@ Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, 
 
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch2b --pass forward --threads 1 --against torch
 
+A call for one image of 16 x 16 x 16, 16 channels out, takes 23 us, and PyTorch's 40; 45 as two kernels, one for the
+weight, with shape and plan as tuples.
+
 The products are a quarter as many as those of the direct sum and run at 85% of its speed; the rest goes into the
 transforms, which read each pixel of x 2.25 times and write 36 numbers for 16.
 
@@ -379,13 +382,13 @@ def _run(
     absent = job.absent
     own = job.workers * job.workspace
     if forms is None:
-        memory = threads.scratch(job.taps + own, out.dtype)
-        in_parts, taps, memory = weight().ravel(), memory[: job.taps], memory[job.taps :]
+        in_parts, memory = weight().ravel(), threads.scratch(job.taps + own, out.dtype)
+        taps, memory = memory[: job.taps], memory[job.taps :]
+    elif key in forms:
+        in_parts, taps, memory = absent, forms[key], threads.scratch(own, out.dtype)
     else:
+        in_parts, taps = weight().ravel(), threads.aligned(job.taps, out.dtype)
         memory = threads.scratch(own, out.dtype)
-        in_parts, taps = absent, forms.get(key, absent)
-        if key not in forms:
-            in_parts, taps = weight().ravel(), threads.aligned(job.taps, out.dtype)
     threads.run(
         conv2d_forward_winograd_serial,
         conv2d_forward_winograd_parallel,
