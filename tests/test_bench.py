@@ -129,21 +129,22 @@ def test_all_passes_and_every_pooling_can_be_timed(tmp_path):
 
 def test_training_is_timed_against_numpy_made_to_train(monkeypatch, tmp_path, capsys):
     """No installed library but PyTorch can train, so NumPy borrows our own `fit`."""
-    monkeypatch.setattr(training, "IMAGES", 16)
+    monkeypatch.setitem(training.IMAGES, "book", 16)
     trainer = libraries.Library(("numpy",), {("network", "train"): {"borrowed": training.ours}})
     monkeypatch.setattr(numpy_library, "LIBRARY", trainer)
     path = tmp_path / "result.json"
-    arguments = ["--train", "--batch", "8", "--threads", "1", "--pairs", "1", "--against", "numpy"]
+    arguments = ["--train", "book", "--batch", "8", "--threads", "1", "--pairs", "1", "--against", "numpy"]
     monkeypatch.setattr(training.Training, "seconds", 0)
     assert cli.main(["bench", *arguments, "--json", str(path)]) == cli.EXIT_OK
     (found,) = record.read(path)["rows"]
-    assert (found["pass"], found["batch"], found["images"], found["error"]) == ("train", 8, 16, 0)
+    assert (found["network"], found["batch"], found["images"], found["error"]) == ("book CNN", 8, 16, 0)
     assert "images/s" in capsys.readouterr().out
 
 
-def test_pytorch_trains_the_same_network():
+@pytest.mark.parametrize("network", training.NETWORKS)
+def test_pytorch_trains_the_same_network(network):
     torch_library = pytest.importorskip("fastconv.bench.libraries.torch", reason="PyTorch is not installed")
-    problem = training.Training(8, images=24).problem()
+    problem = training.Training(8, images=24, chosen=network).problem()
     ours = training.ours(problem, 1)
     mine = [ours.as_ours(ours.compute(0)) for _ in range(2)]
     for prepare in torch_library.LIBRARY.variants["network", "train"].values():

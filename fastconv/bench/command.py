@@ -12,7 +12,7 @@ import numba
 from rich.console import Console
 from rich.markup import escape
 
-from fastconv.bench import libraries, problems
+from fastconv.bench import libraries, problems, training
 from fastconv.bench.libraries import Library
 from fastconv.bench.problems import Task
 
@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   fastconv bench --shape 56x56x64,3x3x64,padding=same --against torch,onnxruntime --batch 1,8
   fastconv bench --net pool --against torch --threads 1
   fastconv bench --train --against torch                    training instead of layers
+  fastconv bench --train tutorial book --batch 32           the network of a tutorial and that of a book
   fastconv bench --tune                                     write a profile of this machine
 """
 
@@ -63,7 +64,13 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> Any:
     )
     what.add_argument("--layer", metavar="NAME", help="only the layer of this name")
     what.add_argument("--shape", nargs="+", metavar="SHAPE", help=f"layers of your own: {problems.SHAPE_HELP}")
-    what.add_argument("--train", action="store_true", help="training steps of the network of fastconv train")
+    what.add_argument(
+        "--train",
+        nargs="*",
+        choices=training.NETWORKS,
+        metavar="NAME",
+        help=f"training epochs: some of {', '.join(training.NETWORKS)}; default: the network of fastconv train",
+    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--pass",
@@ -134,7 +141,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for refusal in refusals:
         console.print(f"[yellow]{escape(refusal)}[/]", soft_wrap=True)
     console.print(live.results_table(rows, "Rows"), live.summary_table(rows))
-    if arguments.train:
+    if arguments.train is not None:
         console.print(live.training_table(rows))
     description = {
         **machine.describe(list(installed.values())),
@@ -154,17 +161,17 @@ def chosen_tasks(arguments: argparse.Namespace) -> list[Task]:
     networks = arguments.net
     if networks == [EVERY_NETWORK] or (arguments.layer and not networks):
         networks = list(problems.networks())
-    elif not networks and not arguments.shape and not arguments.train:
+    elif not networks and not arguments.shape and arguments.train is None:
         networks = list(DEFAULT_NETWORKS)
     tasks: list[Task] = []
     for batch in arguments.batch or [DEFAULT_BATCH]:
         if networks:
             tasks += problems.layers(networks, arguments.layer, batch)
         tasks += [problems.layer_of_text(shape, batch) for shape in arguments.shape or ()]
-    if arguments.train:
-        from fastconv.bench import training
-
-        tasks += [training.Training(batch, images=training.IMAGES) for batch in arguments.batch or training.BATCHES]
+    if arguments.train is not None:
+        for chosen in arguments.train or [training.DEFAULT_NETWORK]:
+            images = training.IMAGES[chosen]
+            tasks += [training.Training(batch, images, chosen) for batch in arguments.batch or training.BATCHES]
     return tasks
 
 

@@ -140,7 +140,7 @@ def training_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         if row["pass"] == "train" and row["ours"]:
             ours, theirs = (f"{row['images'] / median(row[who]):,.0f}" for who in ("ours", "theirs"))
-            place = f"{row['layer']}, batch {row['batch']}"
+            place = f"{row['network']}, batch {row['batch']}"
             against = f"{row['library']} {row['variant']}"
             table.add_row(place, str(row["threads"]), ours, against, theirs, f"{record.ratio(row):.2f}")
     return table

@@ -128,7 +128,7 @@ def _training(rows: Sequence[Row]) -> str:
     body = []
     for row in rows:
         ours, theirs = (f"{row['images'] / median(row[who]):,.0f}" for who in ("ours", "theirs"))
-        place = [escape(row["layer"]), str(row["batch"]), str(row["threads"])]
+        place = [escape(row["network"]), str(row["batch"]), str(row["threads"])]
         body.append([*place, ours, escape(_rival(row)), theirs, _ratio(record.ratio(row))])
     return table(header, body, numbers={1, 2, 3, 5, 6})
 

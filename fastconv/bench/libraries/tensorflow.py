@@ -9,6 +9,7 @@ import tensorflow as tf
 from fastconv.bench.libraries import Contender, Library, Prepare, cores, require_cores, with_all
 from fastconv.bench.problems import ConvProblem
 from fastconv.bench.training import TrainProblem
+from fastconv.keras import layers
 
 
 def _convolution(direction: str) -> Prepare:
@@ -56,20 +57,8 @@ def _convolution(direction: str) -> Prepare:
 
 def _training(problem: TrainProblem, threads: int) -> Contender:
     keras = tf.keras
-    model = keras.Sequential(
-        [
-            keras.layers.Input(problem.x.shape[1:]),
-            keras.layers.Conv2D(32, 3, activation="relu"),
-            keras.layers.MaxPooling2D(2),
-            keras.layers.Conv2D(64, 3, activation="relu"),
-            keras.layers.MaxPooling2D(2),
-            keras.layers.Conv2D(64, 3, activation="relu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(10),
-        ]
-    )
-    model.set_weights(problem.weights)
+    model = keras.Sequential([keras.Input(problem.x.shape[1:]), *map(_layer, problem.network.layers)])
+    model.set_weights(problem.network.get_weights())
     optimizer = keras.optimizers.Adam(problem.learning_rate, epsilon=problem.epsilon)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
@@ -78,6 +67,16 @@ def _training(problem: TrainProblem, threads: int) -> Contender:
         return history.history["loss"][0]
 
     return Contender(compute)
+
+
+def _layer(like: layers.Layer) -> Any:
+    """The same layer."""
+    theirs = tf.keras.layers
+    if isinstance(like, layers.Conv2D):
+        return theirs.Conv2D(like.filters, like.kernel_size, padding=like.padding, activation=like.activation)
+    if isinstance(like, layers.Dense):
+        return theirs.Dense(like.units, activation=like.activation)
+    return theirs.MaxPooling2D(like.pool_size) if isinstance(like, layers.MaxPooling2D) else theirs.Flatten()
 
 
 require_cores()

@@ -17,6 +17,7 @@ from fastconv.bench.libraries import Contender, Library, Prepare
 from fastconv.bench.problems import Array, ConvProblem, PoolProblem
 from fastconv.bench.training import TrainProblem
 from fastconv.geometry import Sides
+from fastconv.keras import Sequential, layers
 
 IMAGE_AXES, WEIGHT_AXES = (0, 3, 1, 2), (3, 2, 0, 1)
 IMAGE_AXES_BACK, WEIGHT_AXES_BACK = (0, 2, 3, 1), (2, 3, 1, 0)
@@ -127,7 +128,7 @@ def _pooling(kind: str, direction: str, layout: Any) -> Prepare:
 
 def _training(layout: Any) -> Prepare:
     def prepare(problem: TrainProblem, threads: int) -> Contender:
-        model = _network(problem.weights).to(memory_format=layout)
+        model = _network(problem.network).to(memory_format=layout)
         optimizer = torch.optim.Adam(model.parameters(), problem.learning_rate, eps=problem.epsilon)
         (x,) = _tensors([problem.x], IMAGE_AXES, layout)
         y = torch.from_numpy(problem.y)
@@ -147,22 +148,32 @@ def _training(layout: Any) -> Prepare:
     return prepare
 
 
-def _network(weights: list[Array]) -> Any:
-    """`demo.tutorial_network` with these weights."""
+def _network(like: Sequential) -> Any:
+    """The same network with the same weights."""
     nn = torch.nn
-    model = nn.Sequential(
-        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()),
-        *(nn.Linear(3 * 3 * 64, 64), nn.ReLU(), nn.Linear(64, 10)),
-    )
-    with torch.no_grad():
-        for parameter, kernel in zip(model.parameters(), weights, strict=True):
-            if kernel.shape == (3 * 3 * 64, 64):  # Flatten takes the channels first here: a 3x3 convolution in effect
-                kernel = kernel.reshape(3, 3, 64, 64)
-            value = kernel.transpose(WEIGHT_AXES) if kernel.ndim == 4 else kernel.T
-            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)).reshape(parameter.shape))
-    return model
+    steps: list[Any] = []
+    image: tuple[int, ...] = ()  # what the last layer of images puts out
+    for layer in like.layers:
+        weights = layer.get_weights()
+        if isinstance(layer, layers.Conv2D):
+            step = nn.Conv2d(*weights[0].shape[2:], layer.kernel_size, padding=layer.padding)
+        elif isinstance(layer, layers.Dense):
+            step = nn.Linear(*weights[0].shape)
+        else:
+            step = nn.MaxPool2d(layer.pool_size) if isinstance(layer, layers.MaxPooling2D) else nn.Flatten()
+        if weights:
+            kernel, bias = weights
+            if steps and isinstance(steps[-1], nn.Flatten):  # it takes the channels first: a convolution in effect
+                kernel = kernel.reshape(*image, -1)
+            kernel = kernel.transpose(WEIGHT_AXES) if kernel.ndim == 4 else kernel.T
+            for parameter, array in ((step.weight, kernel), (step.bias, bias)):
+                parameter.data.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(parameter.shape))
+        steps.append(step)
+        if getattr(layer, "activation", None) == "relu":
+            steps.append(nn.ReLU())
+        if not isinstance(layer, layers.Flatten | layers.Dense):
+            image = tuple(extent or 0 for extent in layer.output_shape[1:])
+    return nn.Sequential(*steps)
 
 
 # ---- the library ---------------------------------------------------------------------------------------------------
