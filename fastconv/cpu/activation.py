@@ -41,8 +41,8 @@ _WORK_PER_ELEMENT = 16
 _SIX = np.float32(6)
 # Where sigmoid and the normal distribution have long reached their limits, in float64 too.  Without this bound on the
 # factor, ``x * sigmoid(x)`` at minus infinity would be -inf * 0.
-_FLAT = np.float32(1000)
-_DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
+FLAT = np.float32(1000)
+DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
 
 
 def activation_code(name: str | None) -> int:
@@ -80,19 +80,19 @@ def activate(values, start, count, code):
             run[i] = tanh(run[i])
     elif code == _SILU:
         for i in range(run.size):
-            factor = -_FLAT if run[i] < -_FLAT else run[i]
+            factor = -FLAT if run[i] < -FLAT else run[i]
             run[i] = factor * sigmoid(run[i])
     elif code == _GELU:
         for i in range(run.size):
-            factor = -_FLAT if run[i] < -_FLAT else run[i]
+            factor = -FLAT if run[i] < -FLAT else run[i]
             run[i] = factor * normal_cdf(run[i])
 
 
 @_jit.inline
 def bounded(x):
     """*x* as a factor of a slope that has died out at both ends: inf * 0 is meant to be 0."""
-    x = -_FLAT if x < -_FLAT else x
-    return _FLAT if x > _FLAT else x
+    x = -FLAT if x < -FLAT else x
+    return FLAT if x > FLAT else x
 
 
 @_jit.inline
@@ -120,7 +120,7 @@ def slope_product(grad_out, x, grad_x, code):
         for i in range(x.size):
             grad_x[i] = grad_out[i] * (sigmoid(x[i]) + bounded(x[i]) * sigmoid_slope(x[i]))
     elif code == _GELU:
-        density_at_zero = x.dtype.type(_DENSITY_AT_ZERO)
+        density_at_zero = x.dtype.type(DENSITY_AT_ZERO)
         for i in range(x.size):
             grad_x[i] = grad_out[i] * (normal_cdf(x[i]) + bounded(x[i]) * (density_at_zero * normal_bell(x[i])))
     else:

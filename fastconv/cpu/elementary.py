@@ -87,6 +87,15 @@ def power_of_two(typingctx: Any, n: Any) -> Any:
 
 
 @_jit.inline
+def product(a, b):
+    """``a * b``, rounded before something is added to it.
+
+    LLVM does that on a CPU anyway; `fastconv.cuda.elementary`, which compiles this file for GPUs, has to ask for it.
+    """
+    return a * b
+
+
+@_jit.inline
 def round_to_integer(x):
     """The integer nearest to a float32 x of a size below 2**22, as a float32."""
     return (x + _ROUNDER) - _ROUNDER
@@ -104,7 +113,7 @@ def polynomial(x, coefficients):
 @_jit.inline
 def reduced_exp(x):
     """n and q with ``exp(x) = 2**n * (1 + q)`` and ``abs(q) < 0.42``, for a float32 x from -104 to 89."""
-    n = round_to_integer(x * _LOG2_E)
+    n = round_to_integer(product(x, _LOG2_E))
     r = fma(n, -_LN2_LOW, fma(n, -_LN2_HIGH, x))
     return n, fma(r * r, polynomial(r, _EXP_SERIES), r)
 
@@ -147,7 +156,7 @@ def normal_cdf_float32(x):
     a = abs(x)
     a = _TAIL_END if a > _TAIL_END else a
     t = ONE / fma(_TAIL_SLOPE, a, ONE)
-    tail = normal_bell_float32(a) * (t * polynomial(t, _TAIL_SERIES))
+    tail = product(normal_bell_float32(a), t * polynomial(t, _TAIL_SERIES))
     return ONE - tail if x > ZERO else tail
 
 

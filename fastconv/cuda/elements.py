@@ -10,12 +10,14 @@ from fastconv.cuda.intrinsics import divide
 
 cuda = target()
 types = cuda.types
-float32, int32, int64 = types.float32, types.int32, types.int64
+float32, float64, int32, int64 = types.float32, types.float64, types.int32, types.int64
 
 #: A block of threads with one element each, and how many of them a multiprocessor is to hold.
 THREADS, RESIDENTS = 256, 4
 #: Flat arrays of a kernel's signature.
-NUMBERS, TABLE, POSITIONS = (types.Array(kind, 1, "C") for kind in (float32, int32, int64))
+NUMBERS, SUMS, TABLE, POSITIONS = (types.Array(kind, 1, "C") for kind in (float32, float64, int32, int64))
+#: Positions that are divided in a kernel are 32-bit integers.
+LARGEST = 2**31 - 2**16
 
 
 def told(problem: Any) -> Any:
@@ -35,6 +37,19 @@ def split_in_three(number, middle, inner):
     rest = divide(number, inner)
     outer = divide(rest, middle)
     return outer, int32(rest - outer * middle), int32(number - rest * inner)
+
+
+@cuda.jit(device=True)
+def remainder(number, divisor):
+    """What is left of a position: its channel, where *divisor* is the number of channels."""
+    return int32(number - divide(int32(number), divisor) * divisor)
+
+
+def check_size(*arrays: Any) -> None:
+    """Raise ValueError for an array whose positions do not fit."""
+    for array in arrays:
+        if array.size >= LARGEST:
+            raise ValueError(f"this kernel of the GPU takes fewer than {LARGEST} numbers. Received: {array.size}")
 
 
 def kernel_of_elements(function: Any, *arguments: Any) -> Kernel:

@@ -5,6 +5,8 @@
 - Unsigned division of 32-bit integers.  Python's ``//`` becomes a 64-bit division, a subroutine of a hundred
   instructions.
 - Multiply-add and addition that take denormals as zero, as the convolutions on the CPU do (`fastconv.denormals`).
+- Products that are rounded.  Compilers for GPUs fuse ``a * b + c`` wherever they see it, which moves the last bit; the
+  CPU's do not.
 - The product of two tiles in shared memory.  Its hundreds of multiply-adds are generated here, because Numba spends
   8 seconds on them as Python and 0.4 as one operation.
 
@@ -208,6 +210,41 @@ def multiply_add(typingctx, a, b, c):
         return _multiply_add(builder, *arguments)
 
     return _types.float32(_types.float32, _types.float32, _types.float32), generate
+
+
+@intrinsic
+def product(typingctx, a, b):
+    """``a * b``, rounded, whatever is added to it afterwards; denormals are numbers like others."""
+    name = "llvm.nvvm.mul.rn.f" if a == _types.float32 else "llvm.nvvm.mul.rn.d"
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(arguments[0].type, [arguments[0].type] * 2)
+        return builder.call(_cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+    return a(a, a), generate
+
+
+def _flushing(name: str, operands: int, negated: bool = False) -> Any:
+    """One operation on float32 numbers, rounded once, that takes denormals as zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # the older code generator has no instruction that negates
+        minus_zero = ir.Constant(_F32, -0.0)
+        values = [*arguments[:-1], builder.fsub(minus_zero, arguments[-1])] if negated else arguments
+        return _call(builder, f"llvm.nvvm.{name}.rn.ftz.f", *values)
+
+    signature = _types.float32(*[_types.float32] * operands)
+    if operands == 1:
+        return intrinsic(lambda typingctx, a: (signature, generate))
+    return intrinsic(lambda typingctx, a, b: (signature, generate))
+
+
+#: Arithmetic of optimizers: each operation rounded by itself, denormals are zero.
+flushed_sum = _flushing("add", 2)
+flushed_difference = _flushing("add", 2, negated=True)
+flushed_product = _flushing("mul", 2)
+flushed_quotient = _flushing("div", 2)
+flushed_root = _flushing("sqrt", 1)
 
 
 @intrinsic

@@ -1,0 +1,72 @@
+"""The kernels of arithmetic, one for each operation; a thread for each number."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements, remainder
+from fastconv.cuda.intrinsics import divide
+
+cuda = target()
+float32, int32 = cuda.types.float32, cuda.types.int32
+
+
+@cuda.jit(device=True)
+def sum_of(left, right):
+    return left + right
+
+
+@cuda.jit(device=True)
+def difference_of(left, right):
+    return left - right
+
+
+@cuda.jit(device=True)
+def product_of(left, right):
+    return left * right
+
+
+@cuda.jit(device=True)
+def quotient_of(left, right):
+    return left / right
+
+
+@cuda.jit(device=True)
+def larger_of(left, right):
+    return left if left >= right or left != left else right
+
+
+@cuda.jit(device=True)
+def smaller_of(left, right):
+    return left if left <= right or left != left else right
+
+
+_OPERATIONS = {
+    "add": sum_of,
+    "subtract": difference_of,
+    "multiply": product_of,
+    "divide": quotient_of,
+    "maximum": larger_of,
+    "minimum": smaller_of,
+}
+
+
+@lru_cache
+def combined(operation: str) -> Kernel:
+    """The kernel of a named operation."""
+    function = _OPERATIONS[operation]
+
+    def arithmetic(left, right, number, out, image, channels):
+        """``out = function(left, right)``, each *image* numbers having a row of *channels* numbers; or with *number*.
+
+        Each element has one writer, which reads before it writes.
+        """
+        i = element()
+        if i < out.size:
+            other = number
+            if right.size > 0:
+                other = right[divide(int32(i), image) * channels + remainder(i, channels)]
+            out[i] = function(left[i], other)
+
+    return kernel_of_elements(arithmetic, NUMBERS, NUMBERS, float32, NUMBERS, int32, int32)

@@ -1,0 +1,24 @@
+"""Dropout on the GPU: the numbers of `fastconv.cpu.dropout`, which depend on the seed and the position alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.cuda.device import Engine, address, flat
+
+_BYTES_OF_QUAD = 16
+
+
+def dropout(engine: Engine, x: Any, rate: float, seed: int) -> Any:
+    """A contiguous float32 array with a share *rate* of its elements 0 and the others divided by ``1 - rate``."""
+    from fastconv.cuda import dropout_kernels as kernels, elements
+
+    out = engine.empty(x.shape, np.float32)
+    source, result = flat(x), flat(out)
+    aligned = address(source) % _BYTES_OF_QUAD == address(result) % _BYTES_OF_QUAD == 0
+    numbers = np.uint64(seed), np.uint32(rate * 2**32), np.float32(1 / (1 - rate))
+    quads = -(-source.size // kernels.WORDS)
+    elements.launch(engine, kernels.dropout(aligned), quads, source, result, *numbers)
+    return out

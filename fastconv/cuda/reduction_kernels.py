@@ -1,0 +1,91 @@
+"""The kernels of sums over rows: a thread for each number of a joined row, then one for each column.
+
+Threads of a warp read neighbouring numbers of the same row.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from fastconv.cpu.reduction import ROWS_OF_BLOCK
+from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.elements import NUMBERS, SUMS, element, kernel_of_elements, remainder
+from fastconv.cuda.intrinsics import divide, product
+
+cuda = target()
+float64, int32, int64 = cuda.types.float64, cuda.types.int32, cuda.types.int64
+
+
+@cuda.jit(device=True)
+def range_of_chain(i, numbers, C, width):
+    """First position and end of the chain of partial sum *i*: every width-th of the *numbers* of a block."""
+    block = divide(int32(i), width)
+    span = int64(C) * ROWS_OF_BLOCK
+    return block * span + (i - block * width), min((block + 1) * span, int64(numbers))
+
+
+@lru_cache
+def sums() -> Kernel:
+    """The kernel of the partial sums of each block of rows."""
+
+    def column_sums(x, partial, C, width):
+        """``partial[block, j]``: the sum of every number j of the block's rows of *width* numbers, from 0 up."""
+        i = element()
+        if i < partial.size:
+            at, stop = range_of_chain(i, x.size, C, width)
+            total = float64(0)
+            while at < stop:
+                total += x[at]
+                at += width
+            partial[i] = total
+
+    return kernel_of_elements(column_sums, NUMBERS, SUMS, int32, int32)
+
+
+@lru_cache
+def products() -> Kernel:
+    """The kernel of the partial sums of products."""
+
+    def column_products(a, b, a_shift, b_shift, partial, C, width):
+        """The same for ``(a - a_shift) * (b - b_shift)``, every operation rounded by itself in float64."""
+        i = element()
+        if i < partial.size:
+            at, stop = range_of_chain(i, a.size, C, width)
+            channel = remainder(i, C)
+            a_center, b_center = float64(a_shift[channel]), float64(b_shift[channel])
+            total = float64(0)
+            while at < stop:
+                total += product(float64(a[at]) - a_center, float64(b[at]) - b_center)
+                at += width
+            partial[i] = total
+
+    return kernel_of_elements(column_products, NUMBERS, NUMBERS, NUMBERS, NUMBERS, SUMS, int32, int32)
+
+
+@lru_cache
+def folded_sums() -> Kernel:
+    """The kernel that adds the parts of joined rows."""
+    return _added(SUMS)
+
+
+@lru_cache
+def total_sums() -> Kernel:
+    """The kernel that adds the sums of the blocks."""
+    return _added(NUMBERS)
+
+
+def _added(result: Any) -> Kernel:
+    def sum_of_parts(partial, out, parts, C):
+        """``out[group, c] = 0 + partial[group, 0, c] + partial[group, 1, c] + ...``, in this order."""
+        i = element()
+        if i < out.size:
+            group = divide(int32(i), C)
+            at = int64(group) * (parts - 1) * C + i
+            total = float64(0)
+            for _ in range(parts):
+                total += partial[at]
+                at += C
+            out[i] = total
+
+    return kernel_of_elements(sum_of_parts, SUMS, result, int32, int32)
