@@ -73,12 +73,31 @@ def _writeable_alias(array: FloatArray) -> FloatArray:
     return np.asarray(_Memory(array))
 
 
+def index_array(name: str, value: ArrayLike, like: FloatArray, first: str = "x") -> NDArray[np.int64]:
+    """*value*, whole numbers that belong to *like* and lie where it does; contiguous int64 on a GPU."""
+    if type(value) is not np.ndarray and on_device(value):
+        there: NDArray[np.int64] = exchange.contiguous(_device_array(name, value, like, first, np.int64))
+        return there
+    if on_device(like):
+        raise TypeError(_mixed(name, value, first, like))
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers. Received: {name}.dtype={array.dtype}")
+    return array
+
+
 # ---- arrays on a device -----------------------------------------------------------------------------------------
 
 
 def on_device(value: Any) -> bool:
     """Whether *value* is an array in the memory of a GPU."""
     return type(value) is Array or exchange.is_foreign(value)
+
+
+def host_only(operation: str, array: Any) -> None:
+    """Raise NotImplementedError for an array on a device, where there is no kernel of *operation*."""
+    if type(array) is Array:
+        raise NotImplementedError(f"{operation} takes arrays in host memory only: it has no kernel for a GPU yet")
 
 
 def _device_array(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> exchange.Strided:

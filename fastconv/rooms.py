@@ -65,10 +65,12 @@ class _Bound:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function, engine = getattr(self._module, name), self._engine
 
+        def as_array(made: Any) -> Any:
+            return Array(engine, made.reshape(made.size), made.shape) if hasattr(made, "shape") else made
+
         def call(*arguments: Any, **options: Any) -> Any:
             made = function(engine, *arguments, **options)
-            new_memory = hasattr(made, "shape") and not isinstance(made, Array)
-            return Array(engine, made.reshape(made.size), made.shape) if new_memory else made
+            return tuple(map(as_array, made)) if isinstance(made, tuple) else as_array(made)
 
         setattr(self, name, call)
         return call

@@ -1,4 +1,4 @@
-"""The two passes of batch normalisation over a (rows, C) matrix; its sums are in reduction.py.
+"""Batch normalisation of a (rows, C) matrix: its two passes, and what lies between; its sums are in reduction.py.
 
 Rows of few channels are joined to longer ones, as there: the vectors of per-channel numbers are repeated to that
 length.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu.elementary import fma
-from fastconv.cpu.reduction import ROWS_OF_BLOCK, repeats
+from fastconv.cpu.reduction import ROWS_OF_BLOCK, column_products, column_sums, repeats
 
 # Arithmetic operations per element, for the decision between one thread and several.
 _WORK_PER_ELEMENT = 4
@@ -85,6 +85,39 @@ def normalize_backward(grad_out: Any, x: Any, mean: Any, scale: Any, slope: Any,
     workers = threads.worker_count(x.size * _WORK_PER_ELEMENT)
     threads.run(normalize_backward_serial, normalize_backward_parallel, workers, *arguments)
     return grad_x
+
+
+def batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float) -> NDArray[Any]:
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta`` with given statistics."""
+    return normalize(x, mean, gamma * _inverse_deviation(variance, epsilon), beta)
+
+
+def batch_norm_training(
+    x: Any, gamma: Any, beta: Any, epsilon: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The same with the statistics of the (rows, C) matrix itself; (out, mean, variance)."""
+    count = x.dtype.type(max(1, len(x)))
+    mean = column_sums(x) / count
+    variance = column_products(x, x, mean, mean) / count
+    return batch_norm(x, gamma, beta, mean, variance, epsilon), mean, variance
+
+
+def batch_norm_backward(
+    grad_out: Any, x: Any, gamma: Any, mean: Any, variance: Any, epsilon: float
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Gradients of `batch_norm_training`: (grad_x, grad_gamma, grad_beta)."""
+    inverse = _inverse_deviation(variance, epsilon)
+    grad_beta = column_sums(grad_out)
+    grad_gamma = column_products(grad_out, x, np.zeros_like(mean), mean) * inverse
+    scale = gamma * inverse
+    count = x.dtype.type(max(1, len(x)))
+    slope, offset = -scale * inverse * grad_gamma / count, -scale * grad_beta / count
+    return normalize_backward(grad_out, x, mean, scale, slope, offset), grad_gamma, grad_beta
+
+
+def _inverse_deviation(variance: Any, epsilon: float) -> NDArray[Any]:
+    inverse: NDArray[Any] = 1 / np.sqrt(variance + variance.dtype.type(epsilon))
+    return inverse
 
 
 def _rows(x: Any, *vectors: Any) -> tuple[Any, ...]:

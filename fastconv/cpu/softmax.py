@@ -105,6 +105,47 @@ def softmax_backward(grad_out: Any, out: Any) -> NDArray[Any]:
     return grad_x
 
 
+def cross_entropy(logits: Any, labels: Any, label_smoothing: float = 0.0) -> NDArray[Any]:
+    """``-sum over c of target[n, c] * log(softmax(logits[n]))[c]`` for each row of (N, C) *logits*.
+
+    *labels* are class numbers (N,) or probabilities (N, C).
+    """
+    log_softmax = softmax_forward(logits, logarithm=True)
+    if labels.ndim == 1 and not label_smoothing:
+        return 0 - np.take_along_axis(log_softmax, labels[:, np.newaxis], axis=1)[:, 0]
+    target = _target(labels, logits, label_smoothing)
+    products = np.zeros_like(logits)
+    np.multiply(target, log_softmax, out=products, where=target != 0)
+    losses: NDArray[Any] = 0 - products.sum(axis=1)
+    return losses
+
+
+def cross_entropy_backward(grad_losses: Any, logits: Any, labels: Any, label_smoothing: float = 0.0) -> NDArray[Any]:
+    """``(softmax(logits) * sum(target) - target) * grad_losses``: *grad_losses* is a number, or an array (N,)."""
+    N = len(logits)
+    grad_logits = softmax_forward(logits)
+    if labels.ndim == 1 and not label_smoothing:
+        grad_logits[np.arange(N), labels] -= 1
+    else:
+        target = _target(labels, logits, label_smoothing)
+        grad_logits *= target.sum(axis=1, keepdims=True)
+        grad_logits -= target
+    grad_logits *= np.broadcast_to(np.asarray(grad_losses, logits.dtype), N)[:, np.newaxis]
+    return grad_logits
+
+
+def _target(labels: Any, logits: Any, label_smoothing: float) -> NDArray[Any]:
+    """The smoothed distribution over the classes that each sample should have."""
+    N, C = logits.shape
+    if labels.ndim == 2:
+        target = labels
+    else:
+        target = np.zeros_like(logits)
+        target[np.arange(N), labels] = 1
+    smoothed: NDArray[Any] = target * logits.dtype.type(1 - label_smoothing) + logits.dtype.type(label_smoothing / C)
+    return smoothed
+
+
 def _split(x: Any) -> tuple[Any, int, int]:
     """x as a matrix, rows of one task (a fixed number for a given width), number of tasks."""
     if x.size == 0:

@@ -18,11 +18,12 @@ float64, int32, int64 = cuda.types.float64, cuda.types.int32, cuda.types.int64
 
 
 @cuda.jit(device=True)
-def range_of_chain(i, numbers, C, width):
-    """First position and end of the chain of partial sum *i*: every width-th of the *numbers* of a block."""
+def chain_of(i, numbers, C, width):
+    """Where the chain of partial sum *i* begins, and its length: every width-th of the *numbers* of a block."""
     block = divide(int32(i), width)
     span = int64(C) * ROWS_OF_BLOCK
-    return block * span + (i - block * width), min((block + 1) * span, int64(numbers))
+    at, stop = block * span + (i - block * width), min((block + 1) * span, int64(numbers))
+    return at, divide(int32(stop - at + width - 1), width)
 
 
 @lru_cache
@@ -33,9 +34,9 @@ def sums() -> Kernel:
         """``partial[block, j]``: the sum of every number j of the block's rows of *width* numbers, from 0 up."""
         i = element()
         if i < partial.size:
-            at, stop = range_of_chain(i, x.size, C, width)
+            at, length = chain_of(i, x.size, C, width)
             total = float64(0)
-            while at < stop:
+            for _ in range(length):
                 total += x[at]
                 at += width
             partial[i] = total
@@ -51,11 +52,11 @@ def products() -> Kernel:
         """The same for ``(a - a_shift) * (b - b_shift)``, every operation rounded by itself in float64."""
         i = element()
         if i < partial.size:
-            at, stop = range_of_chain(i, a.size, C, width)
+            at, length = chain_of(i, a.size, C, width)
             channel = remainder(i, C)
             a_center, b_center = float64(a_shift[channel]), float64(b_shift[channel])
             total = float64(0)
-            while at < stop:
+            for _ in range(length):
                 total += product(float64(a[at]) - a_center, float64(b[at]) - b_center)
                 at += width
             partial[i] = total

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array
-from fastconv.cpu import activation as kernels, softmax as softmax_kernels
+from fastconv.arrays import FloatArray, float_array, leave
+from fastconv.cpu.activation import activation_code
+from fastconv.rooms import room
 
 
 def activation(x: ArrayLike, name: str | None) -> FloatArray:
@@ -46,11 +47,12 @@ def activation(x: ArrayLike, name: str | None) -> FloatArray:
     >>> activation(np.array([-1.0, 2.0]), "relu")
     array([0., 2.])
     """
-    code = kernels.activation_code(name)
+    code = activation_code(name)
     values = float_array("x", x)
-    out = np.empty_like(values)
-    kernels.activation_forward(values, None, out, code)
-    return out.reshape(np.shape(x))
+    here = room(values)
+    out = here.empty(values.shape, values.dtype)
+    here.activation.activation_forward(values, None, out, code)
+    return leave(out.reshape(np.shape(x)))
 
 
 def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> FloatArray:
@@ -86,12 +88,13 @@ def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> 
     >>> activation_backward(np.array([3.0, 3.0]), np.array([-1.0, 2.0]), "relu")
     array([0., 3.])
     """
-    code = kernels.activation_code(name)
+    code = activation_code(name)
     values = float_array("x", x)
     cotangent = _like("grad_out", grad_out, "x", values, np.shape(x))
-    grad_x = np.empty_like(values)
-    kernels.activation_backward(cotangent, values, grad_x, code)
-    return grad_x.reshape(np.shape(x))
+    here = room(values)
+    grad_x = here.empty(values.shape, values.dtype)
+    here.activation.activation_backward(cotangent, values, grad_x, code)
+    return leave(grad_x.reshape(np.shape(x)))
 
 
 def relu(x: ArrayLike) -> FloatArray:
@@ -214,7 +217,8 @@ def softmax(x: ArrayLike) -> FloatArray:
     >>> softmax(np.array([1000.0, 1000.0]))
     array([0.5, 0.5])
     """
-    return softmax_kernels.softmax_forward(_rows("x", x))
+    rows = _rows("x", x)
+    return leave(room(rows).softmax.softmax_forward(rows))
 
 
 def softmax_backward(grad_out: ArrayLike, out: ArrayLike) -> FloatArray:
@@ -245,7 +249,7 @@ def softmax_backward(grad_out: ArrayLike, out: ArrayLike) -> FloatArray:
     """
     probabilities = _rows("out", out)
     cotangent = _like("grad_out", grad_out, "out", probabilities, probabilities.shape)
-    return softmax_kernels.softmax_backward(cotangent, probabilities)
+    return leave(room(probabilities).softmax.softmax_backward(cotangent, probabilities))
 
 
 def _rows(name: str, value: ArrayLike) -> FloatArray:
@@ -260,4 +264,4 @@ def _like(name: str, value: ArrayLike, like_name: str, like: FloatArray, shape: 
             f"{name} must have the shape of {like_name}. "
             f"Received: {name}.shape={np.shape(value)}, {like_name}.shape={shape}"
         )
-    return float_array(name, value, like)
+    return float_array(name, value, like, like_name)

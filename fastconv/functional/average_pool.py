@@ -14,6 +14,7 @@ from fastconv.functional.pool import (
     result_like,
     spatial_axes,
     with_spatial_axes,
+    without_axes,
 )
 from fastconv.geometry import (
     IntOrPair,
@@ -312,7 +313,8 @@ def global_avg_pool2d(x: ArrayLike, *, keepdims: bool = False, layout: str = "NH
     array([3., 4.])
     """
     axes = () if keepdims else spatial_axes(image_format("x", x, layout, IMAGES))
-    return adaptive_avg_pool2d(x, 1, layout=layout).squeeze(axes)
+    result: FloatArray = without_axes(adaptive_avg_pool2d(x, 1, layout=layout), axes)
+    return result
 
 
 def global_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout: str = "NHWC") -> FloatArray:

@@ -7,8 +7,8 @@ from operator import index
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array
-from fastconv.cpu import dropout as kernels
+from fastconv.arrays import FloatArray, float_array, leave
+from fastconv.rooms import room
 
 _SEEDS = 2**64
 
@@ -62,4 +62,4 @@ def dropout(x: ArrayLike, rate: float, *, seed: int) -> FloatArray:
         raise TypeError(f"seed must be an int. Received: seed={seed!r}") from None
     if not 0 <= number < _SEEDS:
         raise ValueError(f"seed must be from 0 to 2**64 - 1. Received: seed={seed!r}")
-    return kernels.dropout(values, float(rate), number).reshape(np.shape(x))
+    return leave(room(values).dropout.dropout(values, float(rate), number).reshape(np.shape(x)))

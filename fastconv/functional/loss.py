@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arrays import FloatArray, float_array
-from fastconv.cpu.softmax import softmax_forward
+from fastconv.arrays import FloatArray, float_array, index_array, leave, on_device
+from fastconv.rooms import room
 
 
 def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, *, label_smoothing: float = 0.0) -> FloatArray:
@@ -51,14 +51,7 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, *, label_smoothi
     array([0.69314718, 0.        ])
     """
     scores, classes = _validated(logits, labels, label_smoothing)
-    log_softmax = softmax_forward(scores, logarithm=True)
-    if classes.ndim == 1 and not label_smoothing:
-        return 0 - np.take_along_axis(log_softmax, classes[:, np.newaxis], axis=1)[:, 0]
-    target = _target(classes, scores, label_smoothing)
-    products = np.zeros_like(scores)
-    np.multiply(target, log_softmax, out=products, where=target != 0)
-    losses: FloatArray = 0 - products.sum(axis=1)
-    return losses
+    return leave(room(scores).softmax.cross_entropy(scores, classes, label_smoothing))
 
 
 def softmax_cross_entropy_backward(
@@ -92,15 +85,8 @@ def softmax_cross_entropy_backward(
     N = len(scores)
     if np.shape(grad_losses) not in ((), (N,)):
         raise ValueError(f"grad_losses must be a number or have shape ({N},). Received: shape={np.shape(grad_losses)}")
-    grad_logits: FloatArray = softmax_forward(scores)
-    if classes.ndim == 1 and not label_smoothing:
-        grad_logits[np.arange(N), classes] -= 1
-    else:
-        target = _target(classes, scores, label_smoothing)
-        grad_logits *= target.sum(axis=1, keepdims=True)
-        grad_logits -= target
-    grad_logits *= np.broadcast_to(np.asarray(grad_losses, scores.dtype), N)[:, np.newaxis]
-    return grad_logits
+    factors = _factors(grad_losses, scores)
+    return leave(room(scores).softmax.cross_entropy_backward(factors, scores, classes, label_smoothing))
 
 
 def _validated(logits: ArrayLike, labels: ArrayLike, label_smoothing: float) -> tuple[FloatArray, NDArray[Any]]:
@@ -111,34 +97,48 @@ def _validated(logits: ArrayLike, labels: ArrayLike, label_smoothing: float) -> 
     scores = float_array("logits", logits)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1. Received: label_smoothing={label_smoothing!r}")
-    classes = np.asarray(labels)
-    if classes.shape == shape:
-        if classes.size and not classes.min() >= 0:
-            raise ValueError(f"labels must be probabilities, none negative or NaN. Received: minimum={classes.min()}")
-        return scores, classes.astype(scores.dtype)
-    if classes.shape != shape[:1]:
+    if np.shape(labels) == shape:
+        return scores, _probabilities(labels, scores)
+    if np.shape(labels) != shape[:1]:
         raise ValueError(
-            f"labels must have shape (N,) or (N, C). Received: labels.shape={classes.shape}, logits.shape={shape}"
+            f"labels must have shape (N,) or (N, C). Received: labels.shape={np.shape(labels)}, logits.shape={shape}"
         )
-    if classes.size == 0:
-        return scores, np.empty(0, np.intp)
-    if classes.dtype.kind not in "iu":
-        raise TypeError(f"labels of shape (N,) must be integers. Received: labels.dtype={classes.dtype}")
-    wrong = (classes < 0) | (classes >= shape[1])
+    return scores, _classes(labels, scores)
+
+
+def _probabilities(labels: ArrayLike, scores: FloatArray) -> NDArray[Any]:
+    """A probability for each class; their values are only looked at in host memory."""
+    if on_device(labels) or on_device(scores):
+        return float_array("labels", labels, scores, "logits")
+    probabilities = np.asarray(labels)
+    if probabilities.size and not probabilities.min() >= 0:
+        raise ValueError(f"labels must be probabilities, none negative or NaN. Received: minimum={probabilities.min()}")
+    return probabilities.astype(scores.dtype)
+
+
+def _classes(labels: ArrayLike, scores: FloatArray) -> NDArray[Any]:
+    """A class number for each sample; the numbers are only looked at in host memory."""
+    N, C = scores.shape
+    if N == 0 and not on_device(scores):
+        return np.empty(0, np.intp)
+    classes = index_array("labels", labels, scores, "logits")
+    if on_device(classes):
+        return classes
+    wrong = (classes < 0) | (classes >= C)
     if wrong.any():
         raise ValueError(
-            f"labels must be from 0 to {shape[1] - 1}, as logits.shape={shape}. "
+            f"labels must be from 0 to {C - 1}, as logits.shape={scores.shape}. "
             f"Received: labels[{wrong.argmax()}]={classes[wrong.argmax()]}"
         )
-    return scores, classes.astype(np.intp)
+    return classes.astype(np.intp)
 
 
-def _target(classes: NDArray[Any], scores: FloatArray, label_smoothing: float) -> FloatArray:
-    """The smoothed distribution over the classes that each sample should have."""
-    C = scores.shape[1]
-    if classes.ndim == 2:
-        target = classes
-    else:
-        target = np.zeros_like(scores)
-        target[np.arange(len(scores)), classes] = 1
-    return target * scores.dtype.type(1 - label_smoothing) + scores.dtype.type(label_smoothing / C)
+def _factors(grad_losses: Any, scores: FloatArray) -> Any:
+    """A number, or one for each sample that lies where the logits do."""
+    if on_device(grad_losses) and np.ndim(grad_losses) == 0:
+        raise TypeError("grad_losses must be a Python number or have shape (N,). Received: one number on the GPU")
+    if np.ndim(grad_losses) == 0:
+        return float(grad_losses)
+    in_host_memory = not (on_device(grad_losses) or on_device(scores))
+    values = np.asarray(grad_losses, scores.dtype) if in_host_memory else grad_losses
+    return float_array("grad_losses", values, scores, "logits")

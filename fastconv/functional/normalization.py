@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array
-from fastconv.cpu.normalization import normalize, normalize_backward
-from fastconv.cpu.reduction import column_products, column_sums
+from fastconv.arrays import FloatArray, float_array, leave
+from fastconv.rooms import room
 
 #: Added to the variance: Keras's default.
 EPSILON = 1e-3
@@ -53,7 +52,8 @@ def batch_norm(
     scale, offset, center, spread = _channels(
         rows, ("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)
     )
-    return normalize(rows, center, scale * _inverse_deviation(spread, epsilon), offset).reshape(np.shape(x))
+    out = room(rows).normalization.batch_norm(rows, scale, offset, center, spread, epsilon)
+    return leave(out.reshape(np.shape(x)))
 
 
 def batch_norm_training(
@@ -102,11 +102,8 @@ def batch_norm_training(
     """
     rows = _rows(x, epsilon)
     scale, offset = _channels(rows, ("gamma", gamma), ("beta", beta))
-    count = rows.dtype.type(max(1, len(rows)))
-    mean = column_sums(rows) / count
-    variance = column_products(rows, rows, mean, mean) / count
-    out = normalize(rows, mean, scale * _inverse_deviation(variance, epsilon), offset)
-    return out.reshape(np.shape(x)), mean, variance
+    out, mean, variance = room(rows).normalization.batch_norm_training(rows, scale, offset, epsilon)
+    return leave(out.reshape(np.shape(x))), leave(mean), leave(variance)
 
 
 def batch_norm_backward(
@@ -161,15 +158,9 @@ def batch_norm_backward(
         )
     cotangent = float_array("grad_out", grad_out, rows).reshape(rows.shape)
     scale, center, spread = _channels(rows, ("gamma", gamma), ("mean", mean), ("variance", variance))
-    inverse = _inverse_deviation(spread, epsilon)
-    grad_beta = column_sums(cotangent)
-    grad_gamma = column_products(cotangent, rows, np.zeros_like(center), center) * inverse
-    scale = scale * inverse
-    count = rows.dtype.type(max(1, len(rows)))
-    grad_x = normalize_backward(
-        cotangent, rows, center, scale, -scale * inverse * grad_gamma / count, -scale * grad_beta / count
-    )
-    return grad_x.reshape(np.shape(x)), grad_gamma, grad_beta
+    backward = room(rows).normalization.batch_norm_backward
+    grad_x, grad_gamma, grad_beta = backward(cotangent, rows, scale, center, spread, epsilon)
+    return leave(grad_x.reshape(np.shape(x))), leave(grad_gamma), leave(grad_beta)
 
 
 def _rows(x: ArrayLike, epsilon: float) -> FloatArray:
@@ -191,7 +182,3 @@ def _channels(rows: FloatArray, *named: tuple[str, ArrayLike]) -> list[FloatArra
                 f"{name} must have one number for each of the {C} channels. Received: {name}.shape={np.shape(value)}"
             )
     return [float_array(name, value, rows) for name, value in named]
-
-
-def _inverse_deviation(variance: FloatArray, epsilon: float) -> FloatArray:
-    return 1 / np.sqrt(variance + variance.dtype.type(epsilon))

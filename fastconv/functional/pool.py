@@ -15,6 +15,7 @@ from fastconv.arrays import (
     SERIES,
     FloatArray,
     ImageFormat,
+    host_only,
     image_format,
     image_format_of_shape,
     on_device,
@@ -234,8 +235,8 @@ def global_max_pool2d(
     axes = () if keepdims else spatial_axes(image_format("x", x, layout, IMAGES))
     result = adaptive_max_pool2d(x, 1, return_indices=return_indices, layout=layout)
     if return_indices:
-        return result[0].squeeze(axes), result[1].squeeze(axes)
-    return result.squeeze(axes)
+        return without_axes(result[0], axes), without_axes(result[1], axes)
+    return without_axes(result, axes)
 
 
 def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape, *, layout: str = "NHWC") -> FloatArray:
@@ -358,6 +359,7 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
     """
     image = image_format("grad_out", grad_out, layout, IMAGES)
     gradient = image.enter("grad_out", grad_out)
+    host_only("max_unpool2d_backward", gradient)
     where = _enter_indices(image, indices, gradient)
     N, OH, OW, C = gradient.shape
     if where.shape[0] != N or where.shape[3] != C:
@@ -367,8 +369,6 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
         )
     if where.size and not 0 <= where.min() <= where.max() < OH * OW:
         raise ValueError(_outside(OH * OW, where))
-    if on_device(gradient):
-        raise NotImplementedError("max_unpool2d_backward takes NumPy arrays only: there is no kernel for a GPU yet")
     pixels = np.take_along_axis(gradient.reshape(N, OH * OW, C), where.reshape(N, prod(where.shape[1:3]), C), axis=1)
     grad_x: FloatArray = image.leave(pixels.reshape(where.shape))
     return grad_x
@@ -392,6 +392,11 @@ def with_spatial_axes(image: ImageFormat, array: Any) -> Any:
     array = array if on_device(array) else np.asarray(array)
     shape = iter(array.shape)
     return array.reshape(tuple(1 if axis in axes else next(shape) for axis in range(image.dimensions)))
+
+
+def without_axes(array: Any, axes: tuple[int, ...]) -> Any:
+    """The array of any library without *axes*, which have length 1."""
+    return array.reshape(tuple(extent for axis, extent in enumerate(array.shape) if axis not in axes))
 
 
 def result_like(image: ImageFormat, x: Any, geometry: Pool2dGeometry, out: Any) -> Any:

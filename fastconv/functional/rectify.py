@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array
+from fastconv.arrays import FloatArray, float_array, host_only
 from fastconv.cpu.activation import LEAKY_SLOPE
 from fastconv.functional.activation import activation, activation_backward
 
@@ -46,6 +46,7 @@ def rectify(
     if name is not None:
         return activation(x, name)
     values = float_array("x", x).reshape(np.shape(x))
+    host_only("rectify with other corners than relu, relu6 and leaky_relu", values)
     below = values.dtype.type(negative_slope) * (values - values.dtype.type(threshold)) if negative_slope else 0
     out: FloatArray = np.where(values < threshold, below, values).astype(values.dtype, copy=False)
     return out if max_value is None else np.minimum(out, values.dtype.type(max_value), out=out)
@@ -88,6 +89,7 @@ def rectify_backward(
     if name is not None:
         return activation_backward(grad_out, x, name)
     values = float_array("x", x).reshape(np.shape(x))
+    host_only("rectify_backward with other corners than relu, relu6 and leaky_relu", values)
     if np.shape(grad_out) != values.shape:
         raise ValueError(
             f"grad_out must have the shape of x. Received: grad_out.shape={np.shape(grad_out)}, x.shape={values.shape}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import IMAGES, FloatArray, image_format
+from fastconv.arrays import IMAGES, FloatArray, host_only, image_format
 from fastconv.functional.conv import conv2d
 from fastconv.functional.conv_transpose import conv_transpose2d
 from fastconv.geometry import IntOrPair, Pair, pair
@@ -58,6 +58,7 @@ def upsample2d(x: ArrayLike, size: IntOrPair, *, interpolation: str = "nearest",
     size = _checked(size, interpolation)
     image = image_format("x", x, layout, IMAGES)
     images = image.enter("x", x)
+    host_only("upsample2d", images)
     if interpolation == "nearest":
         N, IH, IW, C = images.shape
         blocks = np.broadcast_to(images[:, :, None, :, None], (N, IH, size[0], IW, size[1], C))
@@ -99,6 +100,7 @@ def upsample2d_backward(
     size = _checked(size, interpolation)
     image = image_format("grad_out", grad_out, layout, IMAGES)
     gradient = image.enter("grad_out", grad_out)
+    host_only("upsample2d_backward", gradient)
     _, OH, OW, C = gradient.shape
     if OH % size[0] or OW % size[1]:
         raise ValueError(f"size must divide the image. Received: size={size}, grad_out.shape={np.shape(grad_out)}")
