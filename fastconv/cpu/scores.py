@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -13,10 +14,9 @@ def right_class(predictions: Any, labels: Any) -> NDArray[Any]:
     *labels* are class numbers, with an axis less, or rows of numbers whose largest marks the class.
     """
     if not predictions.size:
-        right: NDArray[Any] = labels.reshape(predictions.shape[:-1] if labels.ndim < predictions.ndim else -1)
-        return right
+        return np.zeros(predictions.shape[:-1], np.bool_)
     classes = labels if labels.ndim < predictions.ndim else labels.argmax(axis=-1)
-    right = predictions.argmax(axis=-1) == classes
+    right: NDArray[Any] = predictions.argmax(axis=-1) == classes
     return right
 
 

@@ -124,7 +124,9 @@ def _pad(array: Array, pad_width: Sequence[tuple[int, int]]) -> Array:
 
 
 def _clip(a: Array, a_min: float, a_max: float) -> Array:
-    return np.minimum(np.maximum(a, a_min), a_max)  # type: ignore[call-overload, no-any-return]
+    above: Any = np.maximum(a, a_min)
+    inside: Any = np.minimum(above, a_max)
+    return inside  # type: ignore[no-any-return]
 
 
 def _full_like(number: float) -> Callable[..., Array]:

@@ -15,7 +15,9 @@ def rectify(engine: Engine, x: Any, negative_slope: float, max_value: float | No
     from fastconv.cuda import elements, rectify_kernels as kernels
 
     out = engine.empty(x.shape, np.float32)
-    elements.launch(engine, kernels.forward(), out.size, flat(x), flat(out), *_corners(negative_slope, max_value, threshold))
+    elements.launch(
+        engine, kernels.forward(), out.size, flat(x), flat(out), *_corners(negative_slope, max_value, threshold)
+    )
     return out
 
 

@@ -15,7 +15,7 @@ def forward() -> Kernel:
     """The kernel that rectifies."""
 
     def rectify(x, out, slope, limit, threshold):
-        """``slope * (x - threshold)`` below *threshold*, or 0 for a slope of 0; at most *limit*; each has one writer."""
+        """``slope * (x - threshold)`` below *threshold*, or 0 for a slope of 0; at most *limit*."""
         i = element()
         if i < out.size:
             value = x[i]
