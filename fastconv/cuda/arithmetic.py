@@ -51,7 +51,8 @@ def combined(engine: Engine, operation: str, left: Any, right: Any, out: Any = N
     """The result of a named operation on a contiguous float32 array and a number or another array.
 
     *right* is broadcast to the shape of *left*: some leading axes and some trailing ones are the same, and those
-    between have one number, as in (N, 1, 1, C) for images or in (C,).  *out*, by default a new array, may be one of the two.
+    between have one number, as in (N, 1, 1, C) for images or in (C,).  *out*, by default a new array, may be one of the
+    two.
     """
     from fastconv.cuda import arithmetic_kernels as kernels, elements
 
