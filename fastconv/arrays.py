@@ -12,10 +12,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastconv.cuda import exchange
 from fastconv.cuda.array import Array
+from fastconv.cuda.exchange import Strided, contiguous
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -38,14 +40,18 @@ def float_array(name: str, value: ArrayLike, like: Any = None, first: str = "x")
 
     With *like*, which the caller knows as *first*, dtype and memory must be the same as that array's.
     """
-    if type(value) is not np.ndarray and on_device(value):
-        there: FloatArray = exchange.contiguous(_device_array(name, value, like, first))
-        return there
+    if type(value) is ndarray:
+        array = value
+    else:
+        array = _look(name, value, like, first)
+        if type(array) is Strided:
+            there: FloatArray = contiguous(array)
+            return there
+    same = like is None or (type(like) is ndarray and array.dtype == like.dtype)
+    if same and array.dtype in _DTYPES and array.flags.carray:
+        return array
     if type(like) is Array:
         raise TypeError(_mixed(name, value, first, like))
-    array = np.asarray(value)
-    if array.dtype in _DTYPES and array.flags.carray and (like is None or array.dtype == like.dtype):
-        return array
     native = array.dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise TypeError(f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}")
@@ -73,16 +79,16 @@ def _writeable_alias(array: FloatArray) -> FloatArray:
     return np.asarray(_Memory(array))
 
 
-def index_array(name: str, value: ArrayLike, like: FloatArray, first: str = "x") -> NDArray[np.int64]:
+def index_array(name: str, value: ArrayLike, like: Any, first: str = "x", form: str = "") -> NDArray[np.int64]:
     """*value*, whole numbers that belong to *like* and lie where it does; contiguous int64 on a GPU."""
-    if type(value) is not np.ndarray and on_device(value):
-        there: NDArray[np.int64] = exchange.contiguous(_device_array(name, value, like, first, np.int64))
+    if on_device(value):
+        there: NDArray[np.int64] = contiguous(_device_array(name, value, like, first, np.int64))
         return there
-    if on_device(like):
+    if type(like) is Array:
         raise TypeError(_mixed(name, value, first, like))
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers. Received: {name}.dtype={array.dtype}")
+        raise TypeError(f"{name}{form} must be integers. Received: {name}.dtype={array.dtype}")
     return array
 
 
@@ -91,7 +97,7 @@ def index_array(name: str, value: ArrayLike, like: FloatArray, first: str = "x")
 
 def on_device(value: Any) -> bool:
     """Whether *value* is an array in the memory of a GPU."""
-    return type(value) is Array or exchange.is_foreign(value)
+    return type(value) is not ndarray and (type(value) is Array or exchange.is_foreign(value))
 
 
 def host_only(operation: str, array: Any) -> None:
@@ -100,7 +106,14 @@ def host_only(operation: str, array: Any) -> None:
         raise NotImplementedError(f"{operation} takes arrays in host memory only: it has no kernel for a GPU yet")
 
 
-def _device_array(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> exchange.Strided:
+def _look(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> Any:
+    """What is not a NumPy array as one, or as it lies on a device, there of *dtype*."""
+    if type(value) is Strided:
+        return value
+    return _device_array(name, value, like, first, dtype) if on_device(value) else np.asarray(value)
+
+
+def _device_array(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> Strided:
     """An array of any library on a device as it lies there, checked against *like*, the array called *first*."""
     if isinstance(like, np.ndarray):
         raise TypeError(_mixed(name, value, first, like))
@@ -144,20 +157,15 @@ class ImageFormat:
         self, name: str, value: ArrayLike, like: FloatArray | None = None, dtype: DTypeLike = np.float32
     ) -> FloatArray:
         """The caller's images as a contiguous NHWC (or NWC) array with a batch axis; *dtype* is that on a GPU."""
-        host = type(value) is np.ndarray or not on_device(value)
-        array: Any = np.asarray(value) if host else _device_array(name, value, like, self.first, dtype)
-        if len(array.shape) != self.dimensions:
+        array: Any = value if type(value) is ndarray else _look(name, value, like, self.first, dtype)
+        if array.ndim != self.dimensions:
             raise ValueError(
                 f"{name} must have {self.dimensions} dimensions ({self.layout[not self.batched :]}). "
                 f"Received: {name}.shape={array.shape}"
             )
-        if not host:
-            batch = array if self.batched else array.with_batch_axis()
-            batch = batch if self.channels_last else batch.transpose(_LAYOUTS[self.layout][0])
-            there: FloatArray = exchange.contiguous(batch)
-            return there
-        batch = array if self.batched else array[np.newaxis]
-        batch = batch if self.channels_last else batch.transpose(_LAYOUTS[self.layout][0])
+        batch = array if self.batched else with_batch_axis(array)
+        if not self.channels_last:
+            batch = batch.transpose(_LAYOUTS[self.layout][0])
         return float_array(name, batch, like, self.first)
 
     def nhwc(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -187,7 +195,7 @@ class ImageFormat:
             return written
         strided = exchange.enter("result", array)
         if not self.channels_last:
-            array = exchange.contiguous(strided.transpose(_LAYOUTS[self.layout][1]))
+            array = contiguous(strided.transpose(_LAYOUTS[self.layout][1]))
         return leave(array if self.batched else array.reshape(array.shape[1:]))
 
     def result(
@@ -225,7 +233,7 @@ class ImageFormat:
             return new  # type: ignore[no-any-return]
         expected = shape[not self.batched :]
         if not self.channels_last:
-            raise ValueError(f'on a GPU out needs layout="{self.layout[0]}...C". Received: layout="{self.layout}"')
+            raise ValueError(f'on a GPU out needs a layout with the channels last. Received: layout="{self.layout}"')
         array = _device_array("out", out, like, self.first) if on_device(out) else None
         if array is None:
             raise TypeError(_mixed("out", out, self.first, like))
@@ -249,6 +257,11 @@ def leave(array: Any) -> FloatArray:
     return result
 
 
+def with_batch_axis(array: Any) -> Any:
+    """One image as a batch."""
+    return array[np.newaxis] if type(array) is ndarray else array.with_batch_axis()
+
+
 _AS_THEY_ARE = (0, 1, 2, 3)
 
 #: Layout of x -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
@@ -264,15 +277,13 @@ _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray, first: str = "x") -> FloatArray:
     """A weight as contiguous HWIO (WIO); with "NCHW" the caller's is OIHW, with "NCW" OIW."""
     axes = _WEIGHT_AXES[layout][0]
-    host = type(value) is np.ndarray or not on_device(value)
-    array: Any = np.asarray(value) if host else _device_array(name, value, like, first)
-    if len(array.shape) != len(axes):
+    array: Any = value if type(value) is ndarray else _look(name, value, like, first)
+    if array.ndim != len(axes):
         raise ValueError(
             f'{name} must have {len(axes)} dimensions with layout="{layout}". Received: {name}.shape={array.shape}'
         )
     array = array if axes == _AS_THEY_ARE[: len(axes)] else array.transpose(axes)
-    contiguous: FloatArray = float_array(name, array, like, first) if host else exchange.contiguous(array)
-    return contiguous
+    return float_array(name, array, like, first)
 
 
 def weight_shape_in(name: str, shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
@@ -286,14 +297,14 @@ def weight_shape_in(name: str, shape: tuple[int, ...], layout: str) -> tuple[int
 def weight_out(weight: Any, layout: str) -> FloatArray:
     """A contiguous HWIO (WIO) weight in the caller's layout."""
     if type(weight) is Array:
-        return leave(exchange.contiguous(exchange.enter("weight", weight).transpose(_WEIGHT_AXES[layout][1])))
+        return leave(contiguous(exchange.enter("weight", weight).transpose(_WEIGHT_AXES[layout][1])))
     return np.ascontiguousarray(weight.transpose(_WEIGHT_AXES[layout][1]))
 
 
 def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, ...]) -> ImageFormat:
     """The format of the caller's first array, one of *layouts*; the others of the call must have the same."""
     _check_layout(layout, layouts)
-    dimensions = np.ndim(value)
+    dimensions = value.ndim if type(value) is ndarray else len(np.shape(value))
     if dimensions not in (len(layout), len(layout) - 1):
         raise ValueError(
             f"{name} must have {len(layout)} dimensions ({layout}), or one less without the batch axis. "

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import DTypeLike
 
 from fastconv.cpu import activation, dropout, normalization, norms, pool, rectify, reduction, scores, softmax, update
@@ -66,7 +67,8 @@ class _Bound:
         function, engine = getattr(self._module, name), self._engine
 
         def as_array(made: Any) -> Any:
-            return Array(engine, made.reshape(made.size), made.shape) if hasattr(made, "shape") else made
+            is_memory = hasattr(made, "shape") and type(made) is not Array
+            return Array(engine, made.reshape(made.size), made.shape) if is_memory else made
 
         def call(*arguments: Any, **options: Any) -> Any:
             made = function(engine, *arguments, **options)
@@ -81,7 +83,7 @@ HOST = Host()
 
 def room(array: Any) -> Any:
     """Where *array* lies: its attributes are the files with the kernels for it."""
-    return HOST if type(array) is np.ndarray else _gpu(array.engine)
+    return HOST if type(array) is ndarray else _gpu(array.engine)
 
 
 @lru_cache(maxsize=16)

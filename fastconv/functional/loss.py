@@ -121,7 +121,7 @@ def _classes(labels: ArrayLike, scores: FloatArray) -> NDArray[Any]:
     N, C = scores.shape
     if N == 0 and not on_device(scores):
         return np.empty(0, np.intp)
-    classes = index_array("labels", labels, scores, "logits")
+    classes = index_array("labels", labels, scores, "logits", " of shape (N,)")
     if on_device(classes):
         return classes
     wrong = (classes < 0) | (classes >= C)
