@@ -126,7 +126,7 @@ def exp_float32(x):
     n, q = reduced_exp(x)
     # 2**n itself can lie outside float32 at both ends; its two halves cannot.
     half = round_to_integer(HALF * n)
-    return (ONE + q) * power_of_two(half) * power_of_two(n - half)
+    return product((ONE + q) * power_of_two(half), power_of_two(n - half))
 
 
 @_jit.inline

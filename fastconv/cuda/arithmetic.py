@@ -51,13 +51,13 @@ def combined(engine: Engine, operation: str, left: Any, right: Any, out: Any = N
     """The result of a named operation on a contiguous float32 array and a number or another array.
 
     *right* is broadcast to the shape of *left*: some leading axes and some trailing ones are the same, and those
-    between have one number, as in (N, 1, 1, C) for images or in (C,).  *out*, by default a new array, may be one of the
-    two.
+    between have one number, as in (N, 1, 1, C) for images or in (C,).  Returns a new array, or nothing where there is
+    an *out*, which may be one of the two.
     """
     from fastconv.cuda import arithmetic_kernels as kernels, elements
 
-    out = engine.empty(left.shape, np.float32) if out is None else out
-    numbers, result = flat(left), flat(out)
+    made = engine.empty(left.shape, np.float32) if out is None else None
+    numbers, result = flat(left), flat(made if out is None else out)
     elements.check_size(numbers)
     if isinstance(right, float | int | np.number):
         others, number, image, channels = engine.empty((0,), np.float32), np.float32(right), 1, 1
@@ -65,7 +65,7 @@ def combined(engine: Engine, operation: str, left: Any, right: Any, out: Any = N
         others, number = flat(right), np.float32(0)
         image, channels = _extents_of_broadcast(left.shape, right.shape)
     elements.launch(engine, kernels.combined(operation), result.size, numbers, others, number, result, image, channels)
-    return out
+    return made
 
 
 def _extents_of_broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, int]:

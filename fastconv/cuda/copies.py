@@ -66,7 +66,7 @@ def concatenate(engine: Engine, arrays: Sequence[Any], axis: int) -> Any:
     return out
 
 
-def split(engine: Engine, x: Any, extents: Sequence[int], axis: int) -> list[Any]:
+def split(engine: Engine, x: Any, extents: Sequence[int], axis: int) -> tuple[Any, ...]:
     """The parts of a contiguous float32 array that have these *extents* along an axis: what `concatenate` undoes."""
     shape = x.shape
     axis %= len(shape)
@@ -77,7 +77,7 @@ def split(engine: Engine, x: Any, extents: Sequence[int], axis: int) -> list[Any
         _copy_runs(engine, x, part, extent * inner, shape[axis] * inner, extent * inner, start * inner, 0)
         parts.append(part)
         start += extent
-    return parts
+    return tuple(parts)
 
 
 def _copy_runs(

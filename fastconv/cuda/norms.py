@@ -34,4 +34,4 @@ def shortened(engine: Engine, array: Any, squares: Any, longest: float) -> Any:
 
     factor = engine.empty((1,), np.float32)
     elements.launch(engine, kernels.factor(), 1, flat(squares, np.float64), factor, longest)
-    return arithmetic.multiply(engine, array, factor, engine.empty(array.shape, np.float32))
+    return arithmetic.multiply(engine, array, factor)

@@ -10,16 +10,26 @@ import pytest
 from emulator import ARCHITECTURES, compiled, needs_target
 from machine_code import blocks_of_multiprocessor, main_loop, needs_ptxas, resources
 
+from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES
 
 needs_target()
 needs_ptxas()
 
 from fastconv.cuda import (  # noqa: E402 - needs the target
+    activation_kernels as activation,
+    arithmetic_kernels as arithmetic,
     conv_depthwise_kernels as depthwise,
     conv_direct_kernels as kernels,
+    copies_kernels as copies,
+    dropout_kernels as dropout,
     elements,
+    normalization_kernels as normalization,
     pool_kernels,
+    reduction_kernels as reduction,
+    scores_kernels as scores,
+    softmax_kernels as softmax,
+    update_kernels as update,
 )
 
 PRODUCTS = {
@@ -36,17 +46,56 @@ OTHERS = {
     "extreme pool backward": pool_kernels.extreme_backward,
     "fill_zeros": elements.fill_zeros,
 }
+# what a layer API needs besides convolutions and pooling: name -> kernel
+LAYERS = {
+    **{f"{name} forward": activation.forward(code) for name, code in ACTIVATIONS.items() if name},
+    **{f"{name} backward": activation.backward(code) for name, code in ACTIVATIONS.items() if name},
+    **{operation: arithmetic.combined(operation) for operation in ("add", "subtract", "multiply", "divide", "maximum")},
+    "normalize": normalization.normalize(),
+    "normalize backward": normalization.normalize_backward(),
+    "batch mean": normalization.mean(),
+    "batch scale": normalization.scale(),
+    "batch slopes": normalization.slopes(),
+    "dropout": dropout.dropout(True),
+    "dropout, misaligned": dropout.dropout(False),
+    "sgd": update.sgd(False),
+    "sgd, nesterov": update.sgd(True),
+    "adam": update.adam(),
+    "rmsprop": update.rmsprop(),
+    "fill": copies.fill(),
+    "convert": copies.convert("uint8"),
+    "window": copies.window(),
+    "copy_runs": copies.copy_runs(),
+    "right_class": scores.right_class(True),
+    "right_class of rows": scores.right_class(False),
+    "right_side": scores.right_side(),
+    "add_count": scores.add_total(True),
+}
+IN_FLOAT64 = {
+    "column_sums": reduction.sums(),
+    "column_products": reduction.products(),
+    "folded_sums": reduction.folded_sums(),
+    "total_sums": reduction.total_sums(),
+    "softmax": softmax.forward(False),
+    "log softmax": softmax.forward(True),
+    "softmax backward": softmax.backward(),
+    "losses": softmax.losses(True),
+    "losses of rows": softmax.losses(False),
+    "logit_gradients": softmax.logit_gradients(True),
+    "logit_gradients of rows": softmax.logit_gradients(False),
+    "add_sum": scores.add_total(False),
+}
 # four channels at a time on every architecture; one at a time where the code generators differ
 SINGLE_ARCHITECTURES = ("sm_80", "sm_100")
 
 
-def check(kernel: Any, architecture: str) -> str:
+def check(kernel: Any, architecture: str, float64: bool = False) -> str:
     """What holds for every kernel; its PTX."""
     ptx = compiled(kernel, architecture)
     used = resources(ptx, architecture)
     assert used.stack == used.spilled == 0
     assert ".local" not in ptx
-    assert not re.search(r"\.f64\b", ptx)
+    assert float64 or not re.search(r"\.f64\b", ptx)
     assert not re.search(r"\b(div|rem)\.[su]64", ptx)
     assert not re.search(r"\bcall\b", ptx)
     assert not re.search(r"\b(atom|red)\.", ptx)
@@ -102,6 +151,38 @@ def test_sums_in_parts(architecture: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_element_by_element(name: str, architecture: str) -> None:
     check(OTHERS[name](), architecture)
+
+
+def contractions(ptx: str) -> list[str]:
+    """Sums of a product that ptxas may fuse with it: both without ``.rn``, so that it chooses the rounding."""
+    products: set[str] = set()
+    found = []
+    for line in ptx.splitlines():
+        parts = re.match(r"\s*(?:@!?%p\d+ )?([a-z][\w.]*)\s+(%\w+), (.*);", line)
+        if parts is None:
+            continue
+        opcode, result, operands = parts.groups()
+        read = set(re.findall(r"%\w+", operands))
+        is_product = re.fullmatch(r"mul(\.ftz)?\.f(32|64)", opcode) is not None
+        passes_one_on = re.fullmatch(r"(mov|neg|abs)\.[bf](32|64)", opcode) is not None and read & products
+        if is_product or passes_one_on:
+            products.add(result)
+        elif re.fullmatch(r"(add|sub)(\.ftz)?\.f(32|64)", opcode) and read & products:
+            found.append(line.strip())
+    return found
+
+
+@pytest.mark.parametrize("architecture", SINGLE_ARCHITECTURES)
+@pytest.mark.parametrize("name", [*LAYERS, *IN_FLOAT64])
+def test_kernels_of_layers(name: str, architecture: str) -> None:
+    ptx = check({**LAYERS, **IN_FLOAT64}[name], architecture, float64=name in IN_FLOAT64)
+    assert not contractions(ptx)
+
+
+def test_contractions_are_seen() -> None:
+    ptx = "mul.f32 %f3, %f1, %f2;\nneg.f32 %f4, %f3;\nadd.f32 %f5, %f4, %f1;\nadd.f32 %f6, %f1, %f2;"
+    assert contractions(ptx) == ["add.f32 %f5, %f4, %f1;"]
+    assert not contractions(ptx.replace("mul.f32", "mul.rn.f32"))
 
 
 def test_spills_are_seen() -> None:
