@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,20 @@ def entered(values: Any, engine: Engine) -> Any:
     return there.astype(np.float32, copy=False)
 
 
-def copied_ahead(values: NDArray[Any], engine: Engine) -> Callable[[], Array]:
-    """Start a copy to a device; calling the result gives the array, and it must be called."""
-    arrive = engine.upload_ahead(values)
-    return lambda: Array(engine, arrive(), values.shape)
+def copied_ahead(batches: Iterator[list[NDArray[Any]]], engine: Engine) -> Iterator[list[Any]]:
+    """Batches of arrays on a device: each is copied there while the one before it is in work."""
+
+    def arrived(batch: list[tuple[Callable[[], Any], tuple[int, ...]]]) -> list[Any]:
+        return [Array(engine, arrive(), shape) for arrive, shape in batch]
+
+    under_way = []
+    try:
+        for batch in batches:
+            under_way.append([(engine.upload_ahead(values), values.shape) for values in batch])
+            if len(under_way) > 1:
+                yield arrived(under_way.pop(0))
+        while under_way:
+            yield arrived(under_way.pop(0))
+    finally:  # a copy that nobody waits for could end in memory that has been given to another array
+        for rest in under_way:
+            arrived(rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
 from fastconv.arrays import FloatArray
-from fastconv.cuda.array import Array
 from fastconv.keras import losses, optimizers
 from fastconv.keras.batches import ArrayBatches, Batch, Batches, check_lengths, is_iterator, of_iterator, slices, take
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
@@ -353,32 +352,20 @@ class Trainer(Network):
         optimizer.apply(weights)
 
     def _where_the_model_is(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, on a device those that have been copied to it: each while the one before it is in work."""
+        """The batches, on a device those that have been copied to it."""
         engine, loss = self.engine, self.loss
         if engine is None or loss is None:
             yield from batches
             return
 
-        def copied(batch: list[Callable[[], Array]]) -> Batch:
-            inputs: list[Any]
-            labels: Any
-            *inputs, labels = (arrive() for arrive in batch)
-            return inputs, labels
-
-        under_way: list[list[Callable[[], Array]]] = []
-        try:
+        def ready_to_travel() -> Iterator[list[NDArray[Any]]]:
             for inputs, labels in batches:
                 check_lengths(inputs, labels)
-                samples = self._fitting(list(inputs))
-                targets = loss.labels_for_device(labels, (len(labels), *self.output_shape[1:]))
-                under_way.append([copied_ahead(array, engine) for array in (*map(sample, samples), targets)])
-                if len(under_way) > 1:
-                    yield copied(under_way.pop(0))
-            while under_way:
-                yield copied(under_way.pop(0))
-        finally:  # a copy that nobody waits for could end in memory that has been given to another array
-            for batch in under_way:
-                copied(batch)
+                samples = map(sample, self._fitting(list(inputs)))
+                yield [*samples, loss.labels_for_device(labels, (len(labels), *self.output_shape[1:]))]
+
+        for *inputs, labels in copied_ahead(ready_to_travel(), engine):
+            yield inputs, labels
 
     def _compiled(self) -> optimizers.Optimizer:
         if self.loss is None or self.optimizer is None:

@@ -261,6 +261,9 @@ def test_errors_before_any_work() -> None:
     for wrong in ([0, 1, 3], [0, -1, 2]):
         with pytest.raises(ValueError, match="class numbers from 0 to 2"):
             model.train_on_batch(ROWS[:3], np.array(wrong))
+    model = dense(ENGINE, activation="relu")
+    with pytest.raises(TypeError, match=r"end the model in softmax, or in logits"):
+        model.fit(ROWS, LABELS)
     model = dense(ENGINE, loss=losses.CategoricalCrossentropy(from_logits=True), activation=None)
     with pytest.raises(ValueError, match="none negative"):
         model.train_on_batch(ROWS[:1], np.array([[2.0, -1.0, 0.0]]))
