@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
+from fastconv.cuda.intrinsics import product
 
 cuda = target()
 float32, float64, int64 = cuda.types.float32, cuda.types.float64, cuda.types.int64
@@ -26,7 +27,7 @@ def sums_of_squares() -> Kernel:
             total = float64(0)
             while i < x.size:
                 number = float64(x[i])
-                total += number * number
+                total += product(number, number)
                 i += partial.size
             partial[element()] = total
 

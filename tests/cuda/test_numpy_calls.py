@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from emulator import Emulator, needs_target
 
+from fastconv.cuda import arithmetic, norms, rectify
 from fastconv.cuda.array import asarray
+from fastconv.cuda.ptx import Fault, OutOfBounds
 from fastconv.rooms import room
 
 needs_target()
@@ -95,12 +97,24 @@ def test_norms() -> None:
     """A norm is the same to a bit of float64, and the shortened array to the bit."""
     arrays = [X[1], X[1, 0] * 3]
     there = [asarray(array, ENGINE) for array in arrays]
-    norms, squares = room(there[0]).norms, room(arrays[0]).norms.squares(arrays)
-    total = norms.squares(there)
+    squares = room(arrays[0]).norms.squares(arrays)
+    total = room(there[0]).norms.squares(there)
     assert total.numpy()[0] == pytest.approx(squares, rel=1e-15)
     for longest in (1.0, 1000.0):
         expected = room(arrays[0]).norms.shortened(arrays[0], squares, longest)
-        np.testing.assert_array_equal(norms.shortened(there[0], total, longest).numpy(), expected)
+        np.testing.assert_array_equal(room(there[0]).norms.shortened(there[0], total, longest).numpy(), expected)
+
+
+def test_a_missing_barrier_and_arrays_too_short_are_caught() -> None:
+    engine = Emulator(change=lambda ptx: ptx.replace("bar.sync", "// bar.sync"))
+    with pytest.raises(Fault):
+        norms.squares(engine, [X])
+    with pytest.raises(OutOfBounds):
+        arithmetic.mapped(Emulator(), "sign", X, np.empty(X.size + 1, np.float32))
+    with pytest.raises(OutOfBounds):
+        rectify.rectify_backward(Emulator(), X[:1], X, 0.1, None, 0.0)
+    with pytest.raises(OutOfBounds):
+        norms.shortened(Emulator(), X, np.empty(0), 1.0)
 
 
 @pytest.mark.parametrize("corners", [(0.3, None, 0.0), (0.1, 0.5, 0.2), (0.0, 1.0, 0.0)])
