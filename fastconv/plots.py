@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastconv.keras.devices import placed
 from fastconv.keras.grad_cam import heat_map
 from fastconv.keras.graph import Graph
 from fastconv.keras.layers.input import InputLayer
@@ -277,8 +278,9 @@ def _maps_of(model: Network, image: NDArray[Any]) -> list[tuple[str, NDArray[Any
     shown = [layer for layer in model.layers if len(layer.output_shape) == 4 and not isinstance(layer, InputLayer)]
     if not shown:
         raise ValueError(f"model must have a layer that puts out images. Received: model {model.name}")
-    results = Graph(model.inputs, [model.output_of(layer) for layer in shown]).forward([x], training=False)
-    return [(layer.name, result[0]) for layer, result in zip(shown, results, strict=True)]
+    graph = Graph(model.inputs, [model.output_of(layer) for layer in shown])
+    results = graph.forward([placed(x, model.engine)], training=False)
+    return [(layer.name, placed(result, None)[0]) for layer, result in zip(shown, results, strict=True)]
 
 
 def _show(axes: Axes, image: NDArray[Any]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import DTypeLike
 
-from fastconv.cpu import activation, dropout, normalization, pool, reduction, softmax
+from fastconv.cpu import activation, dropout, normalization, norms, pool, rectify, reduction, scores, softmax, update
 from fastconv.cuda.array import Array
 from fastconv.cuda.device import Engine
 
@@ -26,8 +26,8 @@ class Host:
     """The kernels for NumPy arrays."""
 
     engine = None
-    activation, dropout, normalization, pool = activation, dropout, normalization, pool
-    reduction, softmax = reduction, softmax
+    activation, dropout, normalization, norms, pool = activation, dropout, normalization, norms, pool
+    rectify, reduction, scores, softmax, update = rectify, reduction, scores, softmax, update
     empty = staticmethod(np.empty)
     zeros = staticmethod(np.zeros)
 

@@ -40,11 +40,19 @@ def minimum(engine: Engine, left: Any, right: Any, out: Any = None) -> Any:
     return combined(engine, "minimum", left, right, out)
 
 
+def mapped(engine: Engine, operation: str, x: Any, out: Any) -> None:
+    """``out = operation(x)`` for contiguous float32 arrays: "absolute", "sign" or "square"."""
+    from fastconv.cuda import arithmetic_kernels as kernels, elements
+
+    elements.launch(engine, kernels.mapped(operation), out.size, flat(x), flat(out))
+
+
 def combined(engine: Engine, operation: str, left: Any, right: Any, out: Any = None) -> Any:
     """The result of a named operation on a contiguous float32 array and a number or another array.
 
-    *right* has the shape of *left*, or (C,) for one number a channel, or (N, 1, ..., 1, C) for one number a channel of
-    each image.  Returns a new array, or nothing where there is an *out*, which may be one of the two.
+    *right* is broadcast to the shape of *left*: some leading axes and some trailing ones are the same, and those
+    between have one number, as in (N, 1, 1, C) for images or in (C,).  Returns a new array, or nothing where there is
+    an *out*, which may be one of the two.
     """
     from fastconv.cuda import arithmetic_kernels as kernels, elements
 
@@ -62,13 +70,14 @@ def combined(engine: Engine, operation: str, left: Any, right: Any, out: Any = N
 
 def _extents_of_broadcast(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, int]:
     """How many numbers of an array have their own row in the other, and the length of such a row."""
-    if other == shape:
-        return max(prod(shape), 1), max(prod(shape), 1)
-    if other == shape[-1:]:
-        return max(prod(shape), 1), max(shape[-1], 1)
-    if len(shape) > 1 and other == (shape[0], *(1,) * (len(shape) - 2), shape[-1]):
-        return max(prod(shape[1:]), 1), max(shape[-1], 1)
-    raise ValueError(
-        f"the GPU combines an array with another of its shape, (C,) or (N, 1, ..., 1, C). "
-        f"Received: shapes {shape} and {other}"
-    )
+    whole = (*(1,) * (len(shape) - len(other)), *other)
+    same = [extent == wanted for extent, wanted in zip(whole, shape, strict=False)]
+    axes = len(shape)
+    first = next((axis for axis in range(axes) if not same[axis]), axes)
+    last = next((axis for axis in reversed(range(axes)) if not same[axis]), first - 1)
+    if len(whole) > axes or any(extent != 1 for extent in whole[first : last + 1]):
+        raise ValueError(
+            f"the GPU combines an array with one that has the same first and last axes and one number in the others. "
+            f"Received: shapes {shape} and {other}"
+        )
+    return max(prod(shape[first:]), 1), max(prod(shape[last + 1 :]), 1)

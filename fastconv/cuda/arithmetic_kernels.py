@@ -42,6 +42,25 @@ def smaller_of(left, right):
     return left if left <= right or left != left else right
 
 
+@cuda.jit(device=True)
+def absolute_of(number):
+    return float32(abs(number))
+
+
+@cuda.jit(device=True)
+def sign_of(number):
+    if number > 0:
+        return float32(1)
+    if number < 0:
+        return float32(-1)
+    return float32(0) if number == 0 else number
+
+
+@cuda.jit(device=True)
+def square_of(number):
+    return number * number
+
+
 _OPERATIONS = {
     "add": sum_of,
     "subtract": difference_of,
@@ -49,7 +68,24 @@ _OPERATIONS = {
     "divide": quotient_of,
     "maximum": larger_of,
     "minimum": smaller_of,
+    "absolute": absolute_of,
+    "sign": sign_of,
+    "square": square_of,
 }
+
+
+@lru_cache
+def mapped(operation: str) -> Kernel:
+    """The kernel of a named operation on one number."""
+    function = _OPERATIONS[operation]
+
+    def map_numbers(x, out):
+        """``out = function(x)``; each element has one writer."""
+        i = element()
+        if i < out.size:
+            out[i] = function(x[i])
+
+    return kernel_of_elements(map_numbers, NUMBERS, NUMBERS)
 
 
 @lru_cache

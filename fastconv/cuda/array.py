@@ -10,15 +10,17 @@ from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastconv.cuda.device import Engine, current
 
 
-class Array:
+class Array(NDArrayOperatorsMixin):
     """A C-contiguous array on a device.
 
-    Made by `fastconv.cuda.asarray`, and by the public functions from other device arrays.
+    Made by `fastconv.cuda.asarray`, and by the public functions from other device arrays.  Arithmetic operators work,
+    and those of NumPy's functions for which `numpy_calls` has a kernel.
 
     Attributes
     ----------
@@ -31,9 +33,6 @@ class Array:
     """
 
     __slots__ = ("__weakref__", "dtype", "engine", "memory", "shape")
-
-    # NumPy's operators and functions would make an array of objects of it
-    __array_ufunc__ = None
 
     def __init__(self, engine: Engine, memory: Any, shape: tuple[int, ...]) -> None:
         self.engine: Any = engine
@@ -78,15 +77,37 @@ class Array:
             raise TypeError("len() of an array without axes")
         return self.shape[0]
 
-    def __getitem__(self, key: slice) -> Array:
-        """The images of a slice of the first axis: the same memory."""
-        if not isinstance(key, slice) or not self.shape:
-            raise TypeError(f"a device array takes one slice, of its first axis, such as x[:32]. Received: {key!r}")
-        first, stop, step = key.indices(self.shape[0])
-        if step != 1:
-            raise ValueError(f"a slice of a device array must be contiguous. Received: step={step}")
-        count, row = max(stop - first, 0), prod(self.shape[1:])
-        return Array(self.engine, self.memory[first * row : (first + count) * row], (count, *self.shape[1:]))
+    def __getitem__(self, key: Any) -> Array:
+        """Ints, slices, None and ``...`` as in NumPy; the same memory where the numbers lie side by side in it."""
+        from fastconv.cuda import numpy_calls
+
+        return numpy_calls.item(self, key)
+
+    def copy(self) -> Array:
+        """The same numbers in memory of their own, on the device."""
+        from fastconv.cuda import numpy_calls
+
+        return numpy_calls.copied(self)
+
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> Array:
+        """The numbers in another dtype; with *copy* false the array itself where it has that dtype."""
+        from fastconv.cuda import numpy_calls
+
+        if self.dtype == dtype:
+            return self.copy() if copy else self
+        return numpy_calls.converted(self, dtype)
+
+    def __array_ufunc__(self, function: np.ufunc, method: str, *inputs: Any, out: Any = (None,), **options: Any) -> Any:
+        from fastconv.cuda import numpy_calls
+
+        if method != "__call__" or options:
+            return NotImplemented
+        return numpy_calls.universal_function(function, inputs, *out)
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        from fastconv.cuda import numpy_calls
+
+        return numpy_calls.array_function(function, arguments, options)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

@@ -12,12 +12,14 @@ arguments, is the same code for both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastconv.cuda.upload import Copier
 
 #: What to install, and what that needs.
 INSTALL = "pip install 'fastconv[cuda]'"
@@ -53,6 +55,13 @@ class Engine(Protocol):
 
     def upload(self, values: NDArray[Any]) -> Any:
         """A copy of *values* on the device, flat."""
+
+    def upload_ahead(self, values: NDArray[Any]) -> Callable[[], Any]:
+        """Start a copy of *values* to the device beside the kernels that run there.
+
+        Calling what is returned gives the memory, flat, to kernels that are launched from then on; it must be called.
+        An engine that cannot do both at a time copies at once.
+        """
 
     def download(self, memory: Any) -> NDArray[Any]:
         """A copy of a flat device array on the host, made when what was launched before has run."""
@@ -110,6 +119,10 @@ class Device:
     def __repr__(self) -> str:
         return f"device={self.ordinal}"
 
+    @cached_property
+    def _copier(self) -> Copier:
+        return Copier(self._cuda)
+
     @property
     def stream(self) -> int:
         """The handle of the stream on which kernels run now."""
@@ -133,6 +146,20 @@ class Device:
             if values.size:
                 memory.copy_to_device(np.ascontiguousarray(values).reshape(-1), stream=self._streams(self.stream))
         return memory
+
+    def upload_ahead(self, values: NDArray[Any]) -> Callable[[], Any]:
+        memory = self.empty((values.size,), values.dtype)
+        if not values.size:
+            return lambda: memory
+        with self._context():
+            done = self._copier.copy(values, memory, self._streams(self.stream))
+
+        def arrived() -> Any:
+            with self._context():
+                done.wait(self._streams(self.stream))
+            return memory
+
+        return arrived
 
     def download(self, memory: Any) -> NDArray[Any]:
         with self._context():

@@ -74,6 +74,10 @@ class Emulator:
     def upload(self, values: NDArray[Any]) -> Any:
         return np.array(values).reshape(-1)
 
+    def upload_ahead(self, values: NDArray[Any]) -> Callable[[], Any]:
+        memory = self.upload(values)
+        return lambda: memory
+
     def download(self, memory: Any) -> NDArray[Any]:
         return np.array(memory)
 

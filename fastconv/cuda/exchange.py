@@ -1,7 +1,7 @@
 """Arrays of other libraries on a device: they come in without a copy, and results go out in the caller's library.
 
 What is common to Numba, CuPy, PyTorch and others is the CUDA array interface, a dictionary with address, shape, strides
-and the stream that has work to do on the array.
+and the stream that has work to do on the array.  Arrays that have DLPack alone are read through that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.cuda import libraries
+from fastconv.cuda import dlpack, libraries
 from fastconv.cuda.array import Array
 from fastconv.cuda.device import Device, Engine, address
 
@@ -41,14 +41,17 @@ class Strided(NamedTuple):
 
 def is_foreign(value: Any) -> bool:
     """Whether *value* is another library's array on a GPU."""
-    return hasattr(value, "__cuda_array_interface__")
+    return hasattr(value, "__cuda_array_interface__") or dlpack.on_gpu(value)
 
 
 def enter(name: str, value: Any) -> Strided:
     """Another library's array, or an `Array`, as it lies."""
     if type(value) is Array:
         return Strided(value.engine, value.memory, value.shape, strides_of(value.shape))
-    interface = value.__cuda_array_interface__
+    engine = libraries.engine_of(value)
+    interface, owner = getattr(value, "__cuda_array_interface__", None), value
+    if interface is None:
+        interface, owner = dlpack.interface(value, engine.stream)
     dtype = np.dtype(interface["typestr"])
     shape = tuple(interface["shape"])
     given = interface.get("strides")
@@ -56,9 +59,8 @@ def enter(name: str, value: Any) -> Strided:
     if any(step < 0 for step in strides):
         raise ValueError(f"{name} must not have negative strides on a GPU. Received: {name}.strides={given}")
     extent = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if prod(shape) else 0
-    engine = libraries.engine_of(value)
     flat = {"shape": (extent,), "typestr": dtype.str, "data": interface["data"], "version": 3}
-    return Strided(engine, engine.adopt(flat, value, interface.get("stream")), shape, strides)
+    return Strided(engine, engine.adopt(flat, owner, interface.get("stream")), shape, strides)
 
 
 def contiguous(array: Strided) -> Any:

@@ -21,8 +21,9 @@ from fastconv.cuda.memory import Pool
 
 #: Handle of the stream that `stream` has chosen; 0 is the default stream.
 _chosen: ContextVar[int] = ContextVar("stream", default=0)
-#: Share of the device's memory that a pool keeps.
+#: The part of a device's memory that its pool keeps is one over this.
 _KEPT_SHARE = 4
+_pools: dict[int, Pool] = {}
 
 
 class Library(Protocol):
@@ -119,11 +120,12 @@ def engine_of(value: Any) -> Device:
     return engine(library, target().get_current_device().id if where is None else where()[1])
 
 
-@lru_cache
 def pool(ordinal: int) -> Pool:
-    """The memory of `Array` and Numba arrays on device number *ordinal*."""
-    context = target().gpus[ordinal].get_primary_context()
-    return Pool(context.memalloc, context.get_memory_info().total // _KEPT_SHARE)
+    """The memory of `Array` and Numba arrays on device number *ordinal*, which is the current one."""
+    if ordinal not in _pools:
+        context = target().gpus[ordinal].get_primary_context()
+        _pools.setdefault(ordinal, Pool(context.memalloc, context.get_memory_info().total // _KEPT_SHARE))
+    return _pools[ordinal]
 
 
 def empty_cache() -> None:
@@ -131,8 +133,8 @@ def empty_cache() -> None:
 
     Only what is in no use is freed.  Memory of results in PyTorch or CuPy is in their own caches.
     """
-    for ordinal in range(len(target().gpus)):
-        pool(ordinal).empty()
+    for one in tuple(_pools.values()):
+        one.empty()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def right_class(engine: Engine, predictions: Any, labels: Any) -> Any:
     from fastconv.cuda import elements, scores_kernels as kernels
 
     C = predictions.shape[-1]
-    sparse = prod(labels.shape) != prod(predictions.shape) or labels.dtype == np.int64
+    sparse = len(labels.shape) < len(predictions.shape)
     hits = engine.empty((prod(predictions.shape[:-1]),), np.int32)
     classes = flat(labels, np.int64 if sparse else np.float32)
     elements.launch(engine, kernels.right_class(sparse), hits.size, flat(predictions), classes, hits, C)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array, host_only
+from fastconv.arrays import FloatArray, float_array, leave
 from fastconv.cpu.activation import LEAKY_SLOPE
 from fastconv.functional.activation import activation, activation_backward
+from fastconv.rooms import room
 
 
 def rectify(
@@ -45,11 +46,9 @@ def rectify(
     name = _kernel(negative_slope, max_value, threshold)
     if name is not None:
         return activation(x, name)
-    values = float_array("x", x).reshape(np.shape(x))
-    host_only("rectify with other corners than relu, relu6 and leaky_relu", values)
-    below = values.dtype.type(negative_slope) * (values - values.dtype.type(threshold)) if negative_slope else 0
-    out: FloatArray = np.where(values < threshold, below, values).astype(values.dtype, copy=False)
-    return out if max_value is None else np.minimum(out, values.dtype.type(max_value), out=out)
+    values = float_array("x", x)
+    out = room(values).rectify.rectify(values, negative_slope, max_value, threshold)
+    return leave(out.reshape(np.shape(x)))
 
 
 def rectify_backward(
@@ -88,17 +87,14 @@ def rectify_backward(
     name = _kernel(negative_slope, max_value, threshold)
     if name is not None:
         return activation_backward(grad_out, x, name)
-    values = float_array("x", x).reshape(np.shape(x))
-    host_only("rectify_backward with other corners than relu, relu6 and leaky_relu", values)
-    if np.shape(grad_out) != values.shape:
+    if np.shape(grad_out) != np.shape(x):
         raise ValueError(
-            f"grad_out must have the shape of x. Received: grad_out.shape={np.shape(grad_out)}, x.shape={values.shape}"
+            f"grad_out must have the shape of x. Received: grad_out.shape={np.shape(grad_out)}, x.shape={np.shape(x)}"
         )
-    cotangent = float_array("grad_out", grad_out, values).reshape(values.shape)
-    grad_x: FloatArray = np.where(values <= threshold, values.dtype.type(negative_slope) * cotangent, cotangent)
-    if max_value is not None:
-        grad_x[values >= max_value] = 0
-    return grad_x
+    values = float_array("x", x)
+    cotangent = float_array("grad_out", grad_out, values)
+    grad_x = room(values).rectify.rectify_backward(cotangent, values, negative_slope, max_value, threshold)
+    return leave(grad_x.reshape(np.shape(x)))
 
 
 def _kernel(negative_slope: float, max_value: float | None, threshold: float) -> str | None:

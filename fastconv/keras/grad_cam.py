@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
+from fastconv.keras.devices import placed
 from fastconv.keras.graph import Graph
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import Layer
@@ -70,10 +71,11 @@ def heat_map(model: Network, image: ArrayLike, class_index: int, layer: str | No
     scores_number, maps_number = graph.outputs
     last = graph.steps[scores_number].layer
     head = last if isinstance(last, ActivatedLayer) else None
-    scores, maps = graph.forward([x], training=True, head=head)
-    grad_scores = np.zeros_like(scores)
+    scores, maps = graph.forward([placed(x, model.engine)], training=True, head=head)
+    grad_scores = np.zeros(scores.shape, scores.dtype)
     grad_scores[0, class_index] = 1
-    gradient = graph.gradient_at(maps_number, grad_scores, head)
+    gradient = graph.gradient_at(maps_number, placed(grad_scores, model.engine), head)
+    maps, gradient = placed(maps, None), placed(gradient, None)
     if isinstance(source, ImageLayer):  # which may have the channels first
         maps, gradient = source.enter(maps), source.enter(gradient)
     weight = gradient[0].mean(axis=(0, 1))

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastconv import functional
 from fastconv.arrays import FloatArray
@@ -21,24 +21,34 @@ _SMALLEST_PROBABILITY = 1e-7
 
 
 class Loss:
-    """The mean of a loss over a batch."""
+    """The mean of a loss over a batch.
+
+    A loss defines `losses` and `gradient` with operations that take arrays of a device too, or says why it does not.
+    """
 
     default_name = "loss"
+    #: Why it cannot be computed on a device, or None.
+    refuses_devices: str | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or self.default_name
 
     def __call__(self, y_true: ArrayLike, y_pred: ArrayLike) -> float:
         """The loss of predictions, averaged over the batch; 0 for an empty one."""
-        return self.mean(y_true, np.asarray(y_pred))
+        losses = self.losses(np.asarray(y_true), np.asarray(y_pred))
+        return float(losses.mean(dtype=np.float64)) if losses.size else 0.0
 
-    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
-        """The loss of a batch of predictions; 0 for an empty one."""
+    def losses(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
+        """The numbers whose mean over a batch is the loss."""
         raise NotImplementedError
 
-    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
-        """The gradient of `mean` with respect to the predictions."""
+    def gradient(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
+        """The gradient of the loss with respect to the predictions."""
         raise NotImplementedError
+
+    def labels_for_device(self, y_true: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Labels for predictions of this shape as a device takes them, checked here: a device cannot raise an error."""
+        return np.ascontiguousarray(y_true, np.float32)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this loss again."""
@@ -88,23 +98,27 @@ class CategoricalCrossentropy(Crossentropy):
     default_name = "categorical_crossentropy"
     link = "softmax"
 
-    def targets(self, y_true: ArrayLike, shape: tuple[int, ...]) -> Any:
+    def targets(self, y_true: NDArray[Any], shape: tuple[int, ...]) -> Any:
         """The labels of predictions of this shape in the form that `fastconv.softmax_cross_entropy` takes."""
-        rows = np.asarray(y_true)
-        if rows.shape != shape:
+        if y_true.shape != shape:
             raise ValueError(
                 f"y must hold one row of {shape[-1]} probabilities a sample for {self.name}; class numbers go with "
-                f"sparse_categorical_crossentropy. Received: y.shape={rows.shape}"
+                f"sparse_categorical_crossentropy. Received: y.shape={y_true.shape}"
             )
-        return rows.reshape(-1, shape[-1])
+        return y_true.reshape(-1, shape[-1])
 
-    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+    def labels_for_device(self, y_true: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        self.targets(y_true, shape)
+        if y_true.size and not y_true.min() >= 0:
+            raise ValueError(f"y must hold probabilities, none negative or NaN. Received: minimum={y_true.min()}")
+        return super().labels_for_device(y_true, shape)
+
+    def losses(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         targets = self.targets(y_true, y_pred.shape)
         logits, _ = self._logits(y_pred)
-        losses = functional.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        return float(losses.mean(dtype=np.float64)) if len(losses) else 0.0
+        return functional.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
-    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+    def gradient(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         targets = self.targets(y_true, y_pred.shape)
         logits, slopes = self._logits(y_pred)
         gradient = functional.softmax_cross_entropy_backward(
@@ -137,14 +151,22 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     def __init__(self, from_logits: bool = False, name: str | None = None) -> None:
         super().__init__(from_logits, name=name)
 
-    def targets(self, y_true: ArrayLike, shape: tuple[int, ...]) -> Any:
-        labels = np.asarray(y_true)
-        if labels.shape not in (shape[:-1], (*shape[:-1], 1)):
+    def targets(self, y_true: NDArray[Any], shape: tuple[int, ...]) -> Any:
+        if y_true.shape not in (shape[:-1], (*shape[:-1], 1)):
             raise ValueError(
                 f"y must hold class numbers, shape (N,) or (N, 1), for {self.name}; one-hot rows go with "
-                f"categorical_crossentropy. Received: y.shape={labels.shape}"
+                f"categorical_crossentropy. Received: y.shape={y_true.shape}"
             )
-        return labels.reshape(-1).astype(np.int64)
+        return y_true.reshape(-1).astype(np.int64, copy=False)
+
+    def labels_for_device(self, y_true: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        classes = self.targets(y_true, shape)
+        if classes.size and not 0 <= classes.min() <= classes.max() < shape[-1]:
+            raise ValueError(
+                f"y must hold class numbers from 0 to {shape[-1] - 1} for {self.name}. "
+                f"Received: smallest={classes.min()}, largest={classes.max()}"
+            )
+        return np.ascontiguousarray(y_true, np.int64)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "from_logits": self.from_logits}
@@ -154,18 +176,19 @@ class BinaryCrossentropy(Crossentropy):
     """Mean of ``-y * log(p) - (1 - y) * log(1 - p)`` over all numbers; labels y from 0 to 1, of the shape of p."""
 
     default_name = "binary_crossentropy"
+    refuses_devices = "it has no kernel for a GPU; categorical_crossentropy of two classes has"
     link = "sigmoid"
 
-    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
+    def losses(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         targets = self._targets(y_true, y_pred)
         if self.from_logits:
-            losses = np.maximum(y_pred, 0) - y_pred * targets + np.log1p(np.exp(-np.abs(y_pred)))
+            losses: FloatArray = np.maximum(y_pred, 0) - y_pred * targets + np.log1p(np.exp(-np.abs(y_pred)))
         else:
             p = self._probabilities(y_pred)
             losses = -targets * np.log(p) - (1 - targets) * np.log1p(-p)
-        return float(losses.mean(dtype=np.float64)) if losses.size else 0.0
+        return losses
 
-    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+    def gradient(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         targets = self._targets(y_true, y_pred)
         if self.from_logits:
             gradient = functional.sigmoid(y_pred) - targets
@@ -174,7 +197,7 @@ class BinaryCrossentropy(Crossentropy):
             gradient = (p - targets) / (p * (1 - p)) * (p == y_pred)
         return gradient / y_pred.dtype.type(max(y_pred.size, 1))
 
-    def _targets(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+    def _targets(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         smoothing = self.label_smoothing
         return of_shape(self.name, y_true, y_pred) * y_pred.dtype.type(1 - smoothing) + y_pred.dtype.type(smoothing / 2)
 
@@ -187,11 +210,11 @@ class MeanSquaredError(Loss):
 
     default_name = "mean_squared_error"
 
-    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
-        errors = y_pred - of_shape(self.name, y_true, y_pred)
-        return float(np.square(errors).mean(dtype=np.float64)) if errors.size else 0.0
+    def losses(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
+        losses: FloatArray = np.square(y_pred - of_shape(self.name, y_true, y_pred))
+        return losses
 
-    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+    def gradient(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         errors = y_pred - of_shape(self.name, y_true, y_pred)
         return errors * y_pred.dtype.type(2 / max(errors.size, 1))
 
@@ -201,18 +224,18 @@ class MeanAbsoluteError(Loss):
 
     default_name = "mean_absolute_error"
 
-    def mean(self, y_true: ArrayLike, y_pred: FloatArray) -> float:
-        errors = y_pred - of_shape(self.name, y_true, y_pred)
-        return float(np.abs(errors).mean(dtype=np.float64)) if errors.size else 0.0
+    def losses(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
+        losses: FloatArray = np.abs(y_pred - of_shape(self.name, y_true, y_pred))
+        return losses
 
-    def gradient(self, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+    def gradient(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
         errors = y_pred - of_shape(self.name, y_true, y_pred)
         return np.sign(errors) / y_pred.dtype.type(max(errors.size, 1))
 
 
-def of_shape(name: str, y_true: ArrayLike, y_pred: FloatArray) -> FloatArray:
+def of_shape(name: str, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:
     """Labels as numbers of the predictions' dtype and shape; one of them may lack a last axis of extent 1."""
-    labels = np.asarray(y_true, y_pred.dtype)
+    labels: FloatArray = y_true.astype(y_pred.dtype, copy=False)
     if labels.shape == y_pred.shape or (*labels.shape, 1) == y_pred.shape or labels.shape == (*y_pred.shape, 1):
         return labels.reshape(y_pred.shape)
     raise ValueError(

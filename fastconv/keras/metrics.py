@@ -9,18 +9,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastconv.keras import losses
 from fastconv.keras.losses import Loss, of_shape
+from fastconv.keras.totals import Total
 from fastconv.keras.utils import named
+from fastconv.rooms import room
 
 # Keeps a quotient finite where there is nothing to divide by: Keras gives 0 there.
 _NOTHING = 1
 # Where a probability counts as positive unless something else is asked for.
 _MIDDLE = 0.5
+_NO_KERNEL = 'it has no kernel for a GPU; compile with metrics=["accuracy"], or compute it from predict'
 
 
 class Metric:
     """The mean of a number over all samples of several batches."""
 
     default_name = "metric"
+    #: Why it cannot be computed on a device, or None.
+    refuses_devices: str | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or self.default_name
@@ -28,13 +33,17 @@ class Metric:
 
     def reset_state(self) -> None:
         """Forget all samples."""
-        self._sum = 0.0
+        self._sum = Total()
         self._count = 0
 
     def update_state(self, y_true: ArrayLike, y_pred: ArrayLike) -> None:
         """Count a batch of predictions."""
-        numbers = self.numbers(np.asarray(y_true), np.asarray(y_pred))
-        self._sum += float(numbers.sum(dtype=np.float64))
+        self.add(np.asarray(y_true), np.asarray(y_pred))
+
+    def add(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> None:
+        """Count a batch of predictions, arrays in host memory or on a device."""
+        numbers = self.numbers(y_true, y_pred)
+        self._sum.add(numbers)
         self._count += numbers.size
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
@@ -43,7 +52,7 @@ class Metric:
 
     def result(self) -> float:
         """The mean so far; 0 before any sample."""
-        return self._sum / (self._count or _NOTHING)
+        return self._sum.value() / (self._count or _NOTHING)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this metric again."""
@@ -69,8 +78,7 @@ class SparseCategoricalAccuracy(Metric):
     default_name = "sparse_categorical_accuracy"
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        labels = y_true.reshape(y_pred.shape[:-1])
-        return y_pred.argmax(axis=-1) == labels if len(labels) else labels
+        return room(y_pred).scores.right_class(y_pred, y_true.reshape(y_pred.shape[:-1]))
 
 
 class CategoricalAccuracy(Metric):
@@ -79,7 +87,7 @@ class CategoricalAccuracy(Metric):
     default_name = "categorical_accuracy"
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        return y_pred.argmax(axis=-1) == y_true.argmax(axis=-1)
+        return room(y_pred).scores.right_class(y_pred, y_true)
 
 
 class BinaryAccuracy(Metric):
@@ -92,7 +100,7 @@ class BinaryAccuracy(Metric):
         self.threshold = threshold
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        return (y_pred > self.threshold) == of_shape(self.name, y_true, y_pred)
+        return room(y_pred).scores.right_side(y_pred, of_shape(self.name, y_true, y_pred), self.threshold)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.threshold}
@@ -105,6 +113,7 @@ class SparseTopKCategoricalAccuracy(Metric):
     """
 
     default_name = "sparse_top_k_categorical_accuracy"
+    refuses_devices = _NO_KERNEL
 
     def __init__(self, k: int = 5, name: str | None = None) -> None:
         super().__init__(name)
@@ -140,6 +149,8 @@ class _Share(Metric):
     class_id : int, optional
         Look only at this column; by default all numbers count alike.
     """
+
+    refuses_devices = _NO_KERNEL
 
     def __init__(
         self,

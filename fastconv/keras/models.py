@@ -8,9 +8,11 @@ from typing import Any, Self
 
 from fastconv.arrays import FloatArray
 from fastconv.keras import import_keras, layers as layer_classes, saving
+from fastconv.keras.devices import placed
 from fastconv.keras.layers.base import Layer, Shape
 from fastconv.keras.layers.input import Input, InputLayer
 from fastconv.keras.layers.tensor import KerasTensor
+from fastconv.keras.layers.variable import Variable
 from fastconv.keras.network import name_layers
 from fastconv.keras.optimizers import Optimizer
 from fastconv.keras.training import Trainer
@@ -31,6 +33,8 @@ class Model(Trainer):
         predicts; it cannot be trained.
     name : str
         Title of the summary.
+    device : {"cpu", "cuda", "cuda:1", ...} or Engine, optional
+        Where to work, as in `to`; by default where the layers are.
 
     Notes
     -----
@@ -49,7 +53,7 @@ class Model(Trainer):
     ((None, 8, 8, 4), 148)
     """
 
-    def __init__(self, inputs: Any, outputs: Any, name: str = "functional") -> None:
+    def __init__(self, inputs: Any, outputs: Any, name: str = "functional", device: Any = None) -> None:
         super().__init__(name)
         self._connect(_tensors("inputs", inputs), _tensors("outputs", outputs))
         self._layers = [step.layer for step in self._graph.steps]
@@ -57,6 +61,8 @@ class Model(Trainer):
         name_layers(sorted(self._layers, key=lambda layer: (not layer.has_own_name, layer.creation)), set())
         for layer in self._layers:
             layer.generator = layer.generator or self.generator
+        if device is not None:
+            self.to(device)
 
     def get_config(self) -> dict[str, Any]:
         """Name, layers and connections as plain data."""
@@ -133,18 +139,21 @@ class Model(Trainer):
             raise ValueError("the model has no weights yet: build it, or call it on data")
 
     def _tensors(self) -> dict[str, FloatArray]:
-        return {f"{layer.name}/{variable.name}": variable.value for layer in self._layers for variable in layer.weights}
+        return {name: placed(variable.value, None) for name, variable in self._named_weights().items()}
+
+    def _named_weights(self) -> dict[str, Variable]:
+        return {f"{layer.name}/{variable.name}": variable for layer in self._layers for variable in layer.weights}
 
     def _set_tensors(self, tensors: dict[str, FloatArray]) -> None:
         given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
-        names = list(self._tensors())
+        names = list(self._named_weights())
         if sorted(names) != sorted(given):
             raise ValueError(f"filepath must hold the tensors {sorted(names)}. Received: {sorted(given)}")
         self.set_weights([given[name] for name in names])
 
     def _optimizer_tensors(self, optimizer: Optimizer) -> dict[str, FloatArray]:
         return {
-            f"{_OPTIMIZER}{layer.name}/{variable.name}/{number}": array
+            f"{_OPTIMIZER}{layer.name}/{variable.name}/{number}": placed(array, None)
             for layer in self._layers
             for variable in layer.trainable_weights
             for number, array in enumerate(optimizer.state(variable))
@@ -170,6 +179,8 @@ class Sequential(Model):
         The layers; more can be added with `add`.  The first may be an `Input`.
     name : str
         Title of the summary.
+    device : {"cpu", "cuda", "cuda:1", ...} or Engine
+        Where to work, as in `to`.
 
     Notes
     -----
@@ -184,8 +195,10 @@ class Sequential(Model):
     ((None, 21632), 320)
     """
 
-    def __init__(self, layers: Sequence[Layer | KerasTensor] | None = None, name: str = "sequential") -> None:
-        Trainer.__init__(self, name)  # there is no graph before the shape of the input is known
+    def __init__(
+        self, layers: Sequence[Layer | KerasTensor] | None = None, name: str = "sequential", device: Any = "cpu"
+    ) -> None:
+        Trainer.__init__(self, name, device)  # there is no graph before the shape of the input is known
         for layer in layers or ():
             self.add(layer)
 
@@ -201,6 +214,9 @@ class Sequential(Model):
         if not isinstance(layer, Layer):
             raise TypeError(f"layer must be a Layer. Received: layer={layer!r}")
         name_layers([layer], {other.name for other in self._layers})
+        if self.engine is not None:
+            layer.check_fits_device()
+            layer.to(self.engine)
         layer.generator = layer.generator or self.generator
         if self.built:
             self._connect(self.inputs, [layer(self.outputs[0])])
@@ -225,6 +241,7 @@ class Sequential(Model):
         if sample is None:
             raise ValueError("input_shape is needed to build a model whose first layer was given none")
         tensor = source = first.output if isinstance(first, InputLayer) else Input(sample, dtype=first.dtype)
+        source.layer.to(self.engine)
         for layer in self._layers:
             if layer is not source.layer:
                 tensor = layer(tensor)
@@ -248,13 +265,15 @@ class Sequential(Model):
 _CLASSES: dict[str, type[Model]] = {"Model": Model, "Sequential": Sequential}
 
 
-def load_model(filepath: str | os.PathLike[str]) -> Model:
+def load_model(filepath: str | os.PathLike[str], device: Any = "cpu") -> Model:
     """The model that `Model.save` wrote, with its weights, and compiled if it was.
 
     Parameters
     ----------
     filepath : path
-        A ``.safetensors`` file.
+        A ``.safetensors`` file, whatever device the model was saved from.
+    device : {"cpu", "cuda", "cuda:1", ...} or Engine
+        Where it is to work.
 
     Returns
     -------
@@ -280,7 +299,7 @@ def load_model(filepath: str | os.PathLike[str]) -> Model:
         raise ValueError(
             f"filepath must describe a model of fastconv. Received: {str(filepath)!r}, {error!r}"
         ) from error
-    return model
+    return model.to(device)
 
 
 def _entry(layer: Layer) -> dict[str, Any]:

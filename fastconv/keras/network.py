@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.arrays import FloatArray
+from fastconv.cuda.array import Array
+from fastconv.cuda.device import Engine
+from fastconv.keras.devices import engine_of, entered, placed
 from fastconv.keras.graph import Graph
 from fastconv.keras.layers.base import Layer, Shape
 from fastconv.keras.layers.tensor import KerasTensor
@@ -26,8 +29,9 @@ class Network:
         Where the graph begins and ends; empty until the shape of the input is known.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: Any = "cpu") -> None:
         self.name = name
+        self._engine = engine_of(device)
         self.generator = new_generator()
         self.inputs: list[KerasTensor] = []
         self.outputs: list[KerasTensor] = []
@@ -40,6 +44,45 @@ class Network:
 
     def build(self, input_shape: Shape | None = None) -> None:
         """Create all weights."""
+
+    # ---- where it works ----
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine of the device on which the model works, None for the CPU."""
+        return self._layers[0].engine if self._layers else self._engine
+
+    def to(self, device: Any) -> Self:
+        """Move all variables to a device, or back, and work there from now on.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda", "cuda:1", ...} or Engine
+            With "cuda" everything between a batch of samples and the weights stays on the GPU.
+
+        Returns
+        -------
+        Model
+            Itself.
+
+        Raises
+        ------
+        RuntimeError
+            Where there is no GPU, with what is missing.
+        TypeError
+            Where a layer, the loss or a metric has no kernels for a GPU, or a dtype is not float32; nothing has changed
+            then.
+        """
+        engine = engine_of(device)
+        inputs = [tensor.layer for tensor in self.inputs]
+        layers = dict.fromkeys([*self._layers, *inputs])
+        if engine is not None:
+            for layer in layers:
+                layer.check_fits_device()
+        self._engine = engine
+        for layer in layers:
+            layer.to(engine)
+        return self
 
     # ---- what the model has ----
 
@@ -185,13 +228,21 @@ class Network:
     # ---- forward and back ----
 
     def __call__(self, x: Any, training: bool = False) -> Any:
-        """The output for one batch; a list where there are several outputs."""
+        """The output for one batch; a list where there are several outputs.
+
+        On a device NumPy arrays in give NumPy arrays out, and arrays of the device give arrays of the device.
+        """
         if isinstance(x, KerasTensor):
             raise TypeError(f"a model is called on arrays; its layers can be called on KerasTensors. Received: x={x!r}")
-        return _one_or_list(self._graph.forward(self._enter(x), training))
+        outputs = self._graph.forward(self._enter(x), training)
+        stays = self.engine is None or any(type(part) is Array for part in self._parts(x))
+        return _one_or_list(outputs if stays else [placed(output, None) for output in outputs])
 
     def _enter(self, x: Any) -> list[FloatArray]:
-        """One batch of each input, in the model's dtype."""
+        """One batch of each input, in the model's dtype and where its weights lie."""
+        engine = self.engine
+        if engine is not None:
+            return self._fitting([entered(part, engine) for part in self._parts(x)])
         return self._fitting([np.ascontiguousarray(part, dtype=self.dtype) for part in self._parts(x)])
 
     def _fitting(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -210,7 +261,7 @@ class Network:
         if not self._layers:
             raise ValueError("the model has no layers")
         count = len(self.inputs) or 1
-        is_list = isinstance(x, list | tuple) and (count > 1 or (len(x) == 1 and isinstance(x[0], np.ndarray)))
+        is_list = isinstance(x, list | tuple) and (count > 1 or (len(x) == 1 and isinstance(x[0], np.ndarray | Array)))
         parts = list(x) if is_list else [x]
         if len(parts) != count:
             raise ValueError(f"x must be a list of {count} arrays, one for each input. Received: {len(parts)}")

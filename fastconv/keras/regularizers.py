@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,10 @@ class Regularizer:
 
     def __call__(self, x: FloatArray) -> float:
         """The penalty."""
+        return sum((factor * float(numbers.sum(dtype=np.float64)) for factor, numbers in self.terms(x)), 0.0)
+
+    def terms(self, x: FloatArray) -> Iterator[tuple[float, FloatArray]]:
+        """Factors and arrays: the penalty is the sum of each factor times the sum of its array."""
         raise NotImplementedError
 
     def gradient(self, x: FloatArray) -> FloatArray:
@@ -51,13 +56,11 @@ class L1L2(Regularizer):
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         self.l1, self.l2 = _weight("l1", l1), _weight("l2", l2)
 
-    def __call__(self, x: FloatArray) -> float:
-        penalty = 0.0
+    def terms(self, x: FloatArray) -> Iterator[tuple[float, FloatArray]]:
         if self.l1:
-            penalty += self.l1 * float(np.abs(x).sum(dtype=np.float64))
+            yield self.l1, np.abs(x)
         if self.l2:
-            penalty += self.l2 * float(np.square(x).sum(dtype=np.float64))
-        return penalty
+            yield self.l2, np.square(x)
 
     def gradient(self, x: FloatArray) -> FloatArray:
         gradient: FloatArray = self.l1 * np.sign(x) + 2 * self.l2 * x

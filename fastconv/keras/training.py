@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,12 +15,15 @@ from rich.console import Console
 
 from fastconv.arrays import FloatArray
 from fastconv.keras import losses, optimizers
-from fastconv.keras.batches import ArrayBatches, Batches, check_lengths, is_iterator, of_iterator, slices, take
+from fastconv.keras.batches import ArrayBatches, Batch, Batches, check_lengths, is_iterator, of_iterator, slices, take
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
+from fastconv.keras.devices import copied_ahead, engine_of, placed, sample
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import positive
+from fastconv.keras.layers.variable import Variable
 from fastconv.keras.metrics import Metric, get as get_metric
 from fastconv.keras.network import Network
+from fastconv.keras.totals import LateLogs, Total
 
 BATCH_SIZE = 32
 # Keras counts an optimizer's number of updates and its learning rate among its variables.
@@ -41,8 +44,8 @@ class Objective(NamedTuple):
 class Trainer(Network):
     """A network that learns: `compile`, then `fit`, `evaluate` and `predict`."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, device: Any = "cpu") -> None:
+        super().__init__(name, device)
         self.stop_training = False
         self._interrupted = False
         self.optimizer: optimizers.Optimizer | None = None
@@ -61,9 +64,19 @@ class Trainer(Network):
         metrics : sequence of str or Metric, optional
             Such as ``"accuracy"``, or objects of `fastconv.keras.metrics`.
         """
-        self.optimizer = optimizers.get(optimizer)
-        self.loss = losses.get(loss)
-        self.metrics = [get_metric(metric, self.loss) for metric in metrics or ()]
+        chosen = losses.get(loss)
+        measured = [get_metric(metric, chosen) for metric in metrics or ()]
+        if self.engine is not None:
+            _check_fit_device(chosen, *measured)
+        self.optimizer, self.loss, self.metrics = optimizers.get(optimizer), chosen, measured
+
+    def to(self, device: Any) -> Self:
+        if engine_of(device) is not None and self.loss is not None:
+            _check_fit_device(self.loss, *self.metrics)
+        super().to(device)
+        if self.optimizer is not None:
+            self.optimizer.to(self.engine)
+        return self
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Optimizer, loss and metrics as plain data; None before `compile`."""
@@ -120,7 +133,7 @@ class Trainer(Network):
             for _ in range(of_iterator(x, steps, "steps", self._parts).steps):
                 batch = next(x)
                 arrays = self._enter(batch[0] if isinstance(batch, tuple) else batch)
-                parts.append(self._graph.forward(arrays, training=False))
+                parts.append([placed(out, None) for out in self._graph.forward(arrays, training=False)])
             found = [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
             return found[0] if len(found) == 1 else found
         samples = self._samples(x)
@@ -129,7 +142,7 @@ class Trainer(Network):
         for chosen in slices(count, _batch_size(batch_size)):
             results = self._graph.forward(self._enter(take(samples, chosen)), training=False)
             for out, result in zip(outs, results, strict=True):
-                out[chosen] = result
+                out[chosen] = placed(result, None)
         return outs[0] if len(outs) == 1 else outs
 
     def evaluate(
@@ -163,11 +176,11 @@ class Trainer(Network):
         """
         batches = self._batches(x, y, batch_size, steps, "steps")
         average = _Average(self.metrics)
-        for inputs, labels in batches.epoch():
+        for inputs, labels in self._where_the_model_is(batches.epoch()):
             arrays = self._enter(inputs)
-            loss, head = objective = self._objective()
-            (out,) = self._graph.forward(arrays, training=False, head=head)
-            average.add(loss.mean(labels, out) + self._penalty(), labels, out, objective)
+            objective = self._objective()
+            (out,) = self._graph.forward(arrays, training=False, head=objective.head)
+            average.add(labels, out, objective, self.trainable_weights)
         logs = average.result()
         if verbose:
             text = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
@@ -280,7 +293,8 @@ class Trainer(Network):
     def train_on_batch(self, x: Any, y: ArrayLike, return_dict: bool = False) -> float | list[float] | Logs:
         """One update; loss and metrics of the batch as it was before."""
         average = _Average(self.metrics)
-        self._update(self._parts(x), np.asarray(y), average)
+        for inputs, labels in self._where_the_model_is(iter([(self._parts(x), np.asarray(y))])):
+            self._update(inputs, labels, average)
         logs = average.result()
         return logs if return_dict else _numbers(logs)
 
@@ -303,9 +317,9 @@ class Trainer(Network):
 
     def _epoch(self, batches: Batches, listeners: Sequence[Callback]) -> Logs:
         average = _Average(self.metrics)
-        for number, (inputs, labels) in enumerate(batches.epoch()):
+        for number, (inputs, labels) in enumerate(self._where_the_model_is(batches.epoch())):
             self._update(inputs, labels, average)
-            logs = average.result()
+            logs = average.result() if self.engine is None else LateLogs(average.result)
             for listener in listeners:
                 listener.on_train_batch_end(number, logs)
             if self._interrupted:
@@ -330,15 +344,28 @@ class Trainer(Network):
         loss, head = objective = self._objective()
         (out,) = self._graph.forward(arrays, training=True, head=head)
         self._graph.backward(loss.gradient(labels, out), head)
-        average.add(loss.mean(labels, out) + self._penalty(), labels, out, objective)
-        for variable in self.trainable_weights:
+        weights = self.trainable_weights
+        average.add(labels, out, objective, weights)
+        for variable in weights:
             if variable.regularizer is not None and variable.gradient is not None:
                 variable.gradient += variable.regularizer.gradient(variable.value)
-        optimizer.apply(self.trainable_weights)
+        optimizer.apply(weights)
 
-    def _penalty(self) -> float:
-        """What the regularizers add to the loss."""
-        return sum(weight.regularizer(weight.value) for weight in self.trainable_weights if weight.regularizer)
+    def _where_the_model_is(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, on a device those that have been copied to it."""
+        engine, loss = self.engine, self.loss
+        if engine is None or loss is None:
+            yield from batches
+            return
+
+        def ready_to_travel() -> Iterator[list[NDArray[Any]]]:
+            for inputs, labels in batches:
+                check_lengths(inputs, labels)
+                samples = map(sample, self._fitting(list(inputs)))
+                yield [*samples, loss.labels_for_device(labels, (len(labels), *self.output_shape[1:]))]
+
+        for *inputs, labels in copied_ahead(ready_to_travel(), engine):
+            yield inputs, labels
 
     def _compiled(self) -> optimizers.Optimizer:
         if self.loss is None or self.optimizer is None:
@@ -354,6 +381,11 @@ class Trainer(Network):
         if not isinstance(loss, losses.Crossentropy):
             return Objective(loss, None)
         head = self._graph.head(loss.link)
+        if self.engine is not None and head is None and not loss.from_logits:
+            raise TypeError(
+                f"loss {loss.name} of probabilities is computed on the CPU only: end the model in {loss.link}, or in "
+                f"logits with from_logits=True. Received: outputs={self.outputs}"
+            )
         if loss.from_logits == (head is not None) and (loss.from_logits or self._graph.head("linear") is not None):
             wanted = (
                 f"no {loss.link} at the end of the model" if loss.from_logits else f"{loss.link} as the last activation"
@@ -388,22 +420,35 @@ class _Average:
 
     def __init__(self, of: Sequence[Metric]) -> None:
         self._metrics = of
-        self._loss = 0.0
+        self._loss = Total()
         self._count = 0
         for metric in of:
             metric.reset_state()
 
-    def add(self, loss: float, labels: NDArray[Any], out: FloatArray, objective: Objective) -> None:
-        self._loss += loss * len(labels)
-        self._count += len(labels)
+    def add(self, labels: NDArray[Any], out: FloatArray, objective: Objective, weights: Sequence[Variable]) -> None:
+        count = len(labels)
+        losses = objective.loss.losses(labels, out)
+        self._loss.add(losses, count / max(losses.size, 1))
+        for weight in weights:
+            if weight.regularizer is not None:
+                for factor, numbers in weight.regularizer.terms(weight.value):
+                    self._loss.add(numbers, factor * count)
+        self._count += count
         if self._metrics:
             predictions = objective.predictions(out)
             for metric in self._metrics:
-                metric.update_state(labels, predictions)
+                metric.add(labels, predictions)
 
     def result(self) -> Logs:
-        loss = self._loss / self._count if self._count else 0.0
+        loss = self._loss.value() / self._count if self._count else 0.0
         return {"loss": loss, **{metric.name: metric.result() for metric in self._metrics}}
+
+
+def _check_fit_device(*needed: losses.Loss | Metric) -> None:
+    """Raise TypeError where a loss or a metric cannot be computed on a device, and say why."""
+    for one in needed:
+        if one.refuses_devices is not None:
+            raise TypeError(f"{one.name} ({type(one).__name__}) is computed on the CPU only: {one.refuses_devices}")
 
 
 def _batch_size(given: int | None) -> int:

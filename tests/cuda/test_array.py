@@ -95,13 +95,6 @@ def test_slices_of_the_batch(key: slice) -> None:
     np.testing.assert_array_equal(part.numpy(), X[key], strict=True)
 
 
-def test_other_keys_are_refused() -> None:
-    with pytest.raises(TypeError, match="one slice, of its first axis"):
-        asarray(X, ENGINE)[0]  # type: ignore[index]
-    with pytest.raises(ValueError, match=r"must be contiguous\. Received: step=2"):
-        asarray(X, ENGINE)[::2]
-
-
 def test_numpy_does_not_take_it_for_one_of_its_own() -> None:
     array = asarray(X, ENGINE)
     with pytest.raises(TypeError, match=r"not copied to the host unasked; array.numpy\(\)"):

@@ -25,7 +25,9 @@ from fastconv.cuda import (  # noqa: E402 - needs the target
     dropout_kernels as dropout,
     elements,
     normalization_kernels as normalization,
+    norms_kernels as norms,
     pool_kernels,
+    rectify_kernels as rectify,
     reduction_kernels as reduction,
     scores_kernels as scores,
     softmax_kernels as softmax,
@@ -51,6 +53,9 @@ LAYERS = {
     **{f"{name} forward": activation.forward(code) for name, code in ACTIVATIONS.items() if name},
     **{f"{name} backward": activation.backward(code) for name, code in ACTIVATIONS.items() if name},
     **{operation: arithmetic.combined(operation) for operation in ("add", "subtract", "multiply", "divide", "maximum")},
+    **{operation: arithmetic.mapped(operation) for operation in ("absolute", "sign", "square")},
+    "rectify": rectify.forward(),
+    "rectify backward": rectify.backward(),
     "normalize": normalization.normalize(),
     "normalize backward": normalization.normalize_backward(),
     "batch mean": normalization.mean(),
@@ -84,6 +89,9 @@ IN_FLOAT64 = {
     "logit_gradients": softmax.logit_gradients(True),
     "logit_gradients of rows": softmax.logit_gradients(False),
     "add_sum": scores.add_total(False),
+    "squares": norms.sums_of_squares(),
+    "sum of squares": norms.add_sums(),
+    "factor of a norm": norms.factor(),
 }
 # four channels at a time on every architecture; one at a time where the code generators differ
 SINGLE_ARCHITECTURES = ("sm_80", "sm_100")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Logs = dict[str, float]
@@ -29,5 +30,8 @@ class Callback:
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Called after validation with the epoch's averages."""
 
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Called after each update with the averages of the epoch so far."""
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
+        """Called after each update with the averages of the epoch so far.
+
+        Of a model on a GPU they are fetched when somebody looks, which waits for the batch: better not every time.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -12,6 +13,8 @@ from rich.table import Column
 from fastconv.keras.callbacks.base import Callback, Logs
 
 _BAR_WIDTH = 10
+#: Numbers that are drawn have to be fetched from a GPU.
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class ProgressBar(Callback):
@@ -35,13 +38,16 @@ class ProgressBar(Callback):
         title = f"Epoch {epoch + 1:{len(str(epochs))}}/{epochs}"
         self._task = self._progress.add_task(title, total=self.params["steps"], numbers="")
         self._speed = 0.0
-        self._started = time.perf_counter()
+        self._started = self._next_look = time.perf_counter()
         self._progress.start()
 
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         images = min((batch + 1) * self.params["batch_size"], self.params["samples"])
-        self._speed = images / (time.perf_counter() - self._started)
-        self._show(batch + 1, logs)
+        now = time.perf_counter()
+        self._speed = images / (now - self._started)
+        if now >= self._next_look:
+            self._next_look = now + _SECONDS_BETWEEN_LOOKS
+            self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self._show(None, logs)
@@ -52,7 +58,7 @@ class ProgressBar(Callback):
             self._progress.stop()
             self._progress = None
 
-    def _show(self, steps: int | None, logs: Logs) -> None:
+    def _show(self, steps: int | None, logs: Mapping[str, float]) -> None:
         if self._progress is not None:
             numbers = [f"{self._speed:,.0f} images/s", *(f"{name} {value:.4f}" for name, value in logs.items())]
             self._progress.update(self._task, completed=steps, numbers="  ".join(numbers))

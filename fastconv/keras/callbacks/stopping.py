@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from fastconv.arrays import FloatArray
 from fastconv.keras.callbacks.base import Callback, Logs
@@ -82,8 +83,8 @@ class EarlyStopping(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """End training after the batch that made the loss NaN or infinite."""
+    """End training after the batch that made the loss NaN or infinite; on a GPU each batch is waited for."""
 
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         if not math.isfinite(logs["loss"]):
             self.model.stop_training = True

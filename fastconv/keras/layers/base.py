@@ -11,7 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from fastconv.arrays import FloatArray
+from fastconv.cuda.array import Array
+from fastconv.cuda.device import Engine
 from fastconv.keras import initializers, regularizers
+from fastconv.keras.devices import placed
 from fastconv.keras.layers.tensor import KerasTensor
 from fastconv.keras.layers.variable import Variable, assign_all
 from fastconv.keras.utils import new_generator
@@ -44,6 +47,10 @@ class Layer:
 
     #: Whether the layer takes a list of arrays, of any length, and `backward` returns one of gradients.
     merges = False
+    #: Why the layer cannot work on a device, or None.
+    refuses_devices: str | None = None
+    #: The engine of the device on which the layer works, None for the CPU.
+    engine: Engine | None = None
 
     def __init__(
         self,
@@ -104,7 +111,7 @@ class Layer:
         parts = list(x) if self.merges else [x]
         if any(isinstance(part, KerasTensor) for part in parts):
             return self._promise(parts)
-        arrays = [np.asarray(part, dtype=self.dtype) for part in parts]
+        arrays = [part if type(part) is Array else np.asarray(part, dtype=self.dtype) for part in parts]
         if not self.built:
             self.build(self._one_or_list([(None, *array.shape[1:]) for array in arrays]))
         return self.forward(self._one_or_list(arrays), training)
@@ -138,9 +145,24 @@ class Layer:
     ) -> Variable:
         """Create a variable of this layer."""
         self.generator = self.generator or new_generator()
-        variable = Variable(name, initializer(shape, self.dtype, self.generator), trainable, regularizer)
+        value = placed(initializer(shape, self.dtype, self.generator), self.engine)
+        variable = Variable(name, value, trainable, regularizer)
         self.variables.append(variable)
         return variable
+
+    def check_fits_device(self) -> None:
+        """Raise TypeError where the layer cannot work on a device, and say why."""
+        reason = self.refuses_devices
+        if self.dtype != "float32":
+            reason = f"its dtype is {self.dtype}, and the kernels take float32"
+        if reason is not None:
+            raise TypeError(f"layer {self.name} ({type(self).__name__}) works on the CPU only: {reason}")
+
+    def to(self, engine: Engine | None) -> None:
+        """Let the layer work on a device, or on the CPU: move its variables there."""
+        self.engine = engine
+        for variable in self.variables:
+            variable.to(engine)
 
     @property
     def built(self) -> bool:

@@ -85,8 +85,8 @@ class SpatialDropout2D(Dropout, ImageLayer):
         if not training:
             return x
         channels = self.nhwc(x.shape)[3]
-        factors = functional.dropout(np.ones((len(x), 1, 1, channels), x.dtype), self.rate, seed=self.next_seed())
-        self._factors = self.leave(factors)
+        ones = np.ones_like(x, shape=(len(x), 1, 1, channels))
+        self._factors = self.leave(functional.dropout(ones, self.rate, seed=self.next_seed()))
         out: FloatArray = x * self._factors
         return out
 

@@ -30,9 +30,21 @@ def padding_of(value: str) -> str:
     return padding
 
 
+def contiguous(x: FloatArray) -> FloatArray:
+    """*x*, copied where its numbers do not lie in the order of its axes."""
+    return np.ravel(x).reshape(x.shape)
+
+
+def with_axis_moved(x: FloatArray, source: int, destination: int) -> FloatArray:
+    """Contiguous *x* with one axis at another place."""
+    if source % x.ndim == destination % x.ndim:
+        return x
+    return contiguous(np.moveaxis(x, source, destination))
+
+
 def channels_last(x: FloatArray) -> FloatArray:
     """Images with the channels behind the batch axis as contiguous images with the channels at the end."""
-    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    return with_axis_moved(x, 1, -1)
 
 
 class ImageLayer(Layer):
@@ -65,7 +77,7 @@ class ImageLayer(Layer):
 
     def leave(self, out: FloatArray) -> FloatArray:
         """An NHWC array in the layer's data format."""
-        return np.ascontiguousarray(np.moveaxis(out, -1, 1)) if self._channels_first else out
+        return with_axis_moved(out, -1, 1) if self._channels_first else out
 
     def nhwc(self, input_shape: Shape) -> tuple[int, int, int, int]:
         """Extents of the input in the kernels' order; an unknown number of images counts as one."""

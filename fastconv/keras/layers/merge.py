@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv.arrays import FloatArray
 from fastconv.keras.layers.base import Layer, Shape
+from fastconv.keras.layers.images import contiguous
 
 
 class Add(Layer):
@@ -87,7 +88,7 @@ class Concatenate(Layer):
         return np.concatenate(x, axis=self.axis)
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> list[FloatArray]:
-        return [np.ascontiguousarray(part) for part in np.split(grad_out, self._ends[:-1], axis=self.axis)]
+        return [contiguous(part) for part in np.split(grad_out, self._ends[:-1], axis=self.axis)]
 
 
 def add(inputs: Sequence[Any], **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ from fastconv import functional
 from fastconv.arrays import FloatArray
 from fastconv.keras import initializers, regularizers
 from fastconv.keras.layers.base import Layer, Shape
+from fastconv.keras.layers.images import with_axis_moved
 
 
 class BatchNormalization(Layer):
@@ -91,26 +92,30 @@ class BatchNormalization(Layer):
         return input_shape
 
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
-        x = self._channels_at_end(x)
+        x = with_axis_moved(x, self.axis, -1)
         gamma, beta = self._gamma_and_beta(x)
         if training and self.trainable:
             out, mean, variance = functional.batch_norm_training(x, gamma, beta, epsilon=self.epsilon)
             if len(x):
                 for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                    moving.assign(self.momentum * moving.value + (1 - self.momentum) * batch)
+                    with moving.changing() as average:
+                        average *= self.momentum
+                        average += (1 - self.momentum) * batch
         else:
             mean, variance = self.moving_mean.value, self.moving_variance.value
             out = functional.batch_norm(x, gamma, beta, mean, variance, epsilon=self.epsilon)
         if training:
             self._saved = x, mean, variance
-        return self._channels_back(out)
+        return with_axis_moved(out, -1, self.axis)
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
-        grad_out = self._channels_at_end(grad_out)
+        grad_out = with_axis_moved(grad_out, self.axis, -1)
         x, mean, variance = self._saved
         gamma, _ = self._gamma_and_beta(x)
         if not self.trainable:  # fixed statistics: a scaling, and no weights to learn
-            return self._channels_back(grad_out * (gamma / np.sqrt(variance + self.epsilon, dtype=x.dtype)))
+            nothing = np.zeros_like(mean)
+            grad_x = functional.batch_norm(grad_out, gamma, nothing, nothing, variance, epsilon=self.epsilon)
+            return with_axis_moved(grad_x, -1, self.axis)
         grad_x, grad_gamma, grad_beta = functional.batch_norm_backward(
             grad_out, x, gamma, mean, variance, epsilon=self.epsilon
         )
@@ -118,16 +123,10 @@ class BatchNormalization(Layer):
             self.gamma.gradient = grad_gamma
         if self.beta:
             self.beta.gradient = grad_beta
-        return self._channels_back(grad_x)
+        return with_axis_moved(grad_x, -1, self.axis)
 
     def _gamma_and_beta(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         channels = x.shape[-1]
-        gamma = self.gamma.value if self.gamma else np.ones(channels, x.dtype)
-        beta = self.beta.value if self.beta else np.zeros(channels, x.dtype)
+        gamma = self.gamma.value if self.gamma else np.ones_like(x, shape=channels)
+        beta = self.beta.value if self.beta else np.zeros_like(x, shape=channels)
         return gamma, beta
-
-    def _channels_at_end(self, x: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(np.moveaxis(x, self.axis, -1))
-
-    def _channels_back(self, x: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(np.moveaxis(x, -1, self.axis))

@@ -9,7 +9,7 @@ import numpy as np
 from fastconv.arrays import FloatArray
 from fastconv.geometry import IntOrPair, Sides, pair
 from fastconv.keras.layers.base import Shape
-from fastconv.keras.layers.images import ImageLayer
+from fastconv.keras.layers.images import ImageLayer, contiguous
 
 
 class ZeroPadding2D(ImageLayer):
@@ -52,7 +52,7 @@ class ZeroPadding2D(ImageLayer):
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
         everything, image = slice(None), self._image(grad_out)
         kept = (everything, everything, *image) if self._channels_first else (everything, *image, everything)
-        return np.ascontiguousarray(grad_out[kept])
+        return contiguous(grad_out[kept])
 
     def _image(self, padded: FloatArray) -> tuple[slice, slice]:
         """Where the image lies in the padded one."""

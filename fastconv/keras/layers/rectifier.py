@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastconv import functional
 from fastconv.arrays import FloatArray
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import Layer, Shape
+from fastconv.keras.layers.images import with_axis_moved
 
 
 class ReLU(Layer):
@@ -118,20 +117,14 @@ class Softmax(ActivatedLayer):
         return grad_out
 
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
-        return self._back(super().forward(self._to_end(x), training))
+        return with_axis_moved(super().forward(with_axis_moved(x, self.axis, -1), training), -1, self.axis)
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
-        grad_x = super().backward(self._to_end(grad_out))
+        grad_x = super().backward(with_axis_moved(grad_out, self.axis, -1))
         assert grad_x is not None
-        return self._back(grad_x)
+        return with_axis_moved(grad_x, -1, self.axis)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["activation"]
         return config
-
-    def _to_end(self, x: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(np.moveaxis(x, self.axis, -1))
-
-    def _back(self, x: FloatArray) -> FloatArray:
-        return np.ascontiguousarray(np.moveaxis(x, -1, self.axis))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from fastconv.arrays import FloatArray
 from fastconv.keras.layers.base import Layer, Shape
-from fastconv.keras.layers.images import channels_last, data_format_of
+from fastconv.keras.layers.images import channels_last, data_format_of, with_axis_moved
 
 
 class Flatten(Layer):
@@ -37,7 +35,7 @@ class Flatten(Layer):
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
         grad_x = grad_out.reshape(self._unflattened)
-        return np.ascontiguousarray(np.moveaxis(grad_x, -1, 1)) if self._swaps(grad_x.shape) else grad_x
+        return with_axis_moved(grad_x, -1, 1) if self._swaps(grad_x.shape) else grad_x
 
     def _swaps(self, shape: Shape) -> bool:
         return self.data_format == "channels_first" and len(shape) > 2

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
+from fastconv.cuda.array import Array
+from fastconv.cuda.device import Engine
+from fastconv.keras.devices import placed
 from fastconv.keras.regularizers import Regularizer
 from fastconv.packed_weight import PackedWeight
 
@@ -18,7 +21,7 @@ class Variable:
     """An array that a layer owns: a weight with its gradient, or a statistic that training keeps up to date.
 
     `value` is read-only, so that nothing changes the array unseen: `assign` and `changing` do, and tell `packed` that
-    what has been kept is out of date.
+    what has been kept is out of date.  The array may lie on a device; `to` moves it.
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class Variable:
         self.trainable = trainable
         self.regularizer = regularizer
         self.gradient: FloatArray | None = None
-        self._array = value
+        self._array: Any = value
         # an object for each content of the array, and what has been packed with the content it was packed from
         self._content = object()
         self._packed: tuple[object, PackedWeight] | None = None
@@ -36,6 +39,8 @@ class Variable:
     @property
     def value(self) -> FloatArray:
         """The array, read-only.  Setting it is `assign`."""
+        if type(self._array) is Array:
+            return self._array
         view = self._array.view()
         view.flags.writeable = False
         return view
@@ -52,11 +57,24 @@ class Variable:
         finally:
             self._content, self._packed = object(), None
 
-    def packed(self, shape: tuple[int, ...] | None = None) -> PackedWeight:
+    @property
+    def engine(self) -> Engine | None:
+        """The engine of the device on which the array lies, None in host memory."""
+        return self._array.engine if type(self._array) is Array else None
+
+    def to(self, engine: Engine | None) -> None:
+        """Move the array to a device, or to host memory; the gradient is let go."""
+        if engine is not self.engine:
+            self._array, self.gradient = placed(self._array, engine), None
+            self._content, self._packed = object(), None
+
+    def packed(self, shape: tuple[int, ...] | None = None) -> Any:
         """The array, in another *shape* where one is given, for calls that keep what they make of it.
 
-        The same object until the array changes.
+        The same object until the array changes; on a device, where nothing is packed, the array itself.
         """
+        if type(self._array) is Array:
+            return self._array.reshape(shape or self.shape)
         content, packed, shape = self._content, self._packed, shape or self.shape
         if packed is None or packed[0] is not content or packed[1].shape != shape:
             # not a copy: once the array changes this is not handed out again
@@ -74,19 +92,22 @@ class Variable:
         return self._array.dtype
 
     def numpy(self) -> FloatArray:
-        """A copy of the array."""
-        return self._array.copy()
+        """A copy of the array in host memory."""
+        return self._array.numpy() if type(self._array) is Array else self._array.copy()
 
     def assign(self, value: ArrayLike) -> None:
         """Overwrite the array's content; the shape must be the same."""
-        array = np.asarray(value)
+        array = np.asarray(value, self.dtype)
         if array.shape != self.shape:
             raise ValueError(f"{self.name} must have shape {self.shape}. Received: value.shape={array.shape}")
         with self.changing() as own:
-            own[...] = array
+            if type(own) is Array:
+                self._array = placed(array, own.engine)
+            else:
+                own[...] = array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
-        return np.array(self.value, dtype=dtype, copy=copy)
+        return np.array(placed(self.value, None), dtype=dtype, copy=copy)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.arrays import FloatArray
-from fastconv.cpu.update import adam_update
 from fastconv.keras.optimizers.base import Optimizer, share
 from fastconv.keras.optimizers.schedules import LearningRateSchedule
+from fastconv.rooms import room
 
 
 class Adam(Optimizer):
@@ -46,7 +46,7 @@ class Adam(Optimizer):
         self.epsilon = float(epsilon)
 
     def update(self, value: FloatArray, gradient: FloatArray, state: list[FloatArray], rate: float) -> None:
-        adam_update(
+        room(value).update.adam_update(
             value,
             gradient,
             *state,

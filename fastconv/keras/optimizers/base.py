@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from fastconv.arrays import FloatArray
+from fastconv.cuda.device import Engine
+from fastconv.keras.devices import placed
 from fastconv.keras.layers.variable import Variable
 from fastconv.keras.optimizers import schedules
 from fastconv.keras.optimizers.schedules import LearningRateSchedule
+from fastconv.rooms import room
 
 
 class Optimizer:
@@ -34,7 +36,8 @@ class Optimizer:
 
     Notes
     -----
-    Norms are summed in float64 in a fixed order, so training has the same bits for any number of threads.
+    Norms are summed in float64 in a fixed order, so training has the same bits for any number of threads.  Everything
+    happens where the variables lie, on a device without a look from the host.
     """
 
     #: The arrays of its shape that a variable needs beside it.
@@ -104,17 +107,24 @@ class Optimizer:
         """Go on after so many *iterations* with the arrays that `state` gave for each variable."""
         self.iterations = iterations
         for variable, arrays in states.items():
-            for kept, array in zip(self.state(variable), arrays, strict=True):
-                kept[...] = array
+            self._state[variable] = [placed(array.copy(), variable.engine) for array in arrays]
+
+    def to(self, engine: Engine | None) -> None:
+        """Move the arrays of all variables to a device, or to host memory."""
+        for arrays in self._state.values():
+            arrays[:] = [placed(array, engine) for array in arrays]
 
     def _clipped(self, gradients: list[Any]) -> list[FloatArray]:
         if self.clipvalue is not None:
             return [np.clip(gradient, -self.clipvalue, self.clipvalue) for gradient in gradients]
+        if not gradients:
+            return gradients
+        norms = room(gradients[0]).norms
         if self.clipnorm is not None:
-            return [_shortened(gradient, _squares(gradient), self.clipnorm) for gradient in gradients]
+            return [norms.shortened(gradient, norms.squares([gradient]), self.clipnorm) for gradient in gradients]
         if self.global_clipnorm is not None:
-            squares = math.fsum(_squares(gradient) for gradient in gradients)
-            return [_shortened(gradient, squares, self.global_clipnorm) for gradient in gradients]
+            squares = norms.squares(gradients)
+            return [norms.shortened(gradient, squares, self.global_clipnorm) for gradient in gradients]
         return gradients
 
     def get_config(self) -> dict[str, Any]:
@@ -140,12 +150,3 @@ def share(name: str, value: float) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1. Received: {name}={value!r}")
     return float(value)
-
-
-def _squares(gradient: FloatArray) -> float:
-    return float(np.square(gradient, dtype=np.float64).sum())
-
-
-def _shortened(gradient: FloatArray, squares: float, longest: float) -> FloatArray:
-    norm = math.sqrt(squares)
-    return gradient * gradient.dtype.type(longest / norm) if norm > longest else gradient

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.arrays import FloatArray
-from fastconv.cpu.update import rmsprop_update
 from fastconv.keras.optimizers.base import Optimizer, share
 from fastconv.keras.optimizers.schedules import LearningRateSchedule
+from fastconv.rooms import room
 
 
 class RMSprop(Optimizer):
@@ -51,7 +51,7 @@ class RMSprop(Optimizer):
         self.averages = 1 + bool(centered) + bool(momentum)
 
     def update(self, value: FloatArray, gradient: FloatArray, state: list[FloatArray], rate: float) -> None:
-        rmsprop_update(
+        room(value).update.rmsprop_update(
             value,
             gradient,
             state[0],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.arrays import FloatArray
-from fastconv.cpu.update import sgd_update
 from fastconv.keras.optimizers.base import Optimizer
 from fastconv.keras.optimizers.schedules import LearningRateSchedule
+from fastconv.rooms import room
 
 
 class SGD(Optimizer):
@@ -49,7 +49,9 @@ class SGD(Optimizer):
 
     def update(self, value: FloatArray, gradient: FloatArray, state: list[FloatArray], rate: float) -> None:
         velocity = state[0] if state else None
-        sgd_update(value, gradient, velocity, learning_rate=rate, momentum=self.momentum, nesterov=self.nesterov)
+        room(value).update.sgd_update(
+            value, gradient, velocity, learning_rate=rate, momentum=self.momentum, nesterov=self.nesterov
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

@@ -1,0 +1,37 @@
+"""Euclidean norms of arrays on the GPU, and arrays made shorter: `fastconv.cpu.norms` without a look from the host.
+
+Squares are added in float64 in an order that is always the same; it is not NumPy's, so that a norm may differ from the
+CPU's in the last bit of float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv.cuda import arithmetic
+from fastconv.cuda.device import Engine, flat
+
+
+def squares(engine: Engine, arrays: Sequence[Any]) -> Any:
+    """The sum of the squares of all numbers of all float32 arrays: one float64 number on the device."""
+    from fastconv.cuda import elements, norms_kernels as kernels
+
+    total = engine.upload(np.zeros(1))
+    for array in arrays:
+        numbers = flat(array)
+        partial = engine.empty((min(max(numbers.size, 1), kernels.CHAINS),), np.float64)
+        elements.launch(engine, kernels.sums_of_squares(), partial.size, numbers, partial)
+        engine.launch(kernels.add_sums(), 1, partial, total)
+    return total
+
+
+def shortened(engine: Engine, array: Any, squares: Any, longest: float) -> Any:
+    """An *array* by the factor that shortens a vector with this sum of *squares* to the norm *longest*, or by 1."""
+    from fastconv.cuda import elements, norms_kernels as kernels
+
+    factor = engine.empty((1,), np.float32)
+    elements.launch(engine, kernels.factor(), 1, flat(squares, np.float64), factor, longest)
+    return arithmetic.multiply(engine, array, factor)

@@ -1,0 +1,71 @@
+"""The kernels of norms: chains of squares, their sum, and the factor that shortens."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
+from fastconv.cuda.intrinsics import product
+
+cuda = target()
+float32, float64, int64 = cuda.types.float32, cuda.types.float64, cuda.types.int64
+
+#: Partial sums of an array: threads that fill a large GPU.
+CHAINS = 2**16
+
+
+@lru_cache
+def sums_of_squares() -> Kernel:
+    """The kernel that adds squares in chains."""
+
+    def add_squares(x, partial):
+        """``partial[i]``: the sum of the squares of every number i, i + chains, i + 2 * chains and so on, in order."""
+        i = element()
+        if i < partial.size:
+            total = float64(0)
+            while i < x.size:
+                number = float64(x[i])
+                total += product(number, number)
+                i += partial.size
+            partial[element()] = total
+
+    return kernel_of_elements(add_squares, NUMBERS, SUMS)
+
+
+@lru_cache
+def add_sums() -> Kernel:
+    """The kernel that adds the chains to a total."""
+
+    def add_to_total(partial, total):
+        """``total[0] += sum(partial)`` by one block: each thread every 256th chain, then one thread all sums."""
+        sums = cuda.shared.array(THREADS, float64)
+        thread = cuda.threadIdx.x
+        chain = float64(0)
+        i = int64(thread)
+        while i < partial.size:
+            chain += partial[i]
+            i += THREADS
+        sums[thread] = chain
+        cuda.syncthreads()
+        if thread == 0:
+            chain = total[0]
+            for other in range(THREADS):
+                chain += sums[other]
+            total[0] = chain
+
+    return kernel_of_elements(add_to_total, SUMS, SUMS)
+
+
+@lru_cache
+def factor() -> Kernel:
+    """The kernel that finds the factor, with one thread."""
+
+    def find_factor(squares, out, longest):
+        """``out[0] = longest / norm`` where the norm is larger than *longest*, else 1."""
+        if element() == 0:
+            norm = math.sqrt(squares[0])
+            out[0] = float32(longest / norm) if norm > longest else float32(1)
+
+    return kernel_of_elements(find_factor, SUMS, NUMBERS, float64)
