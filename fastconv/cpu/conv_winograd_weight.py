@@ -167,6 +167,17 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     return itemsize * own
 
 
+def split_count(geometry: Conv2dGeometry) -> int:
+    """Parts into which the tiles are split, each with sums of its own."""
+    g = geometry
+    tiles = g.N * -(-g.OH // OUTPUTS) * -(-g.OW // OUTPUTS)
+    return max(1, min(-(-_TASKS // _channel_blocks(g)), tiles // _TILES_OF_SPLIT))
+
+
+def _channel_blocks(geometry: Conv2dGeometry) -> int:
+    return -(-geometry.IC // _CHANNELS) * -(-geometry.OC // _CHANNELS)
+
+
 @lru_cache(maxsize=1024)
 def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Blocks, int, NDArray[np.int64]]:
     """The cut into tasks, the numbers in the memory of a thread, and all that `_named` gives to a kernel."""
@@ -177,8 +188,8 @@ def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Blocks, int, NDArray[np.int64]
     points = Points(_CHANNELS, 0, _ROW, plane_size(_TILES_OF_STRIP * _ROW))
     gradients = Points(width, _TILES_OF_STRIP * width, width, plane_size(_TILES_OF_STRIP * _CHANNELS))
     tiles = g.N * grid_h * grid_w
-    channel_blocks = -(-g.IC // _CHANNELS) * -(-g.OC // _CHANNELS)
-    splits = max(1, min(-(-_TASKS // channel_blocks), tiles // _TILES_OF_SPLIT))
+    channel_blocks = _channel_blocks(g)
+    splits = split_count(g)
     sums_plane = plane_size((_CHANNELS + TILE_ROWS) * _CHANNELS)
     blocks = Blocks(splits, splits * channel_blocks, tiles, sums_plane, PLANES * _CHANNELS)
     own = PLANES * (points.plane + gradients.plane + blocks.sums_plane) + blocks.padded

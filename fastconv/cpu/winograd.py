@@ -18,7 +18,8 @@ B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd Convol
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -29,88 +30,139 @@ from numpy.typing import NDArray
 from fastconv.cpu import codegen
 from fastconv.cpu.codegen import Vector
 
-#: Outputs of a tile along one axis, taps of the kernel, and inputs of a tile.
-OUTPUTS = 4
+#: Taps of the kernel along one axis.
 TAPS = 3
-INPUTS = OUTPUTS + TAPS - 1
-#: Points of a tile: so many matrix products.
-PLANES = INPUTS * INPUTS
-
-_PAIRS = (np.sqrt(0.5), np.sqrt(2.0))
-_POINTS = np.array([0.0, *(sign * point for point in _PAIRS for sign in (1, -1))])
 
 Matrix = NDArray[np.float64]
 
 
-def _matrices() -> tuple[Matrix, Matrix, Matrix]:
-    """B' (inputs to points), G (taps to points) and A (outputs to points), infinity in the last row.
+class Transforms(NamedTuple):
+    """Three matrices, each with a row for every point, the last one infinity.
 
-    Row p of A and of G holds the powers of point p; row p of B' the coefficients of the polynomial that is zero at all
-    other points.  The value of that polynomial at point p is divided out of G.
+    Row p of *taps* (G) and of *outputs* (A) holds the powers of point p; row p of *inputs* (B') the coefficients of the
+    polynomial that is zero at all other points.  The value of that polynomial at point p is divided out of *taps*.
     """
-    to_inputs, to_taps, to_outputs = (np.zeros((INPUTS, columns)) for columns in (INPUTS, TAPS, OUTPUTS))
-    for row, point in enumerate(_POINTS):
-        others = np.delete(_POINTS, row)
-        to_inputs[row, : INPUTS - 1] = np.poly(others)[::-1]
-        to_taps[row] = point ** np.arange(TAPS) / np.prod(point - others)
-        to_outputs[row] = point ** np.arange(OUTPUTS)
-    to_inputs[-1] = np.poly(_POINTS)[::-1]
-    to_taps[-1, -1] = to_outputs[-1, -1] = 1
-    return to_inputs, to_taps, to_outputs
 
+    inputs: Matrix
+    taps: Matrix
+    outputs: Matrix
+
+    @property
+    def tile(self) -> int:
+        """Outputs of a tile along one axis."""
+        return self.outputs.shape[1]
+
+    @property
+    def points(self) -> int:
+        """Points along one axis, as many as inputs of a tile."""
+        return len(self.inputs)
+
+    @property
+    def amplification(self) -> float:
+        """The largest sum of absolute coefficients that a product passes through, in any of the three passes."""
+        rows = [abs(matrix).sum(axis=1) for matrix in self]
+        forward = (abs(self.outputs).T * rows[0] * rows[1]).sum(axis=1)
+        backward = (abs(self.taps).T * rows[0] * rows[2]).sum(axis=1)
+        return float(max(forward.max(), backward.max()) ** 2)
+
+
+def _transforms(*pairs: float) -> Transforms:
+    """The matrices for the points 0, infinity, and +-p for each of *pairs*."""
+    finite = np.array([0.0, *(sign * point for point in pairs for sign in (1, -1))])
+    inputs = len(finite) + 1
+    outputs = inputs - TAPS + 1
+    to_inputs, to_taps, to_outputs = (np.zeros((inputs, columns)) for columns in (inputs, TAPS, outputs))
+    for row, point in enumerate(finite):
+        others = np.delete(finite, row)
+        to_inputs[row, : inputs - 1] = np.poly(others)[::-1]
+        to_taps[row] = point ** np.arange(TAPS) / np.prod(point - others)
+        to_outputs[row] = point ** np.arange(outputs)
+    to_inputs[-1] = np.poly(finite)[::-1]
+    to_taps[-1, -1] = to_outputs[-1, -1] = 1
+    return Transforms(to_inputs, to_taps, to_outputs)
+
+
+#: By the outputs of a tile: F(4x4, 3x3), and F(2x2, 3x3), which only the GPU uses.
+TRANSFORMS = {4: _transforms(np.sqrt(0.5), np.sqrt(2.0)), 2: _transforms(1.0)}
+
+INPUT_MATRIX, TAP_MATRIX, OUTPUT_MATRIX = TRANSFORMS[4]
+#: Outputs of a tile along one axis, and inputs of a tile.
+OUTPUTS, INPUTS = TRANSFORMS[4].tile, TRANSFORMS[4].points
+#: Points of a tile: so many matrix products.
+PLANES = INPUTS * INPUTS
 
 # What rounding leaves of a coefficient that is zero.
 _TINY = 1e-12
 
 
-def _sum_of(builder: Any, coefficients: Matrix, values: list[Any], vector: Vector) -> Any:
+class Arithmetic(NamedTuple):
+    """How a sum is computed, or code for it generated, on values of any kind: each operation rounds once."""
+
+    add: Callable[[Any, Any], Any]
+    subtract: Callable[[Any, Any], Any]
+    #: ``coefficient * value`` and ``coefficient * value + addend``; the coefficient is a Python float.
+    scale: Callable[[float, Any], Any]
+    scale_add: Callable[[float, Any, Any], Any]
+
+
+def _sum_of(of: Arithmetic, coefficients: Matrix, values: list[Any]) -> Any:
     """``sum of coefficients * values``, those with coefficient 1 first, from then on by fused multiply-adds."""
     terms = [term for term in zip(coefficients, values, strict=True) if abs(term[0]) > _TINY]
     terms.sort(key=lambda term: bool(abs(term[0] - 1) > _TINY))
     total = None
     for coefficient, value in terms:
         if abs(coefficient - 1) <= _TINY:
-            total = value if total is None else builder.fadd(total, value)
+            total = value if total is None else of.add(total, value)
         elif total is None:
-            total = builder.fmul(_constant(coefficient, vector), value)
+            total = of.scale(float(coefficient), value)
         else:
-            total = codegen.fused_multiply_add(builder, _constant(coefficient, vector), value, total, vector)
+            total = of.scale_add(float(coefficient), value, total)
     return total
 
 
-def _constant(number: float, vector: Vector) -> Any:
-    return ir.Constant(codegen.llvm_vector(vector), [float(number)] * vector.lanes)
-
-
-def _to_points(builder: Any, matrix: Matrix, values: list[Any], vector: Vector) -> list[Any]:
+def to_points(of: Arithmetic, matrix: Matrix, values: list[Any]) -> list[Any]:
     """``matrix @ values`` for a matrix with a row for each point.
 
     The rows of +p and -p have the same even columns and opposite odd ones: one sum of each serves both.
     """
-    products = [_sum_of(builder, matrix[0], values, vector)]
-    for plus in range(1, INPUTS - 1, 2):
-        even = _sum_of(builder, matrix[plus, ::2], values[::2], vector)
+    products = [_sum_of(of, matrix[0], values)]
+    for plus in range(1, len(matrix) - 1, 2):
+        even = _sum_of(of, matrix[plus, ::2], values[::2])
         scale = matrix[plus, 1::2][np.abs(matrix[plus, 1::2]) > _TINY][-1]
-        odd = _sum_of(builder, matrix[plus, 1::2] / scale, values[1::2], vector)
-        for signed in (scale, -scale):
-            products.append(codegen.fused_multiply_add(builder, _constant(signed, vector), odd, even, vector))
-    return [*products, _sum_of(builder, matrix[-1], values, vector)]
+        odd = _sum_of(of, matrix[plus, 1::2] / scale, values[1::2])
+        products.extend(of.scale_add(float(signed), odd, even) for signed in (scale, -scale))
+    return [*products, _sum_of(of, matrix[-1], values)]
 
 
-def _from_points(builder: Any, matrix: Matrix, values: list[Any], vector: Vector) -> list[Any]:
+def from_points(of: Arithmetic, matrix: Matrix, values: list[Any]) -> list[Any]:
     """``matrix.T @ values`` for a matrix with a row for each point: the values at +p and -p are added and subtracted.
 
     Even powers need the sum, odd ones the difference.
     """
-    sums, differences = [], []
-    for plus in range(1, INPUTS - 1, 2):
-        sums.append(builder.fadd(values[plus], values[plus + 1]))
-        differences.append(builder.fsub(values[plus], values[plus + 1]))
+    pairs = range(1, len(matrix) - 1, 2)
+    sums = [of.add(values[plus], values[plus + 1]) for plus in pairs]
+    differences = [of.subtract(values[plus], values[plus + 1]) for plus in pairs]
     found = []
     for power in range(matrix.shape[1]):
         folded = [values[0], *(differences if power % 2 else sums), values[-1]]
-        found.append(_sum_of(builder, matrix[[0, *range(1, INPUTS, 2)], power], folded, vector))
+        found.append(_sum_of(of, matrix[[0, *pairs, -1], power], folded))
     return found
+
+
+def _on_vectors(builder: Any, vector: Vector) -> Arithmetic:
+    """Code for vectors of the CPU."""
+
+    def constant(number: float) -> Any:
+        return ir.Constant(codegen.llvm_vector(vector), [number] * vector.lanes)
+
+    return Arithmetic(
+        builder.fadd,
+        builder.fsub,
+        lambda coefficient, value: builder.fmul(constant(coefficient), value),
+        lambda coefficient, value, addend: codegen.fused_multiply_add(
+            builder, constant(coefficient), value, addend, vector
+        ),
+    )
 
 
 def _on_both_axes(along_axis: Any, matrix: Matrix, inputs: int, outputs: int) -> Any:
@@ -147,16 +199,17 @@ def _on_both_axes(along_axis: Any, matrix: Matrix, inputs: int, outputs: int) ->
 
             reach = extent(times(row_stride, inputs - 1), times(column_stride, inputs - 1))
             start = codegen.address(context, builder, signature.args[0], source, at, reach)
+            of = _on_vectors(builder, vector)
             columns = []
             for j in range(inputs):
                 top = builder.gep(start, [times(column_stride, j)])
                 pointers = [builder.gep(top, [times(row_stride, i)]) for i in range(inputs)]
                 values = [codegen.load_vector(builder, pointer, vector) for pointer in pointers]
-                columns.append(along_axis(builder, matrix, values, vector))
+                columns.append(along_axis(of, matrix, values))
             reach = extent(times(target_stride, outputs * outputs - 1))
             start = codegen.address(context, builder, signature.args[4], target, target_at, reach)
             for i in range(outputs):
-                row = along_axis(builder, matrix, [column[i] for column in columns], vector)
+                row = along_axis(of, matrix, [column[i] for column in columns])
                 for j, value in enumerate(row):
                     pointer = builder.gep(start, [times(target_stride, i * outputs + j)])
                     codegen.store_vector(builder, value, pointer, vector)
@@ -168,24 +221,11 @@ def _on_both_axes(along_axis: Any, matrix: Matrix, inputs: int, outputs: int) ->
     return transform
 
 
-INPUT_MATRIX, TAP_MATRIX, OUTPUT_MATRIX = _matrices()
-
-
-def _amplification() -> float:
-    """The largest sum of absolute coefficients that a product passes through, in any of the three passes."""
-    rows = [abs(matrix).sum(axis=1) for matrix in (INPUT_MATRIX, TAP_MATRIX, OUTPUT_MATRIX)]
-    forward = (abs(OUTPUT_MATRIX).T * rows[0] * rows[1]).sum(axis=1)
-    backward = (abs(TAP_MATRIX).T * rows[0] * rows[2]).sum(axis=1)
-    return float(max(forward.max(), backward.max()) ** 2)
-
-
-#: How much the transforms can enlarge a rounding error, in the worst case.
-AMPLIFICATION = _amplification()
 # Roundings on the way through three transforms on two axes.
 _TRANSFORM_LENGTH = 36
 
 
-def error_bound(length: int, size: Any) -> Any:
+def error_bound(length: int, size: Any, tile: int = OUTPUTS) -> Any:
     """Largest possible error of a result in float32.
 
     Parameters
@@ -194,17 +234,19 @@ def error_bound(length: int, size: Any) -> Any:
         Channels, or pixels for the gradient of the weight, that are summed.
     size : float or ndarray
         Sum over them of the product of the largest absolute number of each operand.
+    tile : int
+        Outputs of a tile along one axis.
     """
-    return AMPLIFICATION * (length + _TRANSFORM_LENGTH) * np.finfo(np.float32).eps * size
+    return TRANSFORMS[tile].amplification * (length + _TRANSFORM_LENGTH) * np.finfo(np.float32).eps * size
 
 
 #: 6x6 pixels of x to 36 points.
-transform_input = _on_both_axes(_to_points, INPUT_MATRIX, INPUTS, INPUTS)
+transform_input = _on_both_axes(to_points, INPUT_MATRIX, INPUTS, INPUTS)
 #: 3x3 taps of weight to 36 points.
-transform_taps = _on_both_axes(_to_points, TAP_MATRIX, TAPS, INPUTS)
+transform_taps = _on_both_axes(to_points, TAP_MATRIX, TAPS, INPUTS)
 #: 36 points to 4x4 pixels of out.
-transform_output = _on_both_axes(_from_points, OUTPUT_MATRIX, INPUTS, OUTPUTS)
+transform_output = _on_both_axes(from_points, OUTPUT_MATRIX, INPUTS, OUTPUTS)
 #: 4x4 pixels of grad_out to 36 points.
-transform_grad_out = _on_both_axes(_to_points, OUTPUT_MATRIX, OUTPUTS, INPUTS)
+transform_grad_out = _on_both_axes(to_points, OUTPUT_MATRIX, OUTPUTS, INPUTS)
 #: 36 points to 3x3 taps of grad_weight.
-transform_grad_taps = _on_both_axes(_from_points, TAP_MATRIX, INPUTS, TAPS)
+transform_grad_taps = _on_both_axes(from_points, TAP_MATRIX, INPUTS, TAPS)

@@ -69,10 +69,10 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    _run(engine, as_product(forward_shape(geometry)), x, weight, bias, residual, out, activation)
+    run_shape(engine, as_product(forward_shape(geometry)), x, weight, bias, residual, out, activation)
 
 
-def _run(
+def run_shape(
     engine: Engine,
     shape: ConvShape,
     x: Any,
@@ -83,6 +83,7 @@ def _run(
     activation: int,
     turns_of_part: int = 0,
 ) -> None:
+    """The forward kernel for any shape: one phase of a gradient, or products of matrices, one for each group."""
     from fastconv.cuda import conv_direct_kernels as kernels
 
     s = shape
@@ -128,25 +129,34 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
             swapped = engine.empty((taps.size * lines * g.IC,), np.float32)
             arguments = flat(weight), engine.constant(taps), swapped, inputs, outputs, lines, g.G
             elements.launch(engine, kernels.swap_channels(), swapped.size, *arguments)
-            _run(engine, as_product(phase.shape), grad_out, swapped, None, None, out, 0, turns_of_part)
+            run_shape(engine, as_product(phase.shape), grad_out, swapped, None, None, out, 0, turns_of_part)
 
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
-    from fastconv.cuda import conv_direct_kernels as kernels, elements
+    from fastconv.cuda import elements
 
     s = as_product(forward_shape(geometry))
-    check_size(s)
-    x, grad_out, out = flat(x), flat(grad_out), flat(out)
+    out = flat(out)
     splits = conv_direct_weight.split_count(s)
+    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
+    sum_splits(engine, s, x, grad_out, partial, splits)
+    if splits > 1:
+        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)
+
+
+def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial: Any, splits: int) -> None:
+    """``partial[split]``: the gradient with respect to weight, summed over one of *splits* parts of the pixels."""
+    from fastconv.cuda import conv_direct_kernels as kernels
+
+    s = shape
+    check_size(s)
+    x, grad_out = flat(x), flat(grad_out)
     pixels = s.N * s.OH * s.OW
     starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
-    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
     vector = vectors_possible(s) and _aligned(x, grad_out, partial)
     tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits)
     table = engine.constant(table_of_taps(s, QUAD if vector else 1).reshape(-1))
     problem, blocks = weight_problem(s, tile, splits)
     kernel = kernels.grad_weight(tile, vector)
     engine.launch(kernel, blocks, x, grad_out, partial, table, engine.constant(starts), problem)
-    if splits > 1:
-        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)

@@ -356,26 +356,53 @@ def for_each(count: int) -> Any:
 
 
 @lru_cache
-def multiply(rows: tuple[int, ...], columns: tuple[int, ...], strides: tuple[int, int], depth: int) -> Any:
+def collect(count: int) -> Any:
+    """``collect(count)(function, arguments)``: the tuple of ``function(i, *arguments)``, as many calls in a row."""
+
+    @intrinsic
+    def collect_results(typingctx, function, arguments):
+        called = typingctx.resolve_function_type(function, (_types.int32, *arguments.types), {})
+
+        def generate(context, builder, signature, values):
+            call = context.get_function(function, called)
+            others = [builder.extract_value(values[1], i) for i in range(arguments.count)]
+            results = [call(builder, [_I32(i), *others]) for i in range(count)]
+            return context.make_tuple(builder, signature.return_type, results)
+
+        return _types.UniTuple(called.return_type, count)(function, arguments), generate
+
+    return collect_results
+
+
+@lru_cache
+def multiply(
+    rows: tuple[int, ...], columns: tuple[int, ...], strides: tuple[int, int], depth: int, twist: int = 0
+) -> Any:
     """``sums = multiply(...)(sums, a, a_at, b, b_at)``: the product of two tiles in shared memory, for one thread.
 
     ``sums[i, j] += sum over k of a[a_at + k * strides[0] + row i] * b[b_at + k * strides[1] + column j]``: *rows* and
-    *columns* are the offsets of runs of four, so that one load brings four factors; k rises.
+    *columns* are the offsets of runs of four, so that one load brings four factors; k rises.  In line k of a, runs have
+    changed places: row i lies at ``(a_at + row i) ^ (k * twist)``, where a_at must not reach from one row to the next.
     """
 
     @intrinsic
     def multiply_tiles(typingctx, sums, a, a_at, b, b_at):
         def generate(context, builder, signature, arguments):
             totals = [builder.extract_value(arguments[0], i) for i in range(sums.count)]
-            a_data = _pointer(context, builder, a, arguments[1], a_at, arguments[2])
             b_data = _pointer(context, builder, b, arguments[3], b_at, arguments[4])
+            # the part of a twist below the step from row to row changes a_at, the rest changes the row
+            step = rows[1] - rows[0]
+            parts = {k * twist % step for k in range(depth)}
+            turned = {part: builder.xor(arguments[2], _I32(part)) for part in sorted(parts)}
+            a_data = {part: _pointer(context, builder, a, arguments[1], a_at, turned[part]) for part in turned}
 
             def factors(kind, data, first, offsets):
                 pointers = [builder.gep(data, [_I64(first + offset)]) for offset in offsets]
                 return [number for pointer in pointers for number in _load_numbers(context, builder, kind, pointer, 4)]
 
             for k in range(depth):
-                left = factors(a, a_data, k * strides[0], rows)
+                part = k * twist % step
+                left = factors(a, a_data[part], k * strides[0], [row ^ (k * twist - part) for row in rows])
                 right = factors(b, b_data, k * strides[1], columns)
                 for i, value in enumerate(left):
                     for j, factor in enumerate(right):

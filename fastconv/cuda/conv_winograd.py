@@ -1,0 +1,168 @@
+"""Winograd convolution on the GPU, F(4x4, 3x3), for dense 3x3 kernels without stride and dilation, with the CPU's bits.
+
+Ladder: of a forward pass over 32 images, millions of multiply-adds, megabytes to and from memory, and the microseconds
+that these take at least on a T4, an A100 and an H100.  Counted; nothing here has been timed on a GPU yet.
+
+                                          64 channels, 56 x 56            256 channels, 14 x 14
+                                        FMA    MB    T4  A100  H100      FMA    MB    T4  A100  H100
+    direct convolution                 3699    52   913   379   131     3699    15   913   379   131
+    this: transforms, 36 products       925   284  1116   277   118     1208   110   641   194    76
+    one kernel (`conv_winograd_fused`) 1644    52   406   169    72     1644    24   406   169    72
+
+    python -c "from fastconv.cuda.conv_winograd_plan import costs; from fastconv.geometry import conv2d_geometry as g
+    print(costs('conv2d_forward', g((32, 56, 56, 64), (3, 3, 64, 64), padding=1), images=32))"
+
+The megabytes are those of `costs` and of x, weight and out.  An FMA takes 1 / peak (4.05, 9.75 and 33.5 millions in a
+microsecond) divided by the share of FMAs in the instructions of the loop, but the T4 and the A100 issue two
+instructions meanwhile; bytes come at 320, 1555 and 3350 GB/s.  Where the L2 cache keeps what goes from kernel to
+kernel, as it can on the larger two, fewer bytes go to memory: hence the chunks of tiles.
+
+Registers of a thread (ptxas 13.5, nothing spilled), each kernel with three blocks of 256 threads on a multiprocessor:
+
+                                       sm_75   sm_80   sm_90   sm_100
+    x to points                           80      80      80       72
+    grad_out to points                    72      80      80       64
+    weight to points                      80      80      80       80
+    points to out, with the epilogue      60      62      64       64
+    points to grad_weight                 64      56      64       64
+
+The 36 products of matrices between the transforms are a grouped convolution of 1x1 over tiles in place of pixels, a
+group for each point, so the kernels of `conv_direct` compute them, chains of fused multiply-adds over ic as on the CPU.
+The gradient of the weight is that of the same grouped convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.cpu import conv_winograd_weight
+from fastconv.cpu.epilogue import RELU
+from fastconv.cpu.shape import ConvShape, forward_shape, phases
+from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS
+from fastconv.cuda import conv_direct
+from fastconv.cuda.conv_winograd_plan import (
+    declines as _declines,
+    images_of,
+    product_of,
+    refuses as refuses,
+    tiles_of_chunk,
+    tiles_of_image,
+)
+from fastconv.cuda.device import Engine, flat
+from fastconv.geometry import Conv2dGeometry
+
+
+def declines(operation: str, geometry: Conv2dGeometry, itemsize: int, images: int) -> str | None:
+    """Why another algorithm should compute a pass of so many images, or None."""
+    return _declines("winograd", operation, geometry, images)
+
+
+def forward(
+    engine: Engine,
+    geometry: Conv2dGeometry,
+    x: Any,
+    weight: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    activation: int,
+) -> None:
+    """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
+    if activation > RELU:
+        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
+    check(geometry)
+    s = forward_shape(geometry)
+    _run(engine, s, x, transformed_weight(engine, s, weight, OUTPUTS), bias, residual, out, activation)
+
+
+def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
+    """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
+    check(geometry)
+    (phase,) = phases(geometry)
+    taps = transformed_weight(engine, phase.shape, weight, OUTPUTS, turned=True)
+    _run(engine, phase.shape, grad_out, taps, None, None, out, 0)
+
+
+def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
+    """``out = the gradient with respect to weight``: partial sums over a fixed split of the tiles, added in order."""
+    from fastconv.cuda import conv_winograd_kernels as kernels, elements
+
+    check(geometry)
+    s, out = forward_shape(geometry), flat(out)
+    inputs, outputs = images_of(s, OUTPUTS)
+    tiles = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS)
+    splits = conv_winograd_weight.split_count(geometry)
+    pairs = splits * s.IC * s.OC
+    left, right, sums = (engine.empty((PLANES * lines,), np.float32) for lines in (tiles * s.IC, tiles * s.OC, pairs))
+    elements.launch(engine, kernels.input_to_points(), tiles * s.IC, flat(x), left, inputs, 0, tiles * s.IC)
+    elements.launch(engine, kernels.grad_out_to_points(), tiles * s.OC, flat(grad_out), right, outputs, 0, tiles * s.OC)
+    conv_direct.sum_splits(engine, product_of(s, tiles), left, right, sums, splits)
+    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
+    elements.launch(engine, kernels.points_to_taps(), pairs, sums, partial, s.IC, s.OC, pairs)
+    if splits > 1:
+        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)
+
+
+def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
+    """Bytes on the device: the larger of what the forward pass and grad_weight need, which grows with the batch."""
+    s = forward_shape(geometry)
+    tiles, weights = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS), s.IC * s.OC
+    splits = conv_winograd_weight.split_count(geometry)
+    of_forward = PLANES * (tiles_of_chunk(s) * (s.IC + s.OC) + weights)
+    partial = splits * TAPS * TAPS * weights if splits > 1 else 0
+    of_weight = PLANES * (tiles * (s.IC + s.OC) + splits * weights) + partial
+    return itemsize * max(of_forward, of_weight)
+
+
+def check(geometry: Conv2dGeometry) -> None:
+    """Raise ValueError for a problem that is refused."""
+    reason = refuses(geometry)
+    if reason is not None:
+        raise ValueError(f"the Winograd kernels of the GPU cannot compute {geometry}: it {reason}")
+
+
+def transformed_weight(
+    engine: Engine, shape: ConvShape, weight: Any, tile: int, columns: int | None = None, turned: bool = False
+) -> Any:
+    """``taps[ic, point, oc]``, with *columns* from a point to the next: OC or more.
+
+    *turned* is for grad_x: taps in reverse order, input and output channels exchanged.
+    """
+    from fastconv.cuda import conv_winograd_kernels as kernels, elements
+
+    s, columns = shape, columns or shape.OC
+    tap = s.IC * s.OC
+    steps = ((TAPS * TAPS - 1) * tap, -tap, 1, s.IC) if turned else (0, tap, s.OC, 1)
+    taps = engine.empty((s.IC * kernels.points_of(tile) * columns,), np.float32)
+    elements.launch(engine, kernels.taps_to_points(tile), s.IC * s.OC, flat(weight), taps, *steps, s.IC, s.OC, columns)
+    return taps
+
+
+def _run(
+    engine: Engine,
+    shape: ConvShape,
+    x: Any,
+    taps: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    activation: int,
+) -> None:
+    """Chunk by chunk of tiles: to points, 36 products, back to out."""
+    from fastconv.cuda import conv_winograd_kernels as kernels, elements
+
+    s = shape
+    absent = engine.empty((0,), np.float32)
+    x, bias, residual, out = (absent if array is None else flat(array) for array in (x, bias, residual, out))
+    inputs, outputs = images_of(s, OUTPUTS)
+    total, most = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS), tiles_of_chunk(s)
+    points, sums = (engine.empty((most * PLANES * channels,), np.float32) for channels in (s.IC, s.OC))
+    for first in range(0, total, most):
+        tiles = min(most, total - first)
+        ins, outs = tiles * s.IC, tiles * s.OC
+        elements.launch(engine, kernels.input_to_points(), ins, x, points, inputs, first, ins)
+        conv_direct.run_shape(engine, product_of(s, tiles), points, taps, None, None, sums, 0)
+        arguments = sums, bias, residual, out, outputs, first, outs, activation
+        elements.launch(engine, kernels.points_to_output(), outs, *arguments)
