@@ -231,7 +231,9 @@ def test_memory_is_used_well(architecture: str, precision: str, use_tile: Callab
     channels = 64
     geometry = ConvCase("", (1, 8, 16, channels), (1, 1, channels, channels)).geometry
     data, itemsize = normal_arrays(geometry), 16 / PRECISIONS[precision].channels
-    for tile in TILES if architecture == "sm_80" else TILES_BY_REGISTERS:
+    tiles = TILES if architecture == "sm_80" else TILES_BY_REGISTERS
+    # bytes of tf32 lie like those of fp16, but for grad_weight
+    for tile in tiles[-1:] if precision == "tf32" else tiles:
         use_tile(tile)
         for run in ("forward", "grad_x"):
             engine = Emulator(architecture, traffic=True)
