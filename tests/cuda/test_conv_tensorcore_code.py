@@ -71,7 +71,7 @@ class Turn:
 @pytest.mark.parametrize(("architecture", "tile", "precision"), FORWARD, ids=name)
 def test_forward(architecture: str, tile: Tile, precision: Precision) -> None:
     asynchronous = architecture != "sm_75"
-    count = Turn(check(kernels.forward(tile, precision.name, asynchronous), architecture, SHARED[architecture]))
+    count = Turn(check(kernels.forward(tile, precision, asynchronous), architecture, SHARED[architecture]))
     steps, down, across = 2, tile.warp_rows // 16, tile.warp_columns // 8
     products = steps * down * across * (1 if asynchronous else 2)
     forms = {"tf32": r"m16n8k8\S*tf32", "bf16": r"m16n8k16\S*bf16", "fp16": r"m16n8k16\S*f16"}
@@ -123,6 +123,6 @@ def test_what_prepares_the_factors(architecture: str) -> None:
         if ARCHITECTURES[architecture] < precision.capability:
             continue
         if precision.name != "tf32":
-            check(kernels.convert(precision.name), architecture)
+            check(kernels.convert(precision), architecture)
         for transposed in (False, True):
             check(kernels.pack_weight(precision, transposed), architecture)
