@@ -83,6 +83,7 @@ from fastconv.cuda.conv_tensorcore_plan import (
     choose_tile,
     choose_weight_tile,
     forward_problem,
+    packed_chunks,
     packing,
     table_of_chunks,
     weight_problem,
@@ -91,7 +92,7 @@ from fastconv.cuda.device import Engine, address, flat
 from fastconv.geometry import Conv2dGeometry
 
 #: The first compute capability with asynchronous copies.
-ASYNCHRONOUS = (8, 0)
+_ASYNCHRONOUS = (8, 0)
 #: Positions in the kernels are 32-bit integers, of chunks.
 _LARGEST = 2**31 - 2**16
 
@@ -110,9 +111,13 @@ def refuses(geometry: Conv2dGeometry, precision: str, capability: tuple[int, int
     of_group = g.IC // g.G, g.OC // g.G
     if any(channels % FRAGMENT for channels in of_group):
         return f"needs multiples of {FRAGMENT} input and output channels in each group, here {of_group}"
-    chunks = max(g.N * g.IH * g.IW * g.IC, g.N * g.OH * g.OW * g.OC) // kind.channels
+    chunks = max(
+        g.N * g.IH * g.IW * g.IC // kind.channels,
+        g.N * g.OH * g.OW * g.OC // kind.channels,
+        *(2 * packed_chunks(g, kind, *channels) for channels in (of_group, of_group[::-1])),
+    )
     if chunks >= _LARGEST:
-        return f"needs fewer than {_LARGEST} chunks in x and in out, here {chunks}"
+        return f"needs fewer than {_LARGEST} chunks in x, in out, and twice those in the weight, here {chunks}"
     return None
 
 
@@ -188,7 +193,7 @@ def grad_weight(
         elements.launch(engine, elements.fill_zeros(), out.size, out)
         return
     check_size(s)
-    asynchronous = capability >= ASYNCHRONOUS
+    asynchronous = capability >= _ASYNCHRONOUS
     tiles = WEIGHT_TILES if asynchronous else WEIGHT_TILES[1:]
     tile = choose_weight_tile(tiles, s.KH * s.KW * (s.IC // s.G), s.OC // s.G)
     problem, blocks = weight_problem(s, tile, kind)
@@ -227,7 +232,7 @@ def _chunks(engine: Engine, x: Any, precision: Precision) -> Any:
     if precision == TF32:
         return numbers
     words = engine.empty((numbers.size // 2,), np.float32)
-    elements.launch(engine, kernels.convert(precision.name), words.size // 2, numbers, words)
+    elements.launch(engine, kernels.convert(precision), words.size // 2, numbers, words)
     return words
 
 
@@ -243,12 +248,15 @@ def _run(
     precision: Precision,
     capability: tuple[int, int],
 ) -> None:
-    """One convolution of *chunks*; *last*: bias, residual, out and activation."""
+    """One convolution of *chunks* with the *taps* of a weight of *width* output channels, prepared for its tile.
+
+    *transposed*, those output channels are the inputs; *last* are bias, residual, out and activation.
+    """
     from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
 
     s = shape
     check_size(s)
-    asynchronous = capability >= ASYNCHRONOUS
+    asynchronous = capability >= _ASYNCHRONOUS
     tile = choose_tile(TILES if asynchronous else TILES_BY_REGISTERS, s.N * s.OH * s.OW, s.OC // s.G, s.G)
     order = packing(s, tile, precision, width, transposed)
     packed = engine.empty((s.G * order.packed_chunks * order.packed_columns * WORDS,), np.float32)
@@ -261,5 +269,5 @@ def _run(
     arrays = [absent if array is None else _aligned(array) for array in arrays]
     table = engine.constant(table_of_chunks(s, precision).reshape(-1))
     problem, blocks = forward_problem(s, tile, precision)
-    kernel = kernels.forward(tile, precision.name, asynchronous)
+    kernel = kernels.forward(tile, precision, asynchronous)
     engine.launch(kernel, blocks, chunks, packed, *arrays, table, problem, activation)

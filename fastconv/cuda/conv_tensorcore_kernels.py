@@ -73,11 +73,11 @@ _WORDS_OF_LINE = CHUNKS * WORDS
 @cuda.jit(device=True)
 def swizzled(line, chunk):
     """Where a chunk lies in a tile of shared memory, in bytes: `tensor_intrinsics` tells why."""
-    return int32(line * LINE + ((chunk ^ ((line >> 1) & 3)) << 4))
+    return int32(line * LINE + (chunk ^ ((line >> 1) & 3)) * CHUNK_BYTES)
 
 
 @lru_cache
-def forward(tile: Tile, name: str, asynchronous: bool) -> Kernel:
+def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     """The kernel of the forward pass for one tile and one precision, *asynchronous* from sm_80 on."""
     ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, _ = tile
     THREADS, WARPS_DOWN = tile.threads, tile.warps_down
@@ -89,17 +89,12 @@ def forward(tile: Tile, name: str, asynchronous: bool) -> Kernel:
     A_COPIES, A_STEP = ROWS * CHUNKS // THREADS, THREADS // CHUNKS
     B_COPIES, B_STEP = COLUMNS * CHUNKS // THREADS, THREADS // COLUMNS
     WORDS_AHEAD = (A_COPIES + B_COPIES) * WORDS
-    NUMBERS_OF_ROW, RUNS = WARP_COLUMNS // 4, WARP_COLUMNS // FRAGMENT
-    no_sums = zeros(WARP_ROWS * WARP_COLUMNS // 32)
-    multiply_turn = multiply_lines(name, WARP_ROWS, WARP_COLUMNS, not asynchronous)
-    wait, load_entry, load_pair, load_words, load_words_or = (
-        wait_for_groups(AHEAD - 1),
-        load(4),
-        load(2),
-        load(4),
-        load_or(4),
-    )
-    keep, kept, take_pair, finish_rows = store_each(1), load_each(WORDS), take(2), for_each(NUMBERS_OF_ROW)
+    # sums: a thread has a pair of every run of 8 columns
+    RUNS = WARP_COLUMNS // FRAGMENT
+    no_sums, take_pair, finish_rows = zeros(WARP_ROWS * WARP_COLUMNS // 32), take(2), for_each(2 * RUNS)
+    multiply_turn = multiply_lines(precision.name, WARP_ROWS, WARP_COLUMNS, not asynchronous)
+    load_entry, load_pair, load_words, load_words_or = load(4), load(2), load(WORDS), load_or(WORDS)
+    keep, kept, wait = store_each(1), load_each(WORDS), wait_for_groups(AHEAD - 1)
 
     @cuda.jit(device=True)
     def finish_row(i, numbers, group, first_pixel, first_channel, bias, residual, out, problem, activation):
@@ -183,7 +178,7 @@ def forward(tile: Tile, name: str, asynchronous: bool) -> Kernel:
                 for i in range(B_COPIES):
                     at = int32(weight_at + i * B_STEP * width)
                     if asynchronous:
-                        put = int32((b_put ^ (i * B_STEP << 4)) + stage * B_STAGE)
+                        put = int32((b_put ^ (i * B_STEP * CHUNK_BYTES)) + stage * B_STAGE)
                         copy_chunk(put, weight, at, True)
                     else:
                         keep(ahead, int32((A_COPIES + i) * WORDS), load_words(weight, int64(at) * WORDS))
@@ -198,7 +193,7 @@ def forward(tile: Tile, name: str, asynchronous: bool) -> Kernel:
                 for i in range(A_COPIES):
                     store_chunk(int32(a_put + stage * A_STAGE + i * A_STEP * LINE), kept(ahead, int32(i * WORDS)))
                 for i in range(B_COPIES):
-                    put = int32((b_put ^ (i * B_STEP << 4)) + stage * B_STAGE)
+                    put = int32((b_put ^ (i * B_STEP * CHUNK_BYTES)) + stage * B_STAGE)
                     store_chunk(put, kept(ahead, int32((A_COPIES + i) * WORDS)))
             stage = next_stage
             turn = int32(turn + 1)
@@ -226,19 +221,19 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     COPIES, STEP = PIXELS * CHUNKS_OF_LINE // THREADS, THREADS // CHUNKS_OF_LINE
     LINE_BYTES = CHUNKS_OF_LINE * CHUNK_BYTES
     STAGE = PIXELS * LINE_BYTES
-    NUMBERS_OF_STAGES, WORDS_AHEAD = STAGES * STAGE // 4, COPIES * WORDS
-    NUMBERS_OF_ROW, RUNS = WARP_COLUMNS // 4, WARP_COLUMNS // FRAGMENT
+    STAGES_NUMBERS, WORDS_AHEAD = STAGES * STAGE // 4, COPIES * WORDS
+    RUNS = WARP_COLUMNS // FRAGMENT
     TF32 = precision.name == "tf32"
     no_sums, load_entry = zeros(WARP_ROWS * WARP_COLUMNS // 32), load(4)
     multiply_turn = multiply_columns(precision.name, WARP_ROWS, WARP_COLUMNS, LINE_BYTES, not asynchronous)
     wait, load_words_or, keep, kept = wait_for_groups(AHEAD - 1), load_or(WORDS), store_each(1), load_each(WORDS)
-    take_pair, store_rows = take(2), for_each(NUMBERS_OF_ROW)
+    take_pair, store_rows = take(2), for_each(2 * RUNS)
 
     @cuda.jit(device=True)
     def place_in_tile(line, chunk):
         """Where a chunk lies in a tile of shared memory, in bytes: in other banks than in the 3 or 7 lines around."""
         swizzle = int32((line & 3) << 1) if TF32 else int32(line & 7)
-        return int32(line * LINE_BYTES + ((chunk ^ swizzle) << 4))
+        return int32(line * LINE_BYTES + (chunk ^ swizzle) * CHUNK_BYTES)
 
     @cuda.jit(device=True)
     def store_row(i, numbers, split, group, first_depth, first_channel, partial, problem):
@@ -260,8 +255,8 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
         square, so that what a thread copies of x and of grad_out lies at the same place.  Each element has one writer.
         """
         p = problem
-        a = cuda.shared.array(NUMBERS_OF_STAGES, float32, alignment=128)
-        b = cuda.shared.array(NUMBERS_OF_STAGES, float32, alignment=128)
+        a = cuda.shared.array(STAGES_NUMBERS, float32, alignment=128)
+        b = cuda.shared.array(STAGES_NUMBERS, float32, alignment=128)
         x_ahead = cuda.local.array(WORDS_AHEAD, float32)
         grad_ahead = cuda.local.array(WORDS_AHEAD, float32)
         ns = cuda.local.array(COPIES, int32)
@@ -360,9 +355,9 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
 
 
 @lru_cache
-def convert(name: str) -> Kernel:
+def convert(precision: Precision) -> Kernel:
     """The kernel that rounds x to 16 bits."""
-    load_quad, words_of = load(QUAD), to_words(name)
+    load_quad, words_of = load(QUAD), to_words(precision.name)
 
     def convert_to_words(numbers, out):
         """``out = numbers`` rounded, four of them, two words, a thread."""

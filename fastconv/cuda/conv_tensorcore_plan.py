@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastconv.cpu.shape import ConvShape, round_up
 from fastconv.cuda.conv_direct_plan import table_of_taps
+from fastconv.geometry import Conv2dGeometry
 
 #: Bytes of a chunk, its 32-bit words, and the chunks of a line, which are those of one turn.
 CHUNK_BYTES, WORDS, CHUNKS = 16, 4, 4
@@ -196,6 +197,13 @@ def table_of_chunks(shape: ConvShape, precision: Precision) -> NDArray[np.int32]
     the kernel loads ahead.
     """
     return table_of_taps(shape._replace(IC=shape.IC // precision.channels), 1)
+
+
+def packed_chunks(geometry: Conv2dGeometry, precision: Precision, inputs: int, columns: int) -> int:
+    """At most so many chunks does a prepared weight of *inputs* and *columns* of a group have, filled up."""
+    g = geometry
+    chunks = round_up(g.KH * g.KW * inputs // precision.channels, CHUNKS)
+    return g.G * chunks * round_up(columns, TILES[0].columns)
 
 
 def packing(shape: ConvShape, tile: Tile, precision: Precision, width: int, transposed: bool) -> Packing:
