@@ -175,6 +175,8 @@ def test_explain_prints_the_choice_and_refuses_shapes_that_do_not_fit(capsys):
     assert "chosen" in capsys.readouterr().out
     assert cli.main(["explain", "1,32,32,16", "3,3,8,32"]) == cli.EXIT_USAGE
     assert "Received: x.shape=(1, 32, 32, 16)" in capsys.readouterr().err
+    assert cli.main(["explain", "1,32,32,16", "3,3,16,32", "--device", "cuda:A100"]) == cli.EXIT_OK
+    assert "on A100 (sm_80): 108 multiprocessors" in capsys.readouterr().out
 
 
 def test_warmup_calls_every_kernel_with_one_thread_and_with_several(monkeypatch):

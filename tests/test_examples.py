@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastconv import cuda
+from fastconv.bench import gpu
 from fastconv.keras import datasets, layers
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -127,3 +129,18 @@ def test_augmentation_fails_where_a_seed_gives_other_images(monkeypatch, tmp_pat
     monkeypatch.setattr(image.ImageDataGenerator, "random_transform", unseeded)
     assert "the same seed gave other images" in run("augmentation.py", tmp_path / "x.png", monkeypatch=monkeypatch)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_gpu_vs_cpu_runs_without_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(cuda, "why_not", lambda: "nobody plugged one in [cu12]")
+    assert run("gpu_vs_cpu.py", 1, 2, monkeypatch=monkeypatch) == 0
+    text = capsys.readouterr().out
+    assert "No GPU: nobody plugged one in [cu12]. Its times are PREDICTED, for H100" in text
+    assert "batch    2: CPU" in text
+    assert "same bits as the CPU" in text or "cannot be compiled" in text
+
+
+def test_gpu_vs_cpu_fails_where_values_differ(monkeypatch):
+    monkeypatch.setattr(cuda, "why_not", lambda: "nobody plugged one in")
+    monkeypatch.setattr(gpu, "emulate", lambda layer: gpu.Agreement("x", False, 0.1))
+    assert run("gpu_vs_cpu.py", 1, monkeypatch=monkeypatch) == "the GPU's values are not the CPU's"

@@ -13,5 +13,13 @@
 ``timing``     the one timing loop
 ``tune``       which algorithm to take when on this machine
 
+`fastconv compare`: the CPU beside the GPU, or beside what its data sheet promises.
+
+``compare``         the command line, the table, and what happens in which order
+``compare_report``  the HTML page
+``crossover``       from which batch size on the GPU pays
+``gpu``             a layer on the GPU: computed, timed, predicted or emulated
+``model_layers``    the layers of a model
+
 Nothing here is imported by the rest of the package but the command line.
 """

@@ -20,8 +20,8 @@ from fastconv.geometry import Conv2dGeometry
 _LARGEST = 2**31 - 2**16
 
 
-def refuses(geometry: Conv2dGeometry, itemsize: int) -> str | None:
-    """Why these kernels cannot compute a problem with numbers of so many bytes, or None."""
+def refuses(geometry: Conv2dGeometry) -> str | None:
+    """Why these kernels cannot compute a problem, or None."""
     g = geometry
     if not g.is_depthwise or g.OC != g.IC:
         return f"needs one input and one output channel in each group, here {g.IC // g.G} and {g.OC // g.G}"
@@ -98,7 +98,7 @@ def _run(
 
 
 def _check(geometry: Conv2dGeometry) -> None:
-    reason = refuses(geometry, np.dtype(np.float32).itemsize)
+    reason = refuses(geometry)
     if reason is not None:
         raise ValueError(f"the depthwise kernels of the GPU cannot compute {geometry}: it {reason}")
 

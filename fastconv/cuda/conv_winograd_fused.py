@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cpu.epilogue import RELU
 from fastconv.cpu.shape import ConvShape, forward_shape, phases, round_up
 from fastconv.cuda.conv_direct_plan import QUAD
 from fastconv.cuda.conv_winograd import check, grad_weight as grad_weight, transformed_weight
@@ -41,14 +40,16 @@ from fastconv.cuda.conv_winograd_plan import (
     tiles_of_image,
 )
 from fastconv.cuda.device import Engine, flat
+from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
 
 
-def declines(operation: str, geometry: Conv2dGeometry, itemsize: int, images: int) -> str | None:
-    """Why another algorithm should compute a pass of so many images, or None."""
+def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
+    """Why another algorithm should compute a pass of so many images, or of any number of them, or None."""
     return _declines("winograd_fused", operation, geometry, images)
 
 
+@any_activation(RELU)
 def forward(
     engine: Engine,
     geometry: Conv2dGeometry,
@@ -60,8 +61,6 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    if activation > RELU:
-        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
     check(geometry)
     _run(engine, forward_shape(geometry), x, weight, False, bias, residual, out, activation)
 

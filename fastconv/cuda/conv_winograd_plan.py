@@ -124,9 +124,9 @@ def costs(operation: str, geometry: Conv2dGeometry, images: int) -> dict[str, Co
     return found
 
 
-def declines(algorithm: str, operation: str, geometry: Conv2dGeometry, images: int) -> str | None:
-    """Why another algorithm is faster, by `costs`, or None; one image is what "auto" names, whatever the batch."""
-    counted = costs(operation, geometry, images if images > 1 else _IMAGES)
+def declines(algorithm: str, operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
+    """Why another algorithm is faster, by `costs`, or None; without a number of *images* a few are counted on."""
+    counted = costs(operation, geometry, images or _IMAGES)
     if algorithm not in counted:
         return f"has no {operation} of its own"
     found = {name: cost.instructions for name, cost in counted.items()}

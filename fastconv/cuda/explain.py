@@ -21,7 +21,7 @@ def explain(geometry: Conv2dGeometry, device: str) -> str:
     """
     model = gpu(device)
     lines = [str(geometry), f"  on {model}"]
-    reason = conv_depthwise.refuses(geometry, launches.ITEMSIZE)
+    reason = conv_depthwise.refuses(geometry)
     lines.append(f"  depthwise   {f'refuses: {reason}' if reason else 'chosen: a thread for each result'}")
     chosen = "chosen" if reason else "not needed"
     lines.append(f"  direct      {chosen}: a product of matrices that are never stored, tile by tile; the CPU's bits")

@@ -23,14 +23,14 @@ from fastconv.cuda.resources import Code
 from fastconv.cuda.roofline import Launch
 from fastconv.geometry import Conv2dGeometry
 
-ITEMSIZE = 4
+_ITEMSIZE = 4
 #: Threads of a block of the kernels with a thread for each element.
 _THREADS_OF_ELEMENTS = 256
 
 
 def algorithm(geometry: Conv2dGeometry) -> str:
     """The algorithm that computes a convolution on the GPU."""
-    return "direct" if conv_depthwise.refuses(geometry, ITEMSIZE) else "depthwise"
+    return "direct" if conv_depthwise.refuses(geometry) else "depthwise"
 
 
 def conv2d(operation: str, geometry: Conv2dGeometry) -> list[Launch]:
@@ -42,7 +42,7 @@ def conv2d(operation: str, geometry: Conv2dGeometry) -> list[Launch]:
         return _depthwise_grad_weight(geometry) if depthwise else _direct_grad_weight(geometry)
     if depthwise:
         out = geometry.out_shape if operation == "forward" else geometry.x_shape
-        kernel = _elements("depthwise", prod(out), resources.DEPTHWISE, geometry.bytes(ITEMSIZE), geometry.flops)
+        kernel = _elements("depthwise", prod(out), resources.DEPTHWISE, geometry.bytes(_ITEMSIZE), geometry.flops)
         return [kernel]
     if operation == "forward":
         return [_product(as_product(forward_shape(geometry)))]
@@ -71,7 +71,7 @@ def _product(shape: ConvShape, turns_of_part: int = 0) -> Launch:
         *codes[tile, vector],
         flops=s.flops,
         executed=2 * blocks * tile.rows * tile.columns * problem.turns * DEPTH,
-        bytes=ITEMSIZE * numbers,
+        bytes=_ITEMSIZE * numbers,
     )
 
 
@@ -81,7 +81,7 @@ def _direct_grad_x(geometry: Conv2dGeometry) -> list[Launch]:
     in_parts = conv_scatter.suits(g)
     found = []
     if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
-        found.append(_elements("fill with zeros", prod(g.x_shape), resources.FILL_ZEROS, ITEMSIZE * prod(g.x_shape)))
+        found.append(_elements("fill with zeros", prod(g.x_shape), resources.FILL_ZEROS, _ITEMSIZE * prod(g.x_shape)))
     for phase in parts:
         taps = phase.rows.size * phase.columns.size
         if taps:
@@ -90,7 +90,7 @@ def _direct_grad_x(geometry: Conv2dGeometry) -> list[Launch]:
             swapped = taps * (turns_of_part * DEPTH or outputs) * g.IC
             read = taps * outputs * g.IC
             found.append(
-                _elements("swap channels", swapped, resources.SWAP_CHANNELS, ITEMSIZE * (swapped + read)),
+                _elements("swap channels", swapped, resources.SWAP_CHANNELS, _ITEMSIZE * (swapped + read)),
             )
             found.append(_product(as_product(phase.shape), turns_of_part))
     return found
@@ -112,7 +112,7 @@ def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
         *resources.GRAD_WEIGHT[tile, vector],
         flops=s.flops,
         executed=2 * blocks // splits * tile.rows * tile.columns * turns * DEPTH,
-        bytes=ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + splits * weights),
+        bytes=_ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + splits * weights),
     )
     return [product, *_sum_of_parts(splits, weights)]
 
@@ -121,7 +121,7 @@ def _depthwise_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     g = geometry
     splits = max(conv_depthwise_weight.split_count(g), 1)
     weights = prod(g.weight_shape)
-    moved = g.bytes(ITEMSIZE) + ITEMSIZE * (splits - 1) * weights
+    moved = g.bytes(_ITEMSIZE) + _ITEMSIZE * (splits - 1) * weights
     code = resources.DEPTHWISE_GRAD_WEIGHT
     partial = _elements(f"depthwise grad_weight, {splits} partial sums", splits * weights, code, moved, g.flops)
     return [partial, *_sum_of_parts(splits, weights)]
@@ -130,7 +130,7 @@ def _depthwise_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
 def _sum_of_parts(splits: int, weights: int) -> list[Launch]:
     if splits == 1:
         return []
-    return [_elements("sum of parts", weights, resources.SUM_PARTS, ITEMSIZE * (splits + 1) * weights)]
+    return [_elements("sum of parts", weights, resources.SUM_PARTS, _ITEMSIZE * (splits + 1) * weights)]
 
 
 def _elements(kernel: str, elements: int, code: Code, moved: int, flops: int = 0) -> Launch:

@@ -16,7 +16,8 @@ from emulator import Emulator, needs_target
 
 from fastconv.cuda import device
 
-pytestmark = pytest.mark.gpu
+# Numba warns of every launch with less than 128 blocks, which these small problems are
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Grid size")]
 
 needs_target()
 if (_reason := device.why_not()) is not None:
