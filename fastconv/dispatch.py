@@ -194,18 +194,43 @@ CONV2D = (
 @lru_cache(maxsize=1)
 def conv2d_on_gpu() -> tuple[Implementation, ...]:
     """The list for GPUs; made when it is first asked for, because few programs have one."""
-    from fastconv.cuda import conv_depthwise as depthwise, conv_direct as direct
+    from fastconv.cuda import (
+        conv_depthwise as depthwise,
+        conv_direct as direct,
+        conv_winograd as winograd,
+        conv_winograd_fused as winograd_fused,
+    )
 
     return (
         Implementation(
             "depthwise",
             "a thread for each channel of each pixel",
-            depthwise.refuses,
+            _in_float32(depthwise.refuses),
             _never,
             depthwise.forward,
             depthwise.grad_x,
             depthwise.grad_weight,
             _no_workspace,
+        ),
+        Implementation(
+            "winograd_fused",
+            "2x2 outputs from 16 products in place of 36, in one kernel",
+            _in_float32(winograd_fused.refuses),
+            winograd_fused.declines,
+            winograd_fused.forward,
+            winograd_fused.grad_x,
+            winograd_fused.grad_weight,
+            winograd_fused.workspace,
+        ),
+        Implementation(
+            "winograd",
+            "4x4 outputs from 36 products in place of 144, between transforms of x, weight and out",
+            _in_float32(winograd.refuses),
+            winograd.declines,
+            winograd.forward,
+            winograd.grad_x,
+            winograd.grad_weight,
+            winograd.workspace,
         ),
         Implementation(
             "direct",
@@ -218,6 +243,15 @@ def conv2d_on_gpu() -> tuple[Implementation, ...]:
             _no_workspace,
         ),
     )
+
+
+def _in_float32(refuses: Callable[[Conv2dGeometry], str | None]) -> Callable[[Conv2dGeometry, int], str | None]:
+    """The rule of kernels for a GPU, where all arrays are float32, with the arguments of those for the CPU."""
+
+    def refuses_bytes(geometry: Conv2dGeometry, itemsize: int) -> str | None:
+        return refuses(geometry)
+
+    return refuses_bytes
 
 
 def _no_workspace(geometry: Conv2dGeometry, itemsize: int) -> int:

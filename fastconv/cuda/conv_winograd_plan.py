@@ -29,8 +29,6 @@ _FEWEST_TILES, _TILES_OF_BLOCK = 256, 128
 # What counts and positions of single numbers must stay below.
 _LARGEST = 2**31 - 2**16
 
-# Images that "auto" counts on: it must not look at the batch, but a GPU is seldom given one image.
-_IMAGES = 8
 # Multiply-adds in the time of one byte of memory: a T4 has 13 and an A100 6, an H100 10.
 _PER_BYTE = 10
 # Multiply-adds in the main loop of the products, and of the fused kernel, as a share of all instructions.
@@ -125,8 +123,13 @@ def costs(operation: str, geometry: Conv2dGeometry, images: int) -> dict[str, Co
 
 
 def declines(algorithm: str, operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
-    """Why another algorithm is faster, by `costs`, or None; without a number of *images* a few are counted on."""
-    counted = costs(operation, geometry, images or _IMAGES)
+    """Why another algorithm should compute a pass of so many images, by `costs`, or None.
+
+    Where the number of images must not count, the answer is that of "auto": these kernels wait for their first GPU.
+    """
+    if images is None:
+        return 'has not been timed on a GPU yet: taken by name, or with algorithm="fastest" where it should pay'
+    counted = costs(operation, geometry, images)
     if algorithm not in counted:
         return f"has no {operation} of its own"
     found = {name: cost.instructions for name, cost in counted.items()}
