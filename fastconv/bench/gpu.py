@@ -13,18 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv import cuda
 from fastconv.bench.measure import difference
 from fastconv.bench.problems import Array, ConvProblem, Layer, Pooling, pooling
 from fastconv.bench.timing import calls_in_sample
-from fastconv.cpu.activation import ACTIVATIONS
-from fastconv.cuda import conv_depthwise, conv_direct, device, launches, pool
-from fastconv.cuda.device import Engine, target
+from fastconv.cuda import device, launches
 from fastconv.cuda.emulator import Emulator
 from fastconv.cuda.roofline import GPUS, Gpu, seconds, transfer_seconds
 from fastconv.functional.average_pool import avg_pool2d
 from fastconv.functional.conv import conv2d
 from fastconv.functional.pool import max_pool2d
-from fastconv.geometry import Conv2dGeometry, conv2d_geometry, pool2d_geometry
+from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 
 # What an emulated layer has at most: channels of a group (which must stay a multiple of four, or none), groups, and
 # outputs on each axis.  Enough for every kernel to take its usual way, and for a second tile of channels.
@@ -87,24 +86,25 @@ def measure(layer: Layer, samples: int) -> Measured:
     RuntimeError
         If there is no GPU.
     """
-    engine, cuda = device.current(), target()
     arrays = _inputs(layer)
-    memory = [_upload(engine, array) for array in arrays]
-    out = engine.empty((int(np.prod(layer.geometry.out_shape)),), np.float32)
+    on_device = [cuda.asarray(array) for array in arrays]
+    clock = device.target()
+    start = perf_counter()
+    out = compute(layer, on_device)
+    clock.synchronize()
+    first = perf_counter() - start
 
     def call() -> None:
-        compute(engine, layer, memory, out)
+        compute(layer, on_device, out)
 
-    first = _elapsed(cuda, call)
-    agreement = compare(layer, arrays, _download(out))
-    once = _seconds_by_events(cuda, call, 1)
+    agreement = compare(layer, arrays, out.numpy())
+    once = _seconds_by_events(clock, call, 1)
     calls = calls_in_sample(max(once, 1e-9))
-    host = np.empty(out.size, np.float32)
-    x = arrays[0].reshape(-1)
+    host, x = np.empty(out.size, np.float32), arrays[0].reshape(-1)
     times = Times(
-        [_seconds_by_events(cuda, call, calls) for _ in range(samples)],
-        [_seconds_by_events(cuda, lambda: cuda.to_device(x, to=memory[0]), 1) for _ in range(samples)],
-        [_seconds_by_events(cuda, lambda: out.copy_to_host(host), 1) for _ in range(samples)],
+        [_seconds_by_events(clock, call, calls) for _ in range(samples)],
+        [_seconds_by_events(clock, lambda: on_device[0].memory.copy_to_device(x), 1) for _ in range(samples)],
+        [_seconds_by_events(clock, lambda: out.memory.copy_to_host(host), 1) for _ in range(samples)],
     )
     return Measured(times, max(first - median(times.kernel), 0.0), agreement)
 
@@ -118,43 +118,27 @@ def emulate(layer: Layer) -> Agreement:
         If kernels cannot be compiled here.
     """
     small = shrunk(layer)
-    engine = Emulator()
-    arrays = _inputs(small)
-    out = engine.empty((int(np.prod(small.geometry.out_shape)),), np.float32)
-    compute(engine, small, [_upload(engine, array) for array in arrays], out)
-    return compare(small, arrays, _download(out))
+    engine, arrays = Emulator(), _inputs(small)
+    computed = compute(small, [cuda.asarray(array, engine) for array in arrays])
+    return compare(small, arrays, computed.numpy())
 
 
-def compute(engine: Engine, layer: Layer, inputs: list[Any], out: Any) -> None:
-    """``out = layer(*inputs)`` on a device: flat arrays of x and, for a convolution, of the weight."""
+def compute(layer: Layer, inputs: list[Any], out: Any = None) -> Any:
+    """The result of a layer for x and, for a convolution, the weight: NumPy arrays, or arrays on a device."""
     g = layer.geometry
+    options: dict[str, Any] = {"stride": g.stride, "padding": g.padding, "out": out}
     if isinstance(g, Conv2dGeometry):
-        operation = conv_direct if algorithm(layer) == "direct" else conv_depthwise
-        x, weight = inputs
-        operation.forward(engine, g, x, weight, None, None, out, ACTIVATIONS["linear"])
-        return
+        options |= {"dilation": g.dilation, "groups": g.G, "algorithm": algorithm(layer)}
+        return conv2d(*inputs, **options)
     (x,) = inputs
-    windows = pool2d_geometry(g.x_shape, g.kernel_size, stride=g.stride, padding=g.padding)
-    if g.kind == "max":
-        pool.extreme(engine, windows, x, 1, out)
-    else:
-        pool.average(engine, windows, x, out)
+    return (max_pool2d if g.kind == "max" else avg_pool2d)(x, g.kernel_size, **options)
 
 
 def compare(layer: Layer, inputs: list[Array], computed: Array) -> Agreement:
     """A result of the GPU's kernels beside the CPU's."""
-    g = layer.geometry
-    options: dict[str, Any] = {"stride": g.stride, "padding": g.padding}
-    if isinstance(g, Conv2dGeometry):
-        x, weight = inputs
-        options |= {"dilation": g.dilation, "groups": g.G, "algorithm": algorithm(layer)}
-        expected = conv2d(x, weight, **options)
-    else:
-        (x,) = inputs
-        expected = (max_pool2d if g.kind == "max" else avg_pool2d)(x, g.kernel_size, **options)
-    computed = computed.reshape(expected.shape)
+    expected = compute(layer, inputs)
     same_bits = np.array_equal(computed.view(np.int32), expected.view(np.int32))
-    return Agreement(str(g), same_bits, difference(computed, expected))
+    return Agreement(str(layer.geometry), same_bits, difference(computed, expected))
 
 
 def shrunk(layer: Layer) -> Layer:
@@ -199,7 +183,7 @@ def name_of_device() -> str | None:
     """What the driver calls the GPU that is here."""
     if not device.available():
         return None
-    name = target().get_current_device().name
+    name = device.target().get_current_device().name
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
@@ -208,29 +192,12 @@ def _inputs(layer: Layer) -> list[Array]:
     return [problem.x[0], problem.weight[0]] if isinstance(problem, ConvProblem) else [problem.x[0]]
 
 
-def _upload(engine: Engine, values: Array) -> Any:
-    flat = values.reshape(-1)
-    return flat.copy() if isinstance(engine, Emulator) else target().to_device(flat)
-
-
-def _download(memory: Any) -> Any:
-    return memory if isinstance(memory, np.ndarray) else memory.copy_to_host()
-
-
-def _elapsed(cuda: Any, call: Callable[[], None]) -> float:
-    """Seconds until everything is done that a call started."""
-    start = perf_counter()
-    call()
-    cuda.synchronize()
-    return perf_counter() - start
-
-
-def _seconds_by_events(cuda: Any, call: Callable[[], object], calls: int) -> float:
+def _seconds_by_events(clock: Any, call: Callable[[], object], calls: int) -> float:
     """Seconds of each of several calls in a row, by the GPU's own clock."""
-    start, stop = cuda.event(), cuda.event()
+    start, stop = clock.event(), clock.event()
     start.record()
     for _ in range(calls):
         call()
     stop.record()
     stop.synchronize()
-    return float(cuda.event_elapsed_time(start, stop)) / 1e3 / calls
+    return float(clock.event_elapsed_time(start, stop)) / 1e3 / calls

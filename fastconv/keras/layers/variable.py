@@ -39,11 +39,12 @@ class Variable:
     @property
     def value(self) -> FloatArray:
         """The array, read-only.  Setting it is `assign`."""
-        if type(self._array) is Array:
-            return self._array
-        view = self._array.view()
-        view.flags.writeable = False
-        return view
+        view = self._array
+        if type(view) is np.ndarray:
+            view = view.view()
+            view.flags.writeable = False
+        array: FloatArray = view
+        return array
 
     @value.setter
     def value(self, value: ArrayLike) -> None:
@@ -84,12 +85,14 @@ class Variable:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
-        return self._array.shape
+        shape: tuple[int, ...] = self._array.shape
+        return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """dtype of the array."""
-        return self._array.dtype
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
 
     def numpy(self) -> FloatArray:
         """A copy of the array in host memory."""
@@ -101,10 +104,10 @@ class Variable:
         if array.shape != self.shape:
             raise ValueError(f"{self.name} must have shape {self.shape}. Received: value.shape={array.shape}")
         with self.changing() as own:
-            if type(own) is Array:
-                self._array = placed(array, own.engine)
-            else:
+            if self.engine is None:
                 own[...] = array
+            else:
+                self._array = placed(array, self.engine)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
         return np.array(placed(self.value, None), dtype=dtype, copy=copy)
