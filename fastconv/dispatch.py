@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -258,6 +258,22 @@ def _no_workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     return 0
 
 
+def _on_tensor_cores(
+    operation: str, geometry: Conv2dGeometry, algorithm: str, engine: Engine | None, precision: str
+) -> Callable[..., None]:
+    """The function that computes *operation* with factors rounded to *precision*."""
+    from fastconv.cuda import conv_tensorcore
+
+    if engine is None:
+        raise ValueError(f"precision is for arrays on a GPU, whose tensor cores round. Received: {precision=}")
+    if algorithm != "auto":
+        raise ValueError(f'precision takes the algorithm of the tensor cores, "auto". Received: {algorithm=}')
+    if reason := conv_tensorcore.refuses(geometry, precision, engine.capability):
+        raise ValueError(f"precision={precision!r} {reason}. Received: {geometry}")
+    function = getattr(conv_tensorcore, operation.removeprefix("conv2d_"))
+    return _with_engine(engine, operation, partial(function, precision=precision))
+
+
 #: Arguments of the functions for a GPU after the engine: what the CPU keeps of a weight is not for them.
 _ARGUMENTS = {"conv2d_forward": 7, "conv2d_grad_x": 4, "conv2d_grad_weight": 4}
 
@@ -274,12 +290,19 @@ def _with_engine(engine: Engine, operation: str, function: Callable[..., None]) 
 
 @lru_cache(maxsize=4096)
 def choose(
-    operation: str, geometry: Conv2dGeometry, itemsize: int, algorithm: str, engine: Engine | None = None
+    operation: str,
+    geometry: Conv2dGeometry,
+    itemsize: int,
+    algorithm: str,
+    engine: Engine | None = None,
+    precision: str | None = None,
 ) -> Callable[..., None]:
     """The function that computes *operation* on this geometry with *algorithm* (a name, "auto" or "fastest").
 
     With *engine* it takes arrays on that engine's device, otherwise NumPy arrays.
     """
+    if precision is not None:
+        return _on_tensor_cores(operation, geometry, algorithm, engine, precision)
     candidates = CONV2D if engine is None else conv2d_on_gpu()
     if algorithm in ("auto", "fastest"):
         images = geometry.N if algorithm == "fastest" else None

@@ -38,6 +38,7 @@ def conv2d(
     residual: ArrayLike | None = None,
     layout: str = "NHWC",
     algorithm: str = "auto",
+    precision: str | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
     """Convolve a batch of images with a set of kernels.
@@ -73,6 +74,9 @@ def conv2d(
         PyTorch; they are converted at the door.
     algorithm : {"auto", "fastest", "depthwise", "winograd", "direct", "reference"}
         See Notes.
+    precision : {None, "tf32", "bf16", "fp16"}
+        For arrays on a GPU: round the factors of the products to 11, 8 or 11 bits (fp16 has the smaller range) and
+        compute on tensor cores, which sum in float32.  By default nothing is rounded.
     out : ndarray, optional
         Array to write the result into.
 
@@ -127,7 +131,7 @@ def conv2d(
     if residual is not None:
         residual = images.enter("residual", residual, x)
     result = images.result(g.out_shape, x.dtype, out, (x, weight, residual))
-    convolve(g, x, weight, bias, residual, activation, algorithm, result, forms)
+    convolve(g, x, weight, bias, residual, activation, algorithm, result, forms, precision)
     return images.leave(result, out)
 
 
@@ -141,6 +145,7 @@ def convolve(
     algorithm: str,
     out: FloatArray,
     forms: Forms | None = None,
+    precision: str | None = None,
 ) -> None:
     """`conv2d` behind the door: all arrays are contiguous and channels last, but may lack axes of extent 1."""
     if bias is not None:
@@ -150,7 +155,7 @@ def convolve(
             f"residual must have the shape of the result, {out.shape}. Received: residual.shape={residual.shape}"
         )
     code = activation_code(activation)
-    compute = choose("conv2d_forward", geometry, x.itemsize, algorithm, room(x).engine)
+    compute = choose("conv2d_forward", geometry, x.itemsize, algorithm, room(x).engine, precision)
     if geometry.N:
         if x.ndim != 4:
             x, weight, out = (
@@ -172,6 +177,7 @@ def conv2d_backward(
     groups: int = 1,
     layout: str = "NHWC",
     algorithm: str = "auto",
+    precision: str | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Gradients of `conv2d` with respect to x, weight and bias.
 
@@ -179,7 +185,7 @@ def conv2d_backward(
     ----------
     grad_out : ndarray of shape (N, OH, OW, OC)
         Gradient with respect to the result before its activation.
-    x, weight, stride, padding, dilation, groups, layout, algorithm
+    x, weight, stride, padding, dilation, groups, layout, algorithm, precision
         As given to `conv2d`.
 
     Returns
@@ -217,8 +223,8 @@ def conv2d_backward(
     weight = weight_in("weight", weight, layout, x)
     g = conv2d_geometry(x.shape, weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     grad_x = room(x).empty(g.x_shape, x.dtype)
-    input_gradient(g, grad_out, weight, algorithm, grad_x)
-    grad_weight = weight_gradient(g, x, grad_out, algorithm)
+    input_gradient(g, grad_out, weight, algorithm, grad_x, precision=precision)
+    grad_weight = weight_gradient(g, x, grad_out, algorithm, precision)
     grad_bias = room(x).reduction.column_sums(grad_out.reshape(-1, g.OC))
     return images.leave(grad_x), weight_out(grad_weight, layout), leave(grad_bias)
 
@@ -234,6 +240,7 @@ def conv2d_grad_x(
     groups: int = 1,
     layout: str = "NHWC",
     algorithm: str = "auto",
+    precision: str | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
     """Gradient of `conv2d` with respect to x.
@@ -247,7 +254,7 @@ def conv2d_grad_x(
     weight : ndarray of shape (KH, KW, IC / groups, OC), dtype of grad_out, or a `PackedWeight`
     x_shape : tuple of int
         Shape of x in the caller's layout.
-    stride, padding, dilation, groups, layout, algorithm, out
+    stride, padding, dilation, groups, layout, algorithm, precision, out
         As in `conv2d`.
 
     Returns
@@ -278,7 +285,7 @@ def conv2d_grad_x(
         images.nhwc("x_shape", x_shape), weight.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     result = images.result(g.x_shape, grad_out.dtype, out, (grad_out, weight))
-    input_gradient(g, grad_out, weight, algorithm, result, forms)
+    input_gradient(g, grad_out, weight, algorithm, result, forms, precision)
     return images.leave(result, out)
 
 
@@ -289,10 +296,11 @@ def input_gradient(
     algorithm: str,
     out: FloatArray,
     forms: Forms | None = None,
+    precision: str | None = None,
 ) -> None:
     """`conv2d_grad_x` behind the door."""
     check_grad_out(geometry, grad_out)
-    compute = choose("conv2d_grad_x", geometry, grad_out.itemsize, algorithm, room(grad_out).engine)
+    compute = choose("conv2d_grad_x", geometry, grad_out.itemsize, algorithm, room(grad_out).engine, precision)
     if geometry.N:
         compute(geometry, grad_out, weight, out, forms)
 
@@ -308,6 +316,7 @@ def conv2d_grad_weight(
     groups: int = 1,
     layout: str = "NHWC",
     algorithm: str = "auto",
+    precision: str | None = None,
 ) -> FloatArray:
     """Gradient of `conv2d` with respect to weight.
 
@@ -320,7 +329,7 @@ def conv2d_grad_weight(
     x : ndarray of shape (N, IH, IW, IC) or (IH, IW, IC), dtype of grad_out
     weight_shape : tuple of int
         Shape of weight in the caller's layout.
-    stride, padding, dilation, groups, layout, algorithm
+    stride, padding, dilation, groups, layout, algorithm, precision
         As in `conv2d`.
 
     Returns
@@ -351,14 +360,16 @@ def conv2d_grad_weight(
     x = images.enter("x", x, grad_out)
     shape = weight_shape_in("weight_shape", weight_shape, layout)
     g = conv2d_geometry(x.shape, shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return weight_out(weight_gradient(g, x, grad_out, algorithm), layout)
+    return weight_out(weight_gradient(g, x, grad_out, algorithm, precision), layout)
 
 
-def weight_gradient(geometry: Conv2dGeometry, x: FloatArray, grad_out: FloatArray, algorithm: str) -> FloatArray:
+def weight_gradient(
+    geometry: Conv2dGeometry, x: FloatArray, grad_out: FloatArray, algorithm: str, precision: str | None = None
+) -> FloatArray:
     """`conv2d_grad_weight` behind the door."""
     check_grad_out(geometry, grad_out)
     here = room(x)
-    compute = choose("conv2d_grad_weight", geometry, x.itemsize, algorithm, here.engine)
+    compute = choose("conv2d_grad_weight", geometry, x.itemsize, algorithm, here.engine, precision)
     if geometry.N == 0:
         zeros: FloatArray = here.zeros(geometry.weight_shape, x.dtype)
         return zeros
