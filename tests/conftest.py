@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +31,15 @@ PACKAGE = Path(_SPEC.origin).parent
 def pytest_unconfigure() -> None:
     if _OWN_CACHE is not None:
         shutil.rmtree(_OWN_CACHE, ignore_errors=True)
+
+
+@pytest.fixture
+def no_window() -> Iterator[None]:
+    """What is drawn with pyplot, as tutorials do, opens no window, and nothing of it is left."""
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="matplotlib is not installed")
+    pyplot.switch_backend("agg")
+    yield
+    pyplot.close("all")
 
 
 @pytest.fixture

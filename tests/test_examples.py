@@ -38,13 +38,7 @@ def small_sample(monkeypatch):
     monkeypatch.setattr(datasets, "fashion_mnist", replace(datasets.fashion_mnist, files={}, read=lambda _: small))
 
 
-@pytest.fixture(autouse=True)
-def no_window(monkeypatch):
-    """Examples draw as tutorials do, with pyplot."""
-    monkeypatch.setenv("MPLBACKEND", "agg")
-
-
-def test_train_cnn_reaches_what_two_short_epochs_can(small_sample, monkeypatch, capsys, tmp_path):
+def test_train_cnn_reaches_what_two_short_epochs_can(small_sample, no_window, monkeypatch, capsys, tmp_path):
     assert run("train_cnn.py", 2, 0.4, tmp_path, monkeypatch=monkeypatch) == 0
     text = capsys.readouterr().out
     for words in ("(None, 3, 3, 64)", "Total params: 55,744", "Total params: 93,322", "test accuracy 0."):
@@ -52,7 +46,7 @@ def test_train_cnn_reaches_what_two_short_epochs_can(small_sample, monkeypatch, 
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("images.png", "accuracy.png"))
 
 
-def test_train_cnn_fails_below_its_target(small_sample, monkeypatch, tmp_path):
+def test_train_cnn_fails_below_its_target(small_sample, no_window, monkeypatch, tmp_path):
     assert run("train_cnn.py", 1, 1.01, tmp_path, monkeypatch=monkeypatch) == 1
 
 

@@ -13,11 +13,13 @@ import pytest
 
 from fastconv.keras import datasets
 
-pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("scipy", reason="SciPy is not installed")
 image_of_pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
 TUTORIALS = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).with_name("tutorials").glob("*.py")}
+# What `plt.show()` says where there is a screen.
+pytestmark = pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+
 #: All that a reader changes.
 IMPORTS = (
     (r"^import tensorflow as tf$", "import fastconv as tf"),
@@ -46,9 +48,8 @@ DATA = {name: random_data(shape) for name, shape in SHAPES.items()}
 
 
 @pytest.fixture
-def names(monkeypatch, tmp_path):
+def names(no_window, monkeypatch, tmp_path):
     """What a tutorial finds: a photograph, folders of images, no window; and data sets that need no network."""
-    monkeypatch.setenv("MPLBACKEND", "agg")
     for name, data in DATA.items():
         known = getattr(datasets, name)
         monkeypatch.setattr(datasets, name, replace(known, files={}, read=lambda _, data=data: data))
@@ -58,23 +59,14 @@ def names(monkeypatch, tmp_path):
             for number in range(8):
                 image_of_pillow.fromarray(pixels(30, 35, 3)).save(tmp_path / part / folder / f"{number}.png")
     image_of_pillow.fromarray(pixels(60, 50, 3)).save(tmp_path / "photo.png")
-    found = {
-        "train_dir": tmp_path / "train",
-        "validation_dir": tmp_path / "validation",
-        "photo": tmp_path / "photo.png",
-    }
-    return {name: str(path) for name, path in found.items()}
+    found = {"train_dir": "train", "validation_dir": "validation", "photo": "photo.png"}
+    return {name: str(tmp_path / path) for name, path in found.items()}
 
 
 def run(name, text, names):
     """All names there are after the text of a tutorial has run."""
-    from matplotlib import pyplot
-
     namespace = {"__name__": name, **names}
-    try:
-        exec(compile(text, f"{name}.py", "exec"), namespace)
-    finally:
-        pyplot.close("all")
+    exec(compile(text, f"{name}.py", "exec"), namespace)
     return {key: value for key, value in namespace.items() if not key.startswith("__")}
 
 
