@@ -257,7 +257,8 @@ def choose(
         if reason := chosen.refuses(geometry):
             raise ValueError(f'algorithm="{algorithm}" {reason}. Received: {geometry}')
     if os.environ.get("FASTCONV_VERBOSE") == "dispatch":
-        sys.stderr.write(f"fastconv: {operation} {geometry} -> {chosen.name}\n")
+        place = "" if engine is None else " on a GPU"
+        sys.stderr.write(f"fastconv: {operation} {geometry} -> {chosen.name}{place}\n")
     function: Callable[..., None] = getattr(chosen, operation)
     return function if engine is None else _with_engine(engine, operation, function)
 

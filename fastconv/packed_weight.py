@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array, weight_in
+from fastconv.arrays import FloatArray, float_array, host_only, weight_in
 from fastconv.cpu.shape import Forms
 
 
@@ -62,6 +62,7 @@ class PackedWeight:
 
     def __init__(self, weight: ArrayLike, *, copy: bool = True) -> None:
         array = float_array("weight", weight)
+        host_only("PackedWeight", array)
         self._array = (array.copy() if copy else array).view()
         self._array.flags.writeable = False
         self._entered: dict[str, tuple[FloatArray, Forms]] = {}

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastconv.cpu.conv_depthwise_weight import split_count
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan
-from fastconv.cpu.epilogue import RELU
 from fastconv.cuda.device import Engine, flat
+from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
 
 #: Elements and positions are 32-bit integers in the kernels.
@@ -31,6 +31,7 @@ def refuses(geometry: Conv2dGeometry) -> str | None:
     return None
 
 
+@any_activation()
 def forward(
     engine: Engine,
     geometry: Conv2dGeometry,
@@ -42,8 +43,6 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    if activation > RELU:
-        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
     _run(engine, geometry, forward_plan(geometry), x, weight, bias, residual, out, activation)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastconv.cpu.epilogue import RELU
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
-from fastconv.cuda.intrinsics import add, divide, multiply_add, relu
+from fastconv.cuda.epilogue import LINEAR
+from fastconv.cuda.intrinsics import add, divide, multiply_add, rectify
 
 cuda = target()
 float32, int32, int64 = cuda.types.float32, cuda.types.int32, cuda.types.int64
@@ -63,8 +63,8 @@ def forward() -> Kernel:
                 finished = add(finished, (bias[channel],))
             if residual.size > 0:
                 finished = add(finished, (residual[i],))
-            if activation == RELU:
-                finished = relu(finished)
+            if activation > LINEAR:
+                finished = rectify(finished, activation)
             out[i] = finished[0]
 
     arrays = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TABLE, TABLE

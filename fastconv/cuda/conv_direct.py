@@ -37,7 +37,6 @@ from typing import Any
 import numpy as np
 
 from fastconv.cpu import conv_direct_weight, conv_scatter
-from fastconv.cpu.epilogue import RELU
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda.conv_direct_plan import (
     DEPTH,
@@ -52,11 +51,13 @@ from fastconv.cuda.conv_direct_plan import (
     weight_problem,
 )
 from fastconv.cuda.device import Engine, address, flat
+from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
 
 _BYTES_OF_QUAD = 16
 
 
+@any_activation()
 def forward(
     engine: Engine,
     geometry: Conv2dGeometry,
@@ -68,8 +69,6 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    if activation > RELU:
-        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
     _run(engine, as_product(forward_shape(geometry)), x, weight, bias, residual, out, activation)
 
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastconv.cpu.epilogue import RELU
 from fastconv.cuda.conv_direct_plan import DEPTH, OUTSIDE, Problem, Tile, WeightProblem
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.epilogue import LINEAR
 from fastconv.cuda.intrinsics import (
     add,
     bits_to_float,
@@ -33,7 +33,7 @@ from fastconv.cuda.intrinsics import (
     load_each,
     load_or,
     multiply,
-    relu,
+    rectify,
     store,
     store_each,
     take,
@@ -117,7 +117,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
 
     @cuda.jit(device=True)
     def finish_row(i, numbers, group, first_pixel, first_channel, bias, residual, out, problem, activation):
-        """Bias, residual and relu for row *i* of a thread, and where it goes."""
+        """Bias, residual and activation for row *i* of a thread, and where it goes."""
         p = problem
         pixel = int32(first_pixel + (i >> 2) * ROW_STEP + (i & 3))
         if pixel < p.pixels:
@@ -134,8 +134,8 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
                             some = add(some, load_run(bias, oc))
                         if residual.size > 0:
                             some = add(some, load_run(residual, at))
-                        if activation == RELU:
-                            some = relu(some)
+                        if activation > LINEAR:
+                            some = rectify(some, activation)
                         store(out, at, some)
                     channel = int32(channel + RUN)
 

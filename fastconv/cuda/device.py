@@ -87,12 +87,23 @@ def target() -> Any:
 
 
 def available() -> bool:
-    """Whether there is a GPU that kernels can run on."""
+    """Whether there is a GPU that kernels can run on.
+
+    Returns
+    -------
+    bool
+    """
     return why_not() is None
 
 
 def why_not() -> str | None:
-    """What is missing, in one sentence, or None if there is a GPU."""
+    """What is missing for kernels to run on a GPU.
+
+    Returns
+    -------
+    str or None
+        One sentence that says what to install, or None if nothing is missing.
+    """
     try:
         cuda = target()
     except ImportError as error:

@@ -18,8 +18,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
+from fastconv.cpu.activation import ACTIVATIONS, LEAKY_SLOPE
 from fastconv.cuda.device import target
 
 _cuda = target()
@@ -270,6 +272,26 @@ def relu(typingctx, numbers):
         return context.make_tuple(builder, signature.return_type, kept)
 
     return numbers(numbers), generate
+
+
+@intrinsic
+def rectify(typingctx, numbers, activation):
+    """relu, relu6 or leaky_relu of the numbers of a tuple, by the code of the activation; NaN stays NaN."""
+
+    def generate(context, builder, signature, arguments):
+        zero, six, slope = (ir.Constant(_F32, number) for number in (0.0, 6.0, float(np.float32(LEAKY_SLOPE))))
+        limited = builder.icmp_signed("==", arguments[1], _I32(ACTIVATIONS["relu6"]))
+        leaks = builder.icmp_signed("==", arguments[1], _I32(ACTIVATIONS["leaky_relu"]))
+        kept = []
+        for i in range(numbers.count):
+            value = builder.extract_value(arguments[0], i)
+            below = builder.select(leaks, builder.fmul(slope, value), zero)
+            value = builder.select(builder.fcmp_ordered("<", value, zero), below, value)
+            above = builder.and_(limited, builder.fcmp_ordered(">", value, six))
+            kept.append(builder.select(above, six, value))
+        return context.make_tuple(builder, signature.return_type, kept)
+
+    return numbers(numbers, _types.int32), generate
 
 
 @lru_cache

@@ -131,7 +131,7 @@ def pool(ordinal: int) -> Pool:
 def empty_cache() -> None:
     """Free the device memory that is kept for the next arrays, on every device.
 
-    Only what is in no use is freed.  Memory of results in PyTorch or CuPy is in their own caches.
+    Only what is in no use is freed.  PyTorch and CuPy keep the memory of their arrays in caches of their own.
     """
     for one in tuple(_pools.values()):
         one.empty()

@@ -11,14 +11,18 @@ from fastconv.cuda.device import Engine
 
 #: Axes that the kernel counts; arrays with fewer get leading ones of extent 1.
 AXES = 4
+#: Positions are 32-bit integers in the kernel.
+_LARGEST = 2**31 - 2**16
 
 
 def gather(engine: Engine, memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     """The array of *shape* whose element i, j, ... is ``memory[i * strides[0] + j * strides[1] + ...]``, flat."""
     from fastconv.cuda import elements, transpose_kernels as kernels
 
-    if len(shape) > AXES:
-        raise ValueError(f"the GPU copies arrays of at most {AXES} axes. Received: shape={shape}")
+    if len(shape) > AXES or prod(shape) >= _LARGEST:
+        raise ValueError(
+            f"the GPU copies arrays of at most {AXES} axes and fewer than {_LARGEST} numbers. Received: shape={shape}"
+        )
     out = engine.empty((prod(shape),), memory.dtype)
     missing = AXES - len(shape)
     problem = kernels.Strides(*(1,) * missing, *shape, *(0,) * missing, *strides)

@@ -1,4 +1,8 @@
-"""The public operations on arrays.  Each one: normalise the arguments, allocate, dispatch, return."""
+"""The public operations on arrays.  Each one: normalise the arguments, allocate, dispatch, return.
+
+They take NumPy arrays, or arrays on a GPU (see `fastconv.cuda`): where those lie, there are the kernels (see
+`fastconv.rooms`) and the results.
+"""
 
 from fastconv.functional.activation import (
     activation,

@@ -50,6 +50,17 @@ def test_same_bits_as_the_cpu(case: ConvCase, architecture: str) -> None:
     assert same_bits(grad_weight, expected)
 
 
+@pytest.mark.parametrize("activation", ["relu6", "leaky_relu", "silu"])
+def test_every_activation_has_the_cpus_bits(activation: str) -> None:
+    g, code = BY_NAME["depthwise"].geometry, ACTIVATIONS[activation]
+    data = normal_arrays(g)
+    bias = data.bias * np.float32(5)  # so that relu6 has something to cut off
+    out, expected = np.full((2, *g.out_shape), np.nan, np.float32)
+    conv_depthwise.forward(Emulator(), g, data.x, data.weight, bias, None, out, code)
+    cpu.forward(g, data.x, data.weight, bias, None, expected, code)
+    assert same_bits(out, expected)
+
+
 def test_other_problems_are_refused() -> None:
     geometry = BY_NAME["depthwise multiplier"].geometry
     with pytest.raises(ValueError, match="needs one input and one output channel in each group, here 1 and 3"):

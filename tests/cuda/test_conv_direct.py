@@ -128,6 +128,17 @@ def test_without_bias_residual_and_activation() -> None:
     assert same_bits(out, expected)
 
 
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name])
+def test_every_activation_has_the_cpus_bits(activation: str) -> None:
+    geometry, code = BY_NAME["asymmetric padding"].geometry, ACTIVATIONS[activation]
+    data, out = normal_arrays(geometry), unwritten(geometry.out_shape)
+    bias = data.bias * np.float32(5)  # so that relu6 has something to cut off
+    expected = np.empty_like(out)
+    conv_direct.forward(Emulator(), geometry, data.x, data.weight, bias, data.residual, out, code)
+    cpu.forward(geometry, data.x, data.weight, bias, data.residual, expected, code)
+    assert same_bits(out, expected)
+
+
 def test_misaligned_arrays_are_loaded_one_by_one() -> None:
     geometry = BY_NAME["plain"].geometry
     data, out = normal_arrays(geometry), unwritten(geometry.out_shape)

@@ -114,7 +114,12 @@ def test_inputs_are_not_modified() -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("upsample2d", (X, 2)), ("upsample2d_backward", (X[:, :4, :6].copy(), 2)), ("max_unpool2d_backward", (X, WHERE))],
+    [
+        ("PackedWeight", (WEIGHT,)),
+        ("upsample2d", (X, 2)),
+        ("upsample2d_backward", (X[:, :4, :6].copy(), 2)),
+        ("max_unpool2d_backward", (X, WHERE)),
+    ],
 )
 def test_what_has_no_kernel_says_so(name: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(NotImplementedError, match=f"{name} takes arrays in host memory only"):
