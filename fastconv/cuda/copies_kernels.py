@@ -75,7 +75,7 @@ def window() -> Kernel:
 class Runs(NamedTuple):
     """Numbers to copy in all and in one run; the distance of runs, and where the first lies, here and there."""
 
-    numbers: int
+    total: int
     run: int
     source_step: int
     target_step: int
@@ -91,7 +91,7 @@ def copy_runs() -> Kernel:
         """Number *j* of run *k* from its place in *source* to its place in *out*; the rest of *out* stays."""
         p = problem
         i = element()
-        if i < p.numbers:
+        if i < p.total:
             k = divide(int32(i), p.run)
             j = remainder(i, p.run)
             out[p.target_start + int64(k) * p.target_step + j] = source[p.source_start + int64(k) * p.source_step + j]
