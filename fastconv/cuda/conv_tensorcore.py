@@ -67,7 +67,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.cpu.epilogue import RELU
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda.conv_direct_plan import QUAD, check_size
 from fastconv.cuda.conv_tensorcore_plan import (
@@ -89,6 +88,7 @@ from fastconv.cuda.conv_tensorcore_plan import (
     weight_problem,
 )
 from fastconv.cuda.device import Engine, address, flat
+from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
 
 #: The first compute capability with asynchronous copies.
@@ -121,6 +121,7 @@ def refuses(geometry: Conv2dGeometry, precision: str, capability: tuple[int, int
     return None
 
 
+@any_activation(RELU)
 def forward(
     engine: Engine,
     geometry: Conv2dGeometry,
@@ -131,19 +132,16 @@ def forward(
     out: Any,
     activation: int,
     precision: str,
-    capability: tuple[int, int],
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    if activation > RELU:
-        raise NotImplementedError(f"the GPU kernels fuse relu only. Received: activation={activation}")
-    _check(geometry, precision, capability)
+    _check(geometry, precision, engine.capability)
     g, kind = geometry, PRECISIONS[precision]
     if g.N == 0:
         return
     taps = np.arange(g.KH * g.KW, dtype=np.int32)
     last = bias, residual, out, activation
     shape = as_product(forward_shape(g))
-    _run(engine, shape, _chunks(engine, x, kind), weight, taps, g.OC, False, last, kind, capability)
+    _run(engine, shape, _chunks(engine, x, kind), weight, taps, g.OC, False, last, kind)
 
 
 def grad_x(
@@ -153,12 +151,11 @@ def grad_x(
     weight: Any,
     out: Any,
     precision: str,
-    capability: tuple[int, int],
 ) -> None:
     """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride."""
     from fastconv.cuda import elements
 
-    _check(geometry, precision, capability)
+    _check(geometry, precision, engine.capability)
     g, kind = geometry, PRECISIONS[precision]
     if g.N == 0:
         return
@@ -171,7 +168,7 @@ def grad_x(
         taps = (phase.rows[:, np.newaxis] * g.KW + phase.columns).astype(np.int32).reshape(-1)
         if taps.size:
             shape, last = as_product(phase.shape), (None, None, out, 0)
-            _run(engine, shape, chunks, weight, taps, g.OC, True, last, kind, capability)
+            _run(engine, shape, chunks, weight, taps, g.OC, True, last, kind)
 
 
 def grad_weight(
@@ -181,19 +178,18 @@ def grad_weight(
     grad_out: Any,
     out: Any,
     precision: str,
-    capability: tuple[int, int],
 ) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
     from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
 
-    _check(geometry, precision, capability)
+    _check(geometry, precision, engine.capability)
     kind, s = PRECISIONS[precision], as_product(forward_shape(geometry))
     out = _aligned(out)
     if geometry.N == 0:
         elements.launch(engine, elements.fill_zeros(), out.size, out)
         return
     check_size(s)
-    asynchronous = capability >= _ASYNCHRONOUS
+    asynchronous = engine.capability >= _ASYNCHRONOUS
     tiles = WEIGHT_TILES if asynchronous else WEIGHT_TILES[1:]
     tile = choose_weight_tile(tiles, s.KH * s.KW * (s.IC // s.G), s.OC // s.G)
     problem, blocks = weight_problem(s, tile, kind)
@@ -246,7 +242,6 @@ def _run(
     transposed: bool,
     last: tuple[Any, Any, Any, int],
     precision: Precision,
-    capability: tuple[int, int],
 ) -> None:
     """One convolution of *chunks* with the *taps* of a weight of *width* output channels, prepared for its tile.
 
@@ -256,7 +251,7 @@ def _run(
 
     s = shape
     check_size(s)
-    asynchronous = capability >= _ASYNCHRONOUS
+    asynchronous = engine.capability >= _ASYNCHRONOUS
     tile = choose_tile(TILES if asynchronous else TILES_BY_REGISTERS, s.N * s.OH * s.OW, s.OC // s.G, s.G)
     order = packing(s, tile, precision, width, transposed)
     packed = engine.empty((s.G * order.packed_chunks * order.packed_columns * WORDS,), np.float32)

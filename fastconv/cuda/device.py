@@ -47,6 +47,10 @@ class Kernel(NamedTuple):
 class Engine(Protocol):
     """Where device arrays come from and where kernels run."""
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The compute capability, such as (9, 0)."""
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A new device array of any contents."""
 
@@ -133,6 +137,12 @@ class Device:
     @cached_property
     def _copier(self) -> Copier:
         return Copier(self._cuda)
+
+    @cached_property
+    def capability(self) -> tuple[int, int]:
+        with self._context():
+            major, minor = self._cuda.get_current_device().compute_capability
+        return major, minor
 
     @property
     def stream(self) -> int:

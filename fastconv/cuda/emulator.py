@@ -63,6 +63,10 @@ class Emulator:
         self.change = change
         self.counters: list[Any] = []
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        return ARCHITECTURES[self.architecture]
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         from fastconv.cuda.ptx import poison
 

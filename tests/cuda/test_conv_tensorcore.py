@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import ConvCase, exact_arrays, normal_arrays
-from emulator import ARCHITECTURES, Emulator, needs_target
+from emulator import Emulator, needs_target
 
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda import conv_tensorcore
@@ -63,20 +63,20 @@ def forward(
     residual: Any = None,
     activation: int = LINEAR,
 ) -> Any:
-    out, capability = unwritten(geometry.out_shape), ARCHITECTURES[engine.architecture]
-    conv_tensorcore.forward(engine, geometry, x, weight, bias, residual, out, activation, precision, capability)
+    out = unwritten(geometry.out_shape)
+    conv_tensorcore.forward(engine, geometry, x, weight, bias, residual, out, activation, precision=precision)
     return out
 
 
 def grad_x(engine: Emulator, geometry: Conv2dGeometry, grad_out: Any, weight: Any, precision: str) -> Any:
-    out, capability = unwritten(geometry.x_shape), ARCHITECTURES[engine.architecture]
-    conv_tensorcore.grad_x(engine, geometry, grad_out, weight, out, precision, capability)
+    out = unwritten(geometry.x_shape)
+    conv_tensorcore.grad_x(engine, geometry, grad_out, weight, out, precision)
     return out
 
 
 def grad_weight(engine: Emulator, geometry: Conv2dGeometry, x: Any, grad_out: Any, precision: str) -> Any:
-    out, capability = unwritten(geometry.weight_shape), ARCHITECTURES[engine.architecture]
-    conv_tensorcore.grad_weight(engine, geometry, x, grad_out, out, precision, capability)
+    out = unwritten(geometry.weight_shape)
+    conv_tensorcore.grad_weight(engine, geometry, x, grad_out, out, precision)
     return out
 
 
@@ -309,7 +309,7 @@ def test_an_array_too_short_is_caught(short: str, precision: str) -> None:
     arrays["out"] = unwritten(PLAIN.out_shape)
     arrays[short] = arrays[short].reshape(-1)[:-8].copy()
     with pytest.raises(OutOfBounds):
-        conv_tensorcore.forward(Emulator(), PLAIN, *arrays.values(), RELU, precision, (8, 0))
+        conv_tensorcore.forward(Emulator(), PLAIN, *arrays.values(), RELU, precision=precision)
 
 
 @pytest.mark.parametrize("short", [0, 1, 2])
@@ -318,7 +318,7 @@ def test_an_array_of_grad_weight_too_short_is_caught(short: int) -> None:
     arrays = [data.x, data.grad_out, unwritten(PLAIN.weight_shape)]
     arrays[short] = arrays[short].reshape(-1)[:-8].copy()
     with pytest.raises(OutOfBounds):
-        conv_tensorcore.grad_weight(Emulator(), PLAIN, *arrays, "tf32", (8, 0))
+        conv_tensorcore.grad_weight(Emulator(), PLAIN, *arrays, "tf32")
 
 
 class ShortEmulator(Emulator):
@@ -368,8 +368,6 @@ def test_what_is_refused() -> None:
 
 def test_arguments() -> None:
     data = normal_arrays(PLAIN)
-    with pytest.raises(NotImplementedError, match="relu only"):
-        forward(Emulator(), PLAIN, data.x, data.weight, "tf32", activation=RELU + 1)
     shifted = np.empty(data.x.size + 1, np.float32)[1:].reshape(data.x.shape)
     with pytest.raises(ValueError, match="begin at a multiple of 16 bytes"):
         forward(Emulator(), PLAIN, shifted, data.weight, "tf32")
