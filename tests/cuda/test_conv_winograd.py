@@ -153,9 +153,9 @@ def test_memory_is_used_well(module: Any) -> None:
         assert counters.sector_efficiency >= 0.9
 
 
-@pytest.mark.parametrize("barrier", range(5))
+@pytest.mark.parametrize("barrier", range(6))
 def test_a_missing_barrier_is_caught(barrier: int) -> None:
-    """Two of a turn, one behind the loop, and for each half of the tiles between writing and reading sums."""
+    """Two of a turn, one behind the loop; between writing and reading half of the sums, and between the halves."""
     geometry = FUSED.geometry
     data, out = normal_arrays(geometry), unwritten(geometry.out_shape)
 
