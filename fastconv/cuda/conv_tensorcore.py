@@ -54,7 +54,11 @@ In machine code, a turn of a warp (nvdisasm 13.1), registers (ptxas 13.5), and b
     grad_weight   64 x 64    fp16      32       136           108        16 KB     4
 
 An ``mma`` of these keeps a tensor core of an A100 busy for 8 cycles, of an H100 for 4, and a scheduler issues one
-instruction a cycle: of the largest tiles, forward in 16 bits is bound by tensor cores on both, tf32 on an A100.
+instruction a cycle: of the largest tiles, forward in 16 bits would wait for tensor cores on both, tf32 on an A100.
+Shared memory is closer: a turn of the largest tile moves 512 times 128 bytes without a conflict (8 warps read 12 x 4
+each, copies write 128), one a cycle, as many cycles as the products of the turn take on an A100, and twice those of an
+H100.  A warp's tile of 64 x 64 would move 384, with half as many warps, 210 registers, and 64 ``mma`` in 165
+instructions: a GPU has to tell whether that is faster.
 
     python -m pytest tests/cuda/test_conv_tensorcore_code.py    # instructions of PTX, registers, spills
     nvdisasm -c kernel.cubin                                    # of what ptxas makes of the same PTX
