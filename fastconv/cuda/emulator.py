@@ -51,7 +51,7 @@ def compiled(kernel: Kernel, architecture: str) -> str:
 
 
 class Emulator:
-    """Runs kernels on NumPy arrays, with every check of the interpreter; new arrays are poisoned with NaN.
+    """Runs kernels on NumPy arrays, with every check of the interpreter; new arrays are poisoned.
 
     With *traffic*, `counters` holds what each launch did to shared and to global memory.  *change* may put a fault into
     the PTX.
@@ -64,10 +64,21 @@ class Emulator:
         self.counters: list[Any] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        return np.full(shape, np.nan, dtype)
+        from fastconv.cuda.ptx import poison
+
+        return poison(np.empty(shape, dtype))
 
     def constant(self, values: NDArray[Any]) -> Any:
         return values
+
+    def upload(self, values: NDArray[Any]) -> Any:
+        return np.array(values).reshape(-1)
+
+    def download(self, memory: Any) -> NDArray[Any]:
+        return np.array(memory)
+
+    def give(self, array: Any) -> Any:
+        return array
 
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
         from fastconv.cuda.ptx import launch

@@ -58,19 +58,14 @@ def blocks_of_multiprocessor(used: Resources, threads: int) -> int:
     return min(_REGISTERS // registers, by_memory)
 
 
-def loops(ptx: str) -> list[list[str]]:
-    """The instructions between a label and each branch back to it."""
+def main_loop(ptx: str) -> list[str]:
+    """The instructions between a label and the last branch back to it, for the loop with the most multiply-adds."""
     lines = [line.strip() for line in ptx.splitlines()]
     labels = {line[:-1]: at for at, line in enumerate(lines) if re.fullmatch(r"\$?\w+:", line)}
-    found = []
+    loops = []
     for at, line in enumerate(lines):
         branch = re.search(r"\bbra(?:\.uni)?\s+(\$?\w+);", line)
         if branch and labels[branch[1]] < at:
-            body = lines[labels[branch[1]] : at + 1]
-            found.append([line for line in body if re.match(r"(@!?%p\d+\s+)?[a-z]", line)])
-    return found
-
-
-def main_loop(ptx: str) -> list[str]:
-    """The loop with the most multiply-adds."""
-    return max(loops(ptx), key=lambda lines: (sum("fma.rn" in line for line in lines), len(lines)))
+            loops.append(lines[labels[branch[1]] : at + 1])
+    loop = max(loops, key=lambda lines: (sum("fma.rn" in line for line in lines), len(lines)))
+    return [line for line in loop if re.match(r"(@!?%p\d+\s+)?[a-z]", line)]
