@@ -11,12 +11,14 @@ arguments, is the same code for both.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache, cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numba.core.errors import NumbaPerformanceWarning
 from numpy.typing import NDArray
 
 from fastconv.cuda.upload import Copier
@@ -193,7 +195,7 @@ class Device:
         refuse_host_arrays(arguments)
         if blocks > 0:
             with self._context():
-                _compiled(kernel, self.ordinal)[blocks, kernel.threads, self._streams(self.stream)](*arguments)
+                _launcher(kernel, self.ordinal, blocks, self._streams(self.stream))(*arguments)
 
     def give(self, array: Any) -> Any:
         return self._library.give(array)
@@ -239,6 +241,14 @@ def _compiled(kernel: Kernel, ordinal: int) -> Any:
     """A kernel for the device of the current context, which is number *ordinal*."""
     bounds = kernel.threads, kernel.residents
     return target().jit(kernel.signature, launch_bounds=bounds)(kernel.function)
+
+
+@lru_cache(maxsize=4096)
+def _launcher(kernel: Kernel, ordinal: int, blocks: int, stream: Any) -> Any:
+    """A compiled kernel with its grid.  Numba warns of grids that leave a GPU idle: small layers have no others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        return _compiled(kernel, ordinal)[blocks, kernel.threads, stream]
 
 
 def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:
