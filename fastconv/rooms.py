@@ -44,7 +44,7 @@ class Gpu:
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An array of zeros."""
-        from fastconv.cuda import elements
+        from fastconv.cuda.kernels import elements
 
         array = self.empty(shape, dtype)
         elements.launch(self.engine, elements.fill_zeros(), array.size, array.memory)

@@ -14,7 +14,7 @@ def activation_forward(engine: Engine, x: Any, bias: Any, out: Any, code: int) -
 
     *out* may be *x*.
     """
-    from fastconv.cuda import activation_kernels as kernels, elements
+    from fastconv.cuda.kernels import activation as kernels, elements
 
     x, out = flat(x), flat(out)
     bias = engine.empty((0,), np.float32) if bias is None else flat(bias)
@@ -25,7 +25,7 @@ def activation_forward(engine: Engine, x: Any, bias: Any, out: Any, code: int) -
 
 def activation_backward(engine: Engine, grad_out: Any, x: Any, grad_x: Any, code: int) -> None:
     """``grad_x = grad_out * slope(x)`` for contiguous arrays of one shape."""
-    from fastconv.cuda import activation_kernels as kernels, elements
+    from fastconv.cuda.kernels import activation as kernels, elements
 
     grad_x = flat(grad_x)
     elements.launch(engine, kernels.backward(code), grad_x.size, flat(grad_out), flat(x), grad_x)

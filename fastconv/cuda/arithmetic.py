@@ -42,7 +42,7 @@ def minimum(engine: Engine, left: Any, right: Any, out: Any = None) -> Any:
 
 def mapped(engine: Engine, operation: str, x: Any, out: Any) -> None:
     """``out = operation(x)`` for contiguous float32 arrays: "absolute", "sign" or "square"."""
-    from fastconv.cuda import arithmetic_kernels as kernels, elements
+    from fastconv.cuda.kernels import arithmetic as kernels, elements
 
     elements.launch(engine, kernels.mapped(operation), out.size, flat(x), flat(out))
 
@@ -54,7 +54,7 @@ def combined(engine: Engine, operation: str, left: Any, right: Any, out: Any = N
     between have one number, as in (N, 1, 1, C) for images or in (C,).  Returns a new array, or nothing where there is
     an *out*, which may be one of the two.
     """
-    from fastconv.cuda import arithmetic_kernels as kernels, elements
+    from fastconv.cuda.kernels import arithmetic as kernels, elements
 
     made = engine.empty(left.shape, np.float32) if out is None else None
     numbers, result = flat(left), flat(made if out is None else out)

@@ -53,7 +53,7 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the rows, added in order."""
-    from fastconv.cuda import conv_depthwise_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_depthwise as kernels, elements
 
     _check(geometry)
     g = geometry
@@ -83,7 +83,7 @@ def _run(
     out: Any,
     activation: int,
 ) -> None:
-    from fastconv.cuda import conv_depthwise_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_depthwise as kernels, elements
 
     _check(geometry)
     p = plan

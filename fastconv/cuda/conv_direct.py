@@ -84,7 +84,7 @@ def run_shape(
     turns_of_part: int = 0,
 ) -> None:
     """The forward kernel for any shape: one phase of a gradient, or products of matrices, one for each group."""
-    from fastconv.cuda import conv_direct_kernels as kernels
+    from fastconv.cuda.kernels import conv_direct as kernels
 
     s = shape
     if s.N == 0:
@@ -110,7 +110,7 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
     Where the CPU sums the products of each tap apart (`cpu.conv_scatter`), so do the kernels here: tap by tap, in the
     order in which it adds them.
     """
-    from fastconv.cuda import conv_direct_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_direct as kernels, elements
 
     g = geometry
     if g.N == 0:
@@ -134,10 +134,12 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
-    from fastconv.cuda import elements
+    from fastconv.cuda.kernels import elements
 
-    s = as_product(forward_shape(geometry))
-    out = flat(out)
+    s, out = as_product(forward_shape(geometry)), flat(out)
+    if geometry.N == 0:
+        elements.launch(engine, elements.fill_zeros(), out.size, out)
+        return
     splits = conv_direct_weight.split_count(s)
     partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
     sum_splits(engine, s, x, grad_out, partial, splits)
@@ -147,7 +149,7 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
 
 def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial: Any, splits: int) -> None:
     """``partial[split]``: the gradient with respect to weight, summed over one of *splits* parts of the pixels."""
-    from fastconv.cuda import conv_direct_kernels as kernels
+    from fastconv.cuda.kernels import conv_direct as kernels
 
     s = shape
     check_size(s)

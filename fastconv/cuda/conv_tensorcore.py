@@ -157,7 +157,7 @@ def grad_x(
     precision: str,
 ) -> None:
     """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride."""
-    from fastconv.cuda import elements
+    from fastconv.cuda.kernels import elements
 
     _check(geometry, precision, engine.capability)
     g, kind = geometry, PRECISIONS[precision]
@@ -184,7 +184,7 @@ def grad_weight(
     precision: str,
 ) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
-    from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_tensorcore as kernels, elements
 
     _check(geometry, precision, engine.capability)
     kind, s = PRECISIONS[precision], as_product(forward_shape(geometry))
@@ -226,7 +226,7 @@ def _aligned(array: Any) -> Any:
 
 def _chunks(engine: Engine, x: Any, precision: Precision) -> Any:
     """x as the kernel copies it: rounded to 16 bits, or as it is, to be rounded to tf32 on its way to the products."""
-    from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_tensorcore as kernels, elements
 
     numbers = _aligned(x)
     if precision == TF32:
@@ -251,7 +251,7 @@ def _run(
 
     *transposed*, those output channels are the inputs; *last* are bias, residual, out and activation.
     """
-    from fastconv.cuda import conv_tensorcore_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_tensorcore as kernels, elements
 
     s = shape
     check_size(s)

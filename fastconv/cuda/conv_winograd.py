@@ -86,7 +86,7 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the tiles, added in order."""
-    from fastconv.cuda import conv_winograd_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_winograd as kernels, elements
 
     check(geometry)
     s, out = forward_shape(geometry), flat(out)
@@ -129,7 +129,7 @@ def transformed_weight(
 
     *turned* is for grad_x: taps in reverse order, input and output channels exchanged.
     """
-    from fastconv.cuda import conv_winograd_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_winograd as kernels, elements
 
     s, columns = shape, columns or shape.OC
     tap = s.IC * s.OC
@@ -150,7 +150,7 @@ def _run(
     activation: int,
 ) -> None:
     """Chunk by chunk of tiles: to points, 36 products, back to out."""
-    from fastconv.cuda import conv_winograd_kernels as kernels, elements
+    from fastconv.cuda.kernels import conv_winograd as kernels, elements
 
     s = shape
     absent = engine.empty((0,), np.float32)

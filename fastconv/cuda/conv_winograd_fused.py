@@ -90,7 +90,7 @@ def _run(
     out: Any,
     activation: int,
 ) -> None:
-    from fastconv.cuda import conv_winograd_fused_kernels as kernels
+    from fastconv.cuda.kernels import conv_winograd_fused as kernels
 
     s = shape
     columns = round_up(s.OC, QUAD)

@@ -16,7 +16,7 @@ CONVERTIBLE = tuple(np.dtype(kind) for kind in (np.uint8, np.int32, np.int64, np
 
 def filled(engine: Engine, shape: tuple[int, ...], value: float) -> Any:
     """A new float32 array of one number."""
-    from fastconv.cuda import copies_kernels as kernels, elements
+    from fastconv.cuda.kernels import copies as kernels, elements
 
     out = engine.empty(shape, np.float32)
     elements.launch(engine, kernels.fill(), out.size, flat(out), np.float32(value))
@@ -25,7 +25,7 @@ def filled(engine: Engine, shape: tuple[int, ...], value: float) -> Any:
 
 def to_float32(engine: Engine, x: Any, scale: float = 1.0) -> Any:
     """``float32(x) * scale`` for a contiguous array of any dtype of `CONVERTIBLE`."""
-    from fastconv.cuda import copies_kernels as kernels, elements
+    from fastconv.cuda.kernels import copies as kernels, elements
 
     if x.dtype not in CONVERTIBLE:
         names = ", ".join(str(dtype) for dtype in CONVERTIBLE)
@@ -40,7 +40,7 @@ def window(engine: Engine, x: Any, first: tuple[int, int], extents: tuple[int, i
 
     Negative firsts pad; larger ones, and *extents* that end inside, crop.
     """
-    from fastconv.cuda import copies_kernels as kernels, elements
+    from fastconv.cuda.kernels import copies as kernels, elements
 
     N, IH, IW, C = x.shape
     out = engine.empty((N, *extents, C), np.float32)
@@ -84,7 +84,7 @@ def _copy_runs(
     engine: Engine, source: Any, target: Any, run: int, source_step: int, target_step: int, *starts: int
 ) -> None:
     """Copy runs of numbers, which lie *source_step* apart here and *target_step* there."""
-    from fastconv.cuda import copies_kernels as kernels, elements
+    from fastconv.cuda.kernels import copies as kernels, elements
 
     numbers, result = flat(source), flat(target)
     elements.check_size(numbers, result)

@@ -13,7 +13,7 @@ _BYTES_OF_QUAD = 16
 
 def dropout(engine: Engine, x: Any, rate: float, seed: int) -> Any:
     """A contiguous float32 array with a share *rate* of its elements 0 and the others divided by ``1 - rate``."""
-    from fastconv.cuda import dropout_kernels as kernels, elements
+    from fastconv.cuda.kernels import dropout as kernels, elements
 
     out = engine.empty(x.shape, np.float32)
     source, result = flat(x), flat(out)

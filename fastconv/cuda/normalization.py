@@ -16,7 +16,7 @@ from fastconv.cuda.reduction import column_products, column_sums
 
 def normalize(engine: Engine, x: Any, mean: Any, scale: Any, offset: Any) -> Any:
     """``(x - mean) * scale + offset`` for a contiguous float32 (rows, C) matrix and vectors (C,)."""
-    from fastconv.cuda import elements, normalization_kernels as kernels
+    from fastconv.cuda.kernels import elements, normalization as kernels
 
     out = engine.empty(x.shape, np.float32)
     arrays = [flat(array) for array in (x, mean, scale, offset, out)]
@@ -27,7 +27,7 @@ def normalize(engine: Engine, x: Any, mean: Any, scale: Any, offset: Any) -> Any
 
 def normalize_backward(engine: Engine, grad_out: Any, x: Any, mean: Any, scale: Any, slope: Any, offset: Any) -> Any:
     """``grad_out * scale + (x - mean) * slope + offset``: float32 matrices (rows, C) and vectors (C,)."""
-    from fastconv.cuda import elements, normalization_kernels as kernels
+    from fastconv.cuda.kernels import elements, normalization as kernels
 
     grad_x = engine.empty(x.shape, np.float32)
     arrays = [flat(array) for array in (grad_out, x, mean, scale, slope, offset, grad_x)]
@@ -53,7 +53,7 @@ def batch_norm_backward(
     engine: Engine, grad_out: Any, x: Any, gamma: Any, mean: Any, variance: Any, epsilon: float
 ) -> tuple[Any, Any, Any]:
     """Gradients of `batch_norm_training`: (grad_x, grad_gamma, grad_beta)."""
-    from fastconv.cuda import elements, normalization_kernels as kernels
+    from fastconv.cuda.kernels import elements, normalization as kernels
 
     C = x.shape[1]
     zeros = engine.constant(np.zeros(C, np.float32))
@@ -67,7 +67,7 @@ def batch_norm_backward(
 
 
 def _scale(engine: Engine, gamma: Any, variance: Any, epsilon: float) -> Any:
-    from fastconv.cuda import elements, normalization_kernels as kernels
+    from fastconv.cuda.kernels import elements, normalization as kernels
 
     out = engine.empty(gamma.shape, np.float32)
     elements.launch(engine, kernels.scale(), out.size, flat(gamma), flat(variance), flat(out), np.float32(epsilon))
@@ -75,7 +75,7 @@ def _scale(engine: Engine, gamma: Any, variance: Any, epsilon: float) -> Any:
 
 
 def _quotient(engine: Engine, sums: Any, count: Any) -> Any:
-    from fastconv.cuda import elements, normalization_kernels as kernels
+    from fastconv.cuda.kernels import elements, normalization as kernels
 
     out = engine.empty(sums.shape, np.float32)
     elements.launch(engine, kernels.mean(), out.size, flat(sums), flat(out), count)

@@ -17,7 +17,7 @@ from fastconv.cuda.device import Engine, flat
 
 def squares(engine: Engine, arrays: Sequence[Any]) -> Any:
     """The sum of the squares of all numbers of all float32 arrays: one float64 number on the device."""
-    from fastconv.cuda import elements, norms_kernels as kernels
+    from fastconv.cuda.kernels import elements, norms as kernels
 
     total = engine.upload(np.zeros(1))
     for array in arrays:
@@ -30,7 +30,7 @@ def squares(engine: Engine, arrays: Sequence[Any]) -> Any:
 
 def shortened(engine: Engine, array: Any, squares: Any, longest: float) -> Any:
     """An *array* by the factor that shortens a vector with this sum of *squares* to the norm *longest*, or by 1."""
-    from fastconv.cuda import elements, norms_kernels as kernels
+    from fastconv.cuda.kernels import elements, norms as kernels
 
     factor = engine.empty((1,), np.float32)
     elements.launch(engine, kernels.factor(), 1, flat(squares, np.float64), factor, longest)

@@ -30,7 +30,7 @@ def extreme(
     indices: Any | None = None,
 ) -> None:
     """Write the largest (``sign=1``) or smallest (``sign=-1``) pixel of each window into *out*, and where it is."""
-    from fastconv.cuda import elements, pool_kernels as kernels
+    from fastconv.cuda.kernels import elements, pool as kernels
 
     problem = _problem(x, rows, columns)
     x, out = flat(x), flat(out)
@@ -42,7 +42,7 @@ def extreme(
 
 def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
     """Write the sum of each window, divided by the product of its two counts, into *out*."""
-    from fastconv.cuda import elements, pool_kernels as kernels
+    from fastconv.cuda.kernels import elements, pool as kernels
 
     problem = _problem(x, rows, columns)
     x, out = flat(x), flat(out)
@@ -56,7 +56,7 @@ def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: An
 
     Whether all lie inside is not looked at, for that would wait for the device: the result is True.
     """
-    from fastconv.cuda import elements, pool_kernels as kernels
+    from fastconv.cuda.kernels import elements, pool as kernels
 
     _, OH, OW, C = values.shape
     N, IH, IW, _ = out.shape
@@ -71,7 +71,7 @@ def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: An
 
 def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, indices: Any, grad_x: Any) -> None:
     """Hand the gradient of each window to the pixel that *indices* names, which must be one of the window."""
-    from fastconv.cuda import elements, pool_kernels as kernels
+    from fastconv.cuda.kernels import elements, pool as kernels
 
     grad_out, grad_x = flat(grad_out), flat(grad_x)
     _check_size(grad_out, grad_x)
@@ -85,7 +85,7 @@ def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, in
 
 def _problem(x: Any, rows: AxisWindows, columns: AxisWindows) -> Any:
     """What the kernels know of images and windows."""
-    from fastconv.cuda import pool_kernels as kernels
+    from fastconv.cuda.kernels import pool as kernels
 
     _, IH, IW, C = x.shape
     return kernels.Problem(IH, IW, C, rows.start.size, columns.start.size, rows.step, columns.step)

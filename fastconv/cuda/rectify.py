@@ -12,7 +12,7 @@ from fastconv.cuda.device import Engine, flat
 
 def rectify(engine: Engine, x: Any, negative_slope: float, max_value: float | None, threshold: float) -> Any:
     """``negative_slope * (x - threshold)`` below *threshold*, at most *max_value*, and x between."""
-    from fastconv.cuda import elements, rectify_kernels as kernels
+    from fastconv.cuda.kernels import elements, rectify as kernels
 
     out = engine.empty(x.shape, np.float32)
     elements.launch(
@@ -25,7 +25,7 @@ def rectify_backward(
     engine: Engine, grad_out: Any, x: Any, negative_slope: float, max_value: float | None, threshold: float
 ) -> Any:
     """``grad_out * slope(x)``."""
-    from fastconv.cuda import elements, rectify_kernels as kernels
+    from fastconv.cuda.kernels import elements, rectify as kernels
 
     grad_x = engine.empty(x.shape, np.float32)
     corners = _corners(negative_slope, max_value, threshold)

@@ -17,20 +17,20 @@ from fastconv.cuda.device import Engine, flat
 
 def column_sums(engine: Engine, matrix: Any) -> Any:
     """Sums over the rows of a contiguous float32 (rows, C) matrix."""
-    from fastconv.cuda import reduction_kernels as kernels
+    from fastconv.cuda.kernels import reduction as kernels
 
     return _sums(engine, kernels.sums(), matrix.shape, flat(matrix))
 
 
 def column_products(engine: Engine, a: Any, b: Any, a_shift: Any, b_shift: Any) -> Any:
     """Sums over the rows of ``(a - a_shift) * (b - b_shift)``: float32 matrices (rows, C) and shifts (C,)."""
-    from fastconv.cuda import reduction_kernels as kernels
+    from fastconv.cuda.kernels import reduction as kernels
 
     return _sums(engine, kernels.products(), a.shape, flat(a), flat(b), flat(a_shift), flat(b_shift))
 
 
 def _sums(engine: Engine, kernel: Any, shape: tuple[int, int], *arrays: Any) -> Any:
-    from fastconv.cuda import elements, reduction_kernels as kernels
+    from fastconv.cuda.kernels import elements, reduction as kernels
 
     rows, C = shape
     elements.check_size(arrays[0])

@@ -21,7 +21,7 @@ from fastconv.cuda.device import Engine, flat
 
 def softmax_forward(engine: Engine, x: Any, *, logarithm: bool = False) -> Any:
     """Softmax, or its logarithm, over the last axis of a contiguous float32 array."""
-    from fastconv.cuda import softmax_kernels as kernels
+    from fastconv.cuda.kernels import softmax as kernels
 
     out = engine.empty(x.shape, np.float32)
     _launch_rows(engine, kernels.forward(logarithm), x.shape, flat(x), flat(out))
@@ -30,7 +30,7 @@ def softmax_forward(engine: Engine, x: Any, *, logarithm: bool = False) -> Any:
 
 def softmax_backward(engine: Engine, grad_out: Any, out: Any) -> Any:
     """The gradient of `softmax_forward`'s input from its output *out*; contiguous float32 arrays of one shape."""
-    from fastconv.cuda import softmax_kernels as kernels
+    from fastconv.cuda.kernels import softmax as kernels
 
     grad_x = engine.empty(out.shape, np.float32)
     _launch_rows(engine, kernels.backward(), out.shape, flat(grad_out), flat(out), flat(grad_x))
@@ -44,7 +44,7 @@ def cross_entropy(engine: Engine, logits: Any, labels: Any, label_smoothing: flo
     labels + label_smoothing / C``.  A number that is no class makes the row's loss NaN, and so its gradient: only the
     host can raise an error.
     """
-    from fastconv.cuda import softmax_kernels as kernels
+    from fastconv.cuda.kernels import softmax as kernels
 
     log_softmax = softmax_forward(engine, logits, logarithm=True)
     sparse, values = _labels(labels)
@@ -58,7 +58,7 @@ def cross_entropy_backward(
     engine: Engine, grad_losses: Any, logits: Any, labels: Any, label_smoothing: float = 0.0
 ) -> Any:
     """``(softmax(logits) * sum(target) - target) * grad_losses``: *grad_losses* is a number, or an array (N,)."""
-    from fastconv.cuda import softmax_kernels as kernels
+    from fastconv.cuda.kernels import softmax as kernels
 
     probabilities = softmax_forward(engine, logits)
     sparse, values = _labels(labels)
@@ -74,7 +74,7 @@ def cross_entropy_backward(
 
 def _launch_rows(engine: Engine, kernel: Any, shape: tuple[int, ...], *arguments: Any) -> None:
     """Run *kernel* with a warp for each row of the last axis."""
-    from fastconv.cuda import elements, softmax_kernels as kernels
+    from fastconv.cuda.kernels import elements, softmax as kernels
 
     C = shape[-1]
     rows = prod(shape[:-1]) if C else 0

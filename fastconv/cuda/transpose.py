@@ -17,7 +17,7 @@ _LARGEST = 2**31 - 2**16
 
 def gather(engine: Engine, memory: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     """The array of *shape* whose element i, j, ... is ``memory[i * strides[0] + j * strides[1] + ...]``, flat."""
-    from fastconv.cuda import elements, transpose_kernels as kernels
+    from fastconv.cuda.kernels import elements, transpose as kernels
 
     if len(shape) > AXES or prod(shape) >= _LARGEST:
         raise ValueError(

@@ -24,7 +24,7 @@ def sgd_update(
     nesterov: bool = False,
 ) -> None:
     """One step of Keras's SGD; *velocity* is None without momentum."""
-    from fastconv.cuda import update_kernels as kernels
+    from fastconv.cuda.kernels import update as kernels
 
     arrays = parameter, gradient, velocity
     _run(engine, kernels.sgd(nesterov), arrays, (learning_rate, momentum))
@@ -44,7 +44,7 @@ def adam_update(
     epsilon: float = 1e-7,
 ) -> None:
     """Step number *iteration* (from 1) of Keras's Adam."""
-    from fastconv.cuda import update_kernels as kernels
+    from fastconv.cuda.kernels import update as kernels
 
     step = learning_rate * math.sqrt(1 - beta_2**iteration) / (1 - beta_1**iteration)
     _run(engine, kernels.adam(), (parameter, gradient, mean, square), (step, 1 - beta_1, 1 - beta_2, epsilon))
@@ -64,14 +64,14 @@ def rmsprop_update(
     epsilon: float = 1e-7,
 ) -> None:
     """One step of Keras's RMSprop; *mean* and *velocity* may be None."""
-    from fastconv.cuda import update_kernels as kernels
+    from fastconv.cuda.kernels import update as kernels
 
     arrays = parameter, gradient, square, mean, velocity
     _run(engine, kernels.rmsprop(), arrays, (learning_rate, rho, 1 - rho, momentum, epsilon))
 
 
 def _run(engine: Engine, kernel: Any, arrays: tuple[Any, ...], numbers: tuple[float, ...]) -> None:
-    from fastconv.cuda import elements
+    from fastconv.cuda.kernels import elements
 
     nothing = engine.empty((0,), np.float32)
     arguments = [nothing if array is None else flat(array) for array in arrays]

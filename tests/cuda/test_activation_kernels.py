@@ -14,7 +14,7 @@ from fastconv.cuda.ptx import OutOfBounds
 
 needs_target()
 
-from fastconv.cuda import elements  # noqa: E402 - needs the target
+from fastconv.cuda.kernels import elements  # noqa: E402 - needs the target
 
 NAMES = [name for name in ACTIVATIONS if name]
 

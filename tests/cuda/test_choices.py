@@ -9,7 +9,8 @@ import pytest
 from emulator import Emulator, needs_target
 
 import fastconv as fc
-from fastconv import cuda, reference
+from fastconv import cuda
+from fastconv.reference import conv as reference
 
 needs_target()
 

@@ -24,7 +24,7 @@ from fastconv.cuda.conv_tensorcore_plan import (
 needs_target()
 needs_ptxas()
 
-from fastconv.cuda import conv_tensorcore_kernels as kernels  # noqa: E402 - needs the target
+from fastconv.cuda.kernels import conv_tensorcore as kernels  # noqa: E402 - needs the target
 
 #: Shared memory of a multiprocessor, less what the system takes of it for every block that it is to hold at most.
 _OF_SYSTEM = 8 * 1024

@@ -13,9 +13,9 @@ from fastconv.cuda.conv_winograd_plan import FUSED_OUTPUTS
 needs_target()
 needs_ptxas()
 
-from fastconv.cuda import (  # noqa: E402 - needs the target
-    conv_winograd_fused_kernels as fused,
-    conv_winograd_kernels as kernels,
+from fastconv.cuda.kernels import (  # noqa: E402 - needs the target
+    conv_winograd as kernels,
+    conv_winograd_fused as fused,
 )
 
 TRANSFORMS = {

@@ -11,7 +11,7 @@ from fastconv.cuda.ptx import OutOfBounds
 
 needs_target()
 
-from fastconv.cuda import dropout_kernels, elements  # noqa: E402 - needs the target
+from fastconv.cuda.kernels import dropout as dropout_kernels, elements  # noqa: E402 - needs the target
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_100"])

@@ -16,22 +16,22 @@ from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES
 needs_target()
 needs_ptxas()
 
-from fastconv.cuda import (  # noqa: E402 - needs the target
-    activation_kernels as activation,
-    arithmetic_kernels as arithmetic,
-    conv_depthwise_kernels as depthwise,
-    conv_direct_kernels as kernels,
-    copies_kernels as copies,
-    dropout_kernels as dropout,
+from fastconv.cuda.kernels import (  # noqa: E402 - needs the target
+    activation,
+    arithmetic,
+    conv_depthwise as depthwise,
+    conv_direct as kernels,
+    copies,
+    dropout,
     elements,
-    normalization_kernels as normalization,
-    norms_kernels as norms,
-    pool_kernels,
-    rectify_kernels as rectify,
-    reduction_kernels as reduction,
-    scores_kernels as scores,
-    softmax_kernels as softmax,
-    update_kernels as update,
+    normalization,
+    norms,
+    pool as pool_kernels,
+    rectify,
+    reduction,
+    scores,
+    softmax,
+    update,
 )
 
 PRODUCTS = {

@@ -84,7 +84,7 @@ def kernels_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_streams_at_once() -> None:
     """Two rows of launches that may overlap, each on arrays of its own."""
-    from fastconv.cuda import elements
+    from fastconv.cuda.kernels import elements
 
     cuda, kernel = device.target(), elements.sum_parts()
     run = cuda.jit(kernel.signature, launch_bounds=(kernel.threads, kernel.residents))(kernel.function)

@@ -150,7 +150,7 @@ def test_the_launches_are_the_real_ones(name: str) -> None:
 
 def _written_down(one_at_a_time: bool) -> dict[str, tuple[Kernel, resources.Code]]:
     """The kernels, with what `resources` says about them."""
-    from fastconv.cuda import conv_depthwise_kernels as depthwise, conv_direct_kernels as direct, elements, pool_kernels
+    from fastconv.cuda.kernels import conv_depthwise as depthwise, conv_direct as direct, elements, pool as pool_kernels
 
     found = {
         "swap_channels": (direct.swap_channels(), resources.SWAP_CHANNELS),

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements
-from fastconv.cuda.intrinsics import (
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements
+from fastconv.cuda.kernels.intrinsics import (
     flushed_difference as minus,
     flushed_product as times,
     flushed_quotient as over,

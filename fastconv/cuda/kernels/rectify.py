@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements
 
 float32 = target().types.float32
 

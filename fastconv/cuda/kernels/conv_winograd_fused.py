@@ -19,9 +19,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastconv.cpu.winograd_tiles import Images
-from fastconv.cuda import winograd
 from fastconv.cuda.conv_direct_plan import DEPTH, OUTSIDE
-from fastconv.cuda.conv_winograd_kernels import finish_output, number_of_line, pixel_of
 from fastconv.cuda.conv_winograd_plan import (
     FUSED_COLUMNS as COLUMNS,
     FUSED_OUTPUTS as OUTPUTS,
@@ -29,8 +27,10 @@ from fastconv.cuda.conv_winograd_plan import (
     FUSED_TILES as TILES,
 )
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, split_in_three, told
-from fastconv.cuda.intrinsics import (
+from fastconv.cuda.kernels import winograd
+from fastconv.cuda.kernels.conv_winograd import finish_output, number_of_line, pixel_of
+from fastconv.cuda.kernels.elements import NUMBERS, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import (
     block_index,
     collect,
     divide,

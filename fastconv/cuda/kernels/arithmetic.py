@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements, remainder
-from fastconv.cuda.intrinsics import divide
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder
+from fastconv.cuda.kernels.intrinsics import divide
 
 cuda = target()
 float32, int32 = cuda.types.float32, cuda.types.int32

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from fastconv.cuda.device import Engine, Kernel, target
-from fastconv.cuda.intrinsics import divide
+from fastconv.cuda.kernels.intrinsics import divide
 
 cuda = target()
 types = cuda.types

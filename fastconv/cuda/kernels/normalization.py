@@ -6,8 +6,8 @@ import math
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elementary import fma
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements, remainder
+from fastconv.cuda.kernels.elementary import fma
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder
 
 cuda = target()
 float32, int32 = cuda.types.float32, cuda.types.int32

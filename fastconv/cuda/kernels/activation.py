@@ -12,9 +12,9 @@ import numpy as np
 from fastconv.cpu.activation import ACTIVATIONS, DENSITY_AT_ZERO, FLAT, LEAKY_SLOPE
 from fastconv.cpu.elementary import FOUR, TWO, ZERO
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elementary import normal_bell, normal_cdf, sigmoid, sigmoid_slope, tanh
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements, remainder
-from fastconv.cuda.intrinsics import product
+from fastconv.cuda.kernels.elementary import normal_bell, normal_cdf, sigmoid, sigmoid_slope, tanh
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder
+from fastconv.cuda.kernels.intrinsics import product
 
 cuda = target()
 int32 = cuda.types.int32

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements, remainder, split_in_three, told
-from fastconv.cuda.intrinsics import divide, within
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import divide, within
 
 cuda = target()
 types = cuda.types

@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
 from fastconv.cuda.epilogue import LINEAR
-from fastconv.cuda.intrinsics import add, divide, multiply_add, rectify
+from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import add, divide, multiply_add, rectify
 
 cuda = target()
 float32, int32, int64 = cuda.types.float32, cuda.types.int32, cuda.types.int64

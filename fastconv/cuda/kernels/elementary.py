@@ -13,7 +13,7 @@ from numba.core.extending import _Intrinsic
 
 from fastconv.cpu import elementary
 from fastconv.cuda.device import target
-from fastconv.cuda.intrinsics import product
+from fastconv.cuda.kernels.intrinsics import product
 
 cuda = target()
 

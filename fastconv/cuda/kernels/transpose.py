@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, POSITIONS, element, kernel_of_elements
-from fastconv.cuda.intrinsics import divide
+from fastconv.cuda.kernels.elements import NUMBERS, POSITIONS, element, kernel_of_elements
+from fastconv.cuda.kernels.intrinsics import divide
 
 cuda = target()
 types = cuda.types

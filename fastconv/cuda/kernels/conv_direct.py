@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from fastconv.cuda.conv_direct_plan import DEPTH, OUTSIDE, Problem, Tile, WeightProblem
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
 from fastconv.cuda.epilogue import LINEAR
-from fastconv.cuda.intrinsics import (
+from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import (
     add,
     bits_to_float,
     block_index,

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastconv.cpu.reduction import ROWS_OF_BLOCK
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, SUMS, element, kernel_of_elements, remainder
-from fastconv.cuda.intrinsics import divide, product
+from fastconv.cuda.kernels.elements import NUMBERS, SUMS, element, kernel_of_elements, remainder
+from fastconv.cuda.kernels.intrinsics import divide, product
 
 cuda = target()
 float64, int32, int64 = cuda.types.float64, cuda.types.int32, cuda.types.int64

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from fastconv.cpu.pool_average import SUM_BLOCK
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, POSITIONS, TABLE, element, kernel_of_elements, split_in_three, told
-from fastconv.cuda.intrinsics import divide
+from fastconv.cuda.kernels.elements import NUMBERS, POSITIONS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import divide
 
 cuda = target()
 float32, int32, int64 = cuda.types.float32, cuda.types.int32, cuda.types.int64

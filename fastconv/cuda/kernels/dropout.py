@@ -8,9 +8,9 @@ import numpy as np
 
 from fastconv.cpu import dropout as cpu
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elementary import ported
-from fastconv.cuda.elements import NUMBERS, element, kernel_of_elements
-from fastconv.cuda.intrinsics import load, store
+from fastconv.cuda.kernels.elementary import ported
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements
+from fastconv.cuda.kernels.intrinsics import load, store
 
 cuda = target()
 types = cuda.types

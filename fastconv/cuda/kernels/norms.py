@@ -6,8 +6,8 @@ import math
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
-from fastconv.cuda.intrinsics import product
+from fastconv.cuda.kernels.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
+from fastconv.cuda.kernels.intrinsics import product
 
 cuda = target()
 float32, float64, int64 = cuda.types.float32, cuda.types.float64, cuda.types.int64

@@ -15,10 +15,10 @@ from typing import Any
 from fastconv.cpu.epilogue import RELU
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, TRANSFORMS
 from fastconv.cpu.winograd_tiles import Images
-from fastconv.cuda import winograd
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, THREADS, element, split_in_three, told
-from fastconv.cuda.intrinsics import add, collect, divide, for_each, load, load_or, relu, store, within
+from fastconv.cuda.kernels import winograd
+from fastconv.cuda.kernels.elements import NUMBERS, THREADS, element, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import add, collect, divide, for_each, load, load_or, relu, store, within
 
 cuda = target()
 types = cuda.types

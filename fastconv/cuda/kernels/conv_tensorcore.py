@@ -32,8 +32,8 @@ from fastconv.cuda.conv_tensorcore_plan import (
     WeightProblem,
 )
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
-from fastconv.cuda.intrinsics import (
+from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import (
     add,
     block_index,
     divide,
@@ -49,7 +49,7 @@ from fastconv.cuda.intrinsics import (
     within,
     zeros,
 )
-from fastconv.cuda.tensor_intrinsics import (
+from fastconv.cuda.kernels.tensor_intrinsics import (
     close_group,
     copy_chunk,
     multiply_columns,

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.elementary import exp
-from fastconv.cuda.elements import NUMBERS, POSITIONS, element, kernel_of_elements
-from fastconv.cuda.intrinsics import product
+from fastconv.cuda.kernels.elementary import exp
+from fastconv.cuda.kernels.elements import NUMBERS, POSITIONS, element, kernel_of_elements
+from fastconv.cuda.kernels.intrinsics import product
 
 cuda = target()
 types = cuda.types
