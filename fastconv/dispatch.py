@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -376,29 +376,40 @@ def explain(
       error      about 1e-06 of a typical output (eps * sqrt(KH * KW * IC / groups))
     """
     g = conv2d_geometry(x_shape, weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    if device != "cpu":
-        from fastconv.cuda.explain import explain as explain_on_gpu
-
-        return explain_on_gpu(g, device)
     itemsize = np.dtype(dtype).itemsize
-    lines = [str(g)]
-    chosen = None
-    for candidate in CONV2D:
-        if reason := candidate.refuses(g, itemsize):
-            lines.append(f"  {candidate.name:10} refuses: {reason}")
-        elif chosen is None and (reason := candidate.declines(OPERATIONS[0], g, None)):
-            lines.append(f"  {candidate.name:10} declines: {reason}")
-        elif chosen is None:
-            chosen = candidate
-            lines.append(f"  {candidate.name:10} chosen: {candidate.idea}")
-        else:
-            lines.append(f"  {candidate.name:10} not needed: {candidate.idea}")
-    assert chosen is not None
+    if device != "cpu":
+        from fastconv.cuda.explain import rooflines
+
+        told, _ = _verdicts(conv2d_on_gpu(), g, itemsize)
+        return "\n".join([str(g), *told, *rooflines(g, device)])
+    told, chosen = _verdicts(CONV2D, g, itemsize)
     moved = g.bytes(itemsize)
     error = np.finfo(dtype).eps * (g.KH * g.KW * (g.IC // g.G)) ** 0.5
-    lines += [
-        f"  arithmetic {g.flops / 1e6:.1f} MFLOP, {g.flops / moved:.0f} FLOP per byte of x, weight and out",
-        f"  workspace  {chosen.workspace(g, itemsize) / 1e6:.1f} MB per thread",
-        f"  error      about {error:.0e} of a typical output (eps * sqrt(KH * KW * IC / groups))",
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            str(g),
+            *told,
+            f"  arithmetic {g.flops / 1e6:.1f} MFLOP, {g.flops / moved:.0f} FLOP per byte of x, weight and out",
+            f"  workspace  {chosen.workspace(g, itemsize) / 1e6:.1f} MB per thread",
+            f"  error      about {error:.0e} of a typical output (eps * sqrt(KH * KW * IC / groups))",
+        ]
+    )
+
+
+def _verdicts(
+    candidates: Sequence[Implementation], geometry: Conv2dGeometry, itemsize: int
+) -> tuple[list[str], Implementation]:
+    """A line about each implementation, and the one that "auto" takes for the forward pass."""
+    lines, chosen = [], None
+    width = max(len(one.name) for one in candidates)
+    for one in candidates:
+        if reason := one.refuses(geometry, itemsize):
+            verdict = f"refuses: {reason}"
+        elif chosen is None and (reason := one.declines(OPERATIONS[0], geometry, None)):
+            verdict = f"declines: {reason}"
+        else:
+            verdict = f"{'not needed' if chosen else 'chosen'}: {one.idea}"
+            chosen = chosen or one
+        lines.append(f"  {one.name:{width}} {verdict}")
+    assert chosen is not None
+    return lines, chosen

@@ -216,12 +216,13 @@ def _check(geometry: Conv2dGeometry, precision: str, capability: tuple[int, int]
 
 def _aligned(array: Any) -> Any:
     """A flat array whose pairs and quads of numbers are aligned."""
-    if array is not None and address(array) % CHUNK_BYTES:
+    numbers = flat(array)
+    if numbers.size and address(numbers) % CHUNK_BYTES:
         raise ValueError(
             f"the tensor core kernels take arrays that begin at a multiple of {CHUNK_BYTES} bytes. "
-            f"Received: {address(array)}, shape {array.shape}"
+            f"Received: {address(numbers)}, shape {array.shape}"
         )
-    return flat(array)
+    return numbers
 
 
 def _chunks(engine: Engine, x: Any, precision: Precision) -> Any:

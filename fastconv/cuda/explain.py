@@ -1,8 +1,8 @@
-"""What `fastconv.explain` says for a GPU: which kernels compute a convolution there, and how fast at most."""
+"""What `fastconv.explain` says of the kernels that compute a convolution on a GPU, and how fast they are at most."""
 
 from __future__ import annotations
 
-from fastconv.cuda import conv_depthwise, launches
+from fastconv.cuda import launches
 from fastconv.cuda.roofline import Bound, Gpu, Launch, bound, gpu, seconds
 from fastconv.geometry import Conv2dGeometry
 
@@ -11,8 +11,8 @@ PASSES = ("forward", "grad_x", "grad_weight")
 _WORTH_TELLING = 0.01
 
 
-def explain(geometry: Conv2dGeometry, device: str) -> str:
-    """The text for one of `roofline.GPUS`; nothing of CUDA is needed.
+def rooflines(geometry: Conv2dGeometry, device: str) -> list[str]:
+    """Lines about each pass on one of `roofline.GPUS`; nothing of CUDA is needed.
 
     Raises
     ------
@@ -20,24 +20,19 @@ def explain(geometry: Conv2dGeometry, device: str) -> str:
         If *device* is not one of them.
     """
     model = gpu(device)
-    lines = [str(geometry), f"  on {model}"]
-    reason = conv_depthwise.refuses(geometry)
-    lines.append(f"  depthwise   {f'refuses: {reason}' if reason else 'chosen: a thread for each result'}")
-    chosen = "chosen" if reason else "not needed"
-    lines.append(f"  direct      {chosen}: a product of matrices that are never stored, tile by tile; the CPU's bits")
+    lines = [f"  on {model}"]
     for name in PASSES:
         lines += _of_pass(model, name, geometry)
-    lines.append("  The least possible times by data sheet: predictions, nothing was run.")
-    return "\n".join(lines)
+    return [*lines, "  The least possible times by data sheet: predictions, nothing was run."]
 
 
 def _of_pass(model: Gpu, name: str, geometry: Conv2dGeometry) -> list[str]:
     steps = launches.conv2d(name, geometry)
     total = seconds(model, steps)
     if not total:
-        return [f"  {name:11} nothing to do"]
+        return [f"  {name:14} nothing to do"]
     rate = geometry.flops / total / 1e12
-    lines = [f"  {name:11} at least {in_words(total)}, {rate:.3g} TFLOP/s of the plain sum"]
+    lines = [f"  {name:14} at least {in_words(total)}, {rate:.3g} TFLOP/s of the plain sum"]
     for launch in steps:
         found = bound(model, launch)
         if found.seconds >= _WORTH_TELLING * total:
