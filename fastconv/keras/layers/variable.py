@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.arrays import FloatArray
-from fastconv.cuda.array import Array
 from fastconv.cuda.device import Engine
 from fastconv.keras.devices import placed
 from fastconv.keras.regularizers import Regularizer
@@ -31,7 +30,9 @@ class Variable:
         self.trainable = trainable
         self.regularizer = regularizer
         self.gradient: FloatArray | None = None
-        self._array: Any = value
+        self._array = value
+        #: The engine of the device on which the array lies, None in host memory.
+        self.engine: Engine | None = getattr(value, "engine", None)
         # an object for each content of the array, and what has been packed with the content it was packed from
         self._content = object()
         self._packed: tuple[object, PackedWeight] | None = None
@@ -58,15 +59,10 @@ class Variable:
         finally:
             self._content, self._packed = object(), None
 
-    @property
-    def engine(self) -> Engine | None:
-        """The engine of the device on which the array lies, None in host memory."""
-        return self._array.engine if type(self._array) is Array else None
-
     def to(self, engine: Engine | None) -> None:
         """Move the array to a device, or to host memory; the gradient is let go."""
         if engine is not self.engine:
-            self._array, self.gradient = placed(self._array, engine), None
+            self._array, self.engine, self.gradient = placed(self._array, engine), engine, None
             self._content, self._packed = object(), None
 
     def packed(self, shape: tuple[int, ...] | None = None) -> Any:
@@ -74,7 +70,7 @@ class Variable:
 
         The same object until the array changes; on a device, where nothing is packed, the array itself.
         """
-        if type(self._array) is Array:
+        if self.engine is not None:
             return self._array.reshape(shape or self.shape)
         content, packed, shape = self._content, self._packed, shape or self.shape
         if packed is None or packed[0] is not content or packed[1].shape != shape:
@@ -96,7 +92,8 @@ class Variable:
 
     def numpy(self) -> FloatArray:
         """A copy of the array in host memory."""
-        return self._array.numpy() if type(self._array) is Array else self._array.copy()
+        array: FloatArray = placed(self._array, None)
+        return array.copy() if self.engine is None else array
 
     def assign(self, value: ArrayLike) -> None:
         """Overwrite the array's content; the shape must be the same."""
