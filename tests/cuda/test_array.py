@@ -7,8 +7,9 @@ import pytest
 from emulator import needs_target
 
 import fastconv
-from fastconv.cuda import Array, asarray, libraries
+from fastconv.cuda import Array, asarray, libraries, transpose
 from fastconv.cuda.emulator import Emulator
+from fastconv.cuda.ptx import OutOfBounds
 
 needs_target()
 
@@ -180,6 +181,16 @@ def test_any_strides_and_both_layouts(form: Any, layout: str, library: Library) 
 def test_channels_last_memory_enters_without_a_copy(library: Library) -> None:
     fastconv.max_pool2d(Foreign(X.transpose(0, 3, 1, 2)), 2, layout="NCHW")
     assert len(library.counters) == 2  # pooling, and the result as NCHW
+
+
+def test_a_copy_reads_to_the_end_and_not_beyond() -> None:
+    shape, strides = (2, 4, 3, 5), (60, 1, 20, 4)
+    copy = transpose.gather(ENGINE, X.reshape(-1), shape, strides)
+    np.testing.assert_array_equal(copy.reshape(shape), X.transpose(0, 3, 1, 2))
+    with pytest.raises(OutOfBounds):
+        transpose.gather(ENGINE, X.reshape(-1)[:-1].copy(), shape, strides)
+    with pytest.raises(ValueError, match="at most 4 axes"):
+        transpose.gather(ENGINE, X.reshape(-1), (1, *shape), (0, *strides))
 
 
 def test_negative_strides_are_refused(library: Library) -> None:

@@ -10,6 +10,7 @@ from fastconv.arrays import ImageFormat
 from fastconv.cpu import pool as cpu
 from fastconv.cuda import pool
 from fastconv.cuda.array import Array
+from fastconv.cuda.ptx import OutOfBounds
 from fastconv.functional.average_pool import average_backward
 from fastconv.geometry import Pool2dGeometry, adaptive_pool2d_geometry, pool2d_geometry
 
@@ -97,6 +98,16 @@ def test_scatter(geometry: Pool2dGeometry, bands: int, accumulate: bool, monkeyp
     assert pool.scatter(Emulator(), values, indices, accumulate, out)
     cpu.scatter(values, indices, accumulate, expected)
     assert same_bits(out, expected)
+
+
+@pytest.mark.parametrize("short", [0, 1, 2])
+def test_an_array_too_short_is_caught(short: int) -> None:
+    values, out = np.ones((1, 1, 3, 1), np.float32), np.ones((1, 2, 2, 1), np.float32)
+    arrays: list[Any] = [values, np.array([0, 3, 2]).reshape(values.shape), out]
+    whole = arrays[short]
+    arrays[short] = Array(Emulator(), whole.reshape(-1)[:-1].copy(), whole.shape)
+    with pytest.raises(OutOfBounds):
+        pool.scatter(Emulator(), *arrays[:2], True, arrays[2])
 
 
 def test_scatter_leaves_out_what_lies_outside() -> None:
