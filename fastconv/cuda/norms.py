@@ -22,6 +22,7 @@ def squares(engine: Engine, arrays: Sequence[Any]) -> Any:
     total = engine.upload(np.zeros(1))
     for array in arrays:
         numbers = flat(array)
+        elements.check_size(numbers)
         partial = engine.empty((min(max(numbers.size, 1), kernels.CHAINS),), np.float64)
         elements.launch(engine, kernels.sums_of_squares(), partial.size, numbers, partial)
         engine.launch(kernels.add_sums(), 1, partial, total)

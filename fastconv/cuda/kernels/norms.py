@@ -6,11 +6,17 @@ import math
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
+<<<<<<< HEAD:fastconv/cuda/kernels/norms.py
 from fastconv.cuda.kernels.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
 from fastconv.cuda.kernels.intrinsics import product
+=======
+from fastconv.cuda.kernels.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
+from fastconv.cuda.kernels.intrinsics import divide, product
+>>>>>>> cudakeras:fastconv/cuda/norms_kernels.py
 
 cuda = target()
-float32, float64, int64 = cuda.types.float32, cuda.types.float64, cuda.types.int64
+types = cuda.types
+float32, float64, int32, int64 = types.float32, types.float64, types.int32, types.int64
 
 #: Partial sums of an array: threads that fill a large GPU.
 CHAINS = 2**16
@@ -24,12 +30,12 @@ def sums_of_squares() -> Kernel:
         """``partial[i]``: the sum of the squares of every number i, i + chains, i + 2 * chains and so on, in order."""
         i = element()
         if i < partial.size:
+            chains = int32(partial.size)
             total = float64(0)
-            while i < x.size:
-                number = float64(x[i])
+            for turn in range(divide(int32(x.size - i + chains - 1), chains)):
+                number = float64(x[i + int64(turn) * chains])
                 total += product(number, number)
-                i += partial.size
-            partial[element()] = total
+            partial[i] = total
 
     return kernel_of_elements(add_squares, NUMBERS, SUMS)
 
