@@ -6,13 +6,8 @@ import math
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-<<<<<<< HEAD:fastconv/cuda/kernels/norms.py
-from fastconv.cuda.kernels.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
-from fastconv.cuda.kernels.intrinsics import product
-=======
 from fastconv.cuda.kernels.elements import NUMBERS, SUMS, THREADS, element, kernel_of_elements
 from fastconv.cuda.kernels.intrinsics import divide, product
->>>>>>> cudakeras:fastconv/cuda/norms_kernels.py
 
 cuda = target()
 types = cuda.types
