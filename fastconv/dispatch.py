@@ -401,7 +401,7 @@ def _verdicts(
 ) -> tuple[list[str], Implementation]:
     """A line about each implementation, and the one that "auto" takes for the forward pass."""
     lines, chosen = [], None
-    width = max(len(one.name) for one in candidates)
+    width = max(len(one.name) for one in candidates) + 1
     for one in candidates:
         if reason := one.refuses(geometry, itemsize):
             verdict = f"refuses: {reason}"

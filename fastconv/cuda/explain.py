@@ -30,9 +30,9 @@ def _of_pass(model: Gpu, name: str, geometry: Conv2dGeometry) -> list[str]:
     steps = launches.conv2d(name, geometry)
     total = seconds(model, steps)
     if not total:
-        return [f"  {name:14} nothing to do"]
+        return [f"  {name:15} nothing to do"]
     rate = geometry.flops / total / 1e12
-    lines = [f"  {name:14} at least {in_words(total)}, {rate:.3g} TFLOP/s of the plain sum"]
+    lines = [f"  {name:15} at least {in_words(total)}, {rate:.3g} TFLOP/s of the plain sum"]
     for launch in steps:
         found = bound(model, launch)
         if found.seconds >= _WORTH_TELLING * total:

@@ -230,5 +230,5 @@ print([name for name in sys.modules if name.startswith(("numba.cuda", "numba_cud
 
 def test_explain_of_depthwise_and_of_nothing() -> None:
     text = fastconv.explain((8, 14, 14, 64), (3, 3, 1, 64), groups=64, padding=1, device="cuda:T4")
-    assert "depthwise      chosen: a thread for each channel of each pixel" in text
+    assert "depthwise       chosen: a thread for each channel of each pixel" in text
     assert "nothing to do" in fastconv.explain((0, 14, 14, 4), (3, 3, 4, 4), device="cuda:T4")
