@@ -195,7 +195,7 @@ class Device:
         refuse_host_arrays(arguments)
         if blocks > 0:
             with self._context():
-                _launcher(kernel, self.ordinal, blocks, self._streams(self.stream))(*arguments)
+                _launcher(kernel, self.ordinal, blocks, self.stream)(*arguments)
 
     def give(self, array: Any) -> Any:
         return self._library.give(array)
@@ -244,11 +244,12 @@ def _compiled(kernel: Kernel, ordinal: int) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _launcher(kernel: Kernel, ordinal: int, blocks: int, stream: Any) -> Any:
-    """A compiled kernel with its grid.  Numba warns of grids that leave a GPU idle: small layers have no others."""
+def _launcher(kernel: Kernel, ordinal: int, blocks: int, stream: int) -> Any:
+    """A compiled kernel with its grid, on the stream of this handle."""
     with warnings.catch_warnings():
+        # Numba warns of grids that leave a GPU idle: small layers have no others
         warnings.simplefilter("ignore", NumbaPerformanceWarning)
-        return _compiled(kernel, ordinal)[blocks, kernel.threads, stream]
+        return _compiled(kernel, ordinal)[blocks, kernel.threads, target().external_stream(stream)]
 
 
 def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:

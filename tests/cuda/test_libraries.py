@@ -106,10 +106,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
         monkeypatch.setattr(module, "target", lambda: fake)
     monkeypatch.setattr(device, "why_not", lambda: None)
     monkeypatch.setattr(libraries, "_pools", {})
-    for cached in (libraries.engine, device._compiled):
+    for cached in (libraries.engine, device._compiled, device._launcher):
         cached.cache_clear()
     yield fake
-    for cached in (libraries.engine, device._compiled):
+    for cached in (libraries.engine, device._compiled, device._launcher):
         cached.cache_clear()
 
 

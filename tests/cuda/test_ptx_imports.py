@@ -43,7 +43,7 @@ def test_imports_run_downwards_and_need_nothing_but_numpy() -> None:
                 assert top == "numpy" or top in sys.stdlib_module_names, f"{path.name} imports {module}"
 
 
-def test_no_kernel_imports_the_interpreter() -> None:
+def test_nothing_but_the_emulator_imports_the_interpreter() -> None:
     for path in ROOM.parent.rglob("*.py"):
-        if ROOM not in path.parents:
+        if ROOM not in path.parents and path.name != "emulator.py":
             assert not any(module.startswith("fastconv.cuda.ptx") for module in _imports(path)), path
