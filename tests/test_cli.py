@@ -107,7 +107,7 @@ def test_ctrl_c_ends_the_epoch_and_saves(few_images, no_pictures, tmp_path, caps
     assert (tmp_path / "model.safetensors").is_file()
 
 
-def test_a_second_ctrl_c_interrupts_at_once():
+def test_a_second_ctrl_c_interrupts_at_once(ctrl_c):
     model = models.Sequential()
     before = signal.getsignal(signal.SIGINT)
     with cli.ctrl_c_ends_training(model):

@@ -80,7 +80,7 @@ def test_weights_alone_go_to_a_file_and_back(tmp_path):
         network(layers.Dense(3), layers.Dense(2, activation="softmax")).load_weights(tmp_path / "w.safetensors")
 
 
-def test_ctrl_c_ends_between_two_batches():
+def test_ctrl_c_ends_between_two_batches(ctrl_c):
     """The signal comes in the middle of an update; training ends behind it as if it had been asked to stop there."""
 
     class Press(optimizers.SGD):
