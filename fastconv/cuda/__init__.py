@@ -12,6 +12,7 @@ Importing this package imports nothing of CUDA; see `device`.  `available` tells
 what is missing.
 """
 
-from fastconv.cuda.array import Array as Array, asarray as asarray
+from fastconv.cuda import numpy_calls as _numpy_calls  # noqa: F401 - hands itself to Array
+from fastconv.cuda.array import Array as Array
 from fastconv.cuda.device import available as available, why_not as why_not
-from fastconv.cuda.libraries import empty_cache as empty_cache, stream as stream
+from fastconv.cuda.libraries import asarray as asarray, empty_cache as empty_cache, stream as stream

@@ -7,13 +7,13 @@ other libraries come in and go out by `exchange`.
 from __future__ import annotations
 
 from math import prod
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from fastconv.cuda.device import Engine, current
+from fastconv.cuda.device import Engine
 
 
 class Array(NDArrayOperatorsMixin):
@@ -33,6 +33,9 @@ class Array(NDArrayOperatorsMixin):
     """
 
     __slots__ = ("__weakref__", "dtype", "engine", "memory", "shape")
+
+    #: `numpy_calls`, which stands on top of this file and puts itself here.
+    calls: ClassVar[Any]
 
     def __init__(self, engine: Engine, memory: Any, shape: tuple[int, ...]) -> None:
         self.engine: Any = engine
@@ -79,35 +82,28 @@ class Array(NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> Array:
         """Ints, slices, None and ``...`` as in NumPy; the same memory where the numbers lie side by side in it."""
-        from fastconv.cuda import numpy_calls
-
-        return numpy_calls.item(self, key)
+        item: Array = self.calls.item(self, key)
+        return item
 
     def copy(self) -> Array:
         """The same numbers in memory of their own, on the device."""
-        from fastconv.cuda import numpy_calls
-
-        return numpy_calls.copied(self)
+        copied: Array = self.calls.copied(self)
+        return copied
 
     def astype(self, dtype: DTypeLike, copy: bool = True) -> Array:
         """The numbers in another dtype; with *copy* false the array itself where it has that dtype."""
-        from fastconv.cuda import numpy_calls
-
         if self.dtype == dtype:
             return self.copy() if copy else self
-        return numpy_calls.converted(self, dtype)
+        converted: Array = self.calls.converted(self, dtype)
+        return converted
 
     def __array_ufunc__(self, function: np.ufunc, method: str, *inputs: Any, out: Any = (None,), **options: Any) -> Any:
-        from fastconv.cuda import numpy_calls
-
         if method != "__call__" or options:
             return NotImplemented
-        return numpy_calls.universal_function(function, inputs, *out)
+        return self.calls.universal_function(function, inputs, *out)
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
-        from fastconv.cuda import numpy_calls
-
-        return numpy_calls.array_function(function, arguments, options)
+        return self.calls.array_function(function, arguments, options)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -121,27 +117,3 @@ class Array(NDArrayOperatorsMixin):
 
     def __repr__(self) -> str:
         return f"Array(shape={self.shape}, dtype={self.dtype}, {self.engine!r})"
-
-
-def asarray(values: ArrayLike, device: int | Engine = 0) -> Array:
-    """Copy an array from host memory to a device.
-
-    Parameters
-    ----------
-    values : array_like
-        Of any dtype; the operations take float32.
-    device : int or Engine, default 0
-        Number of the GPU, or an engine: that of another `Array`, or an `emulator.Emulator`.
-
-    Returns
-    -------
-    Array
-
-    Raises
-    ------
-    RuntimeError
-        If there is no GPU, with the sentence of `why_not`.
-    """
-    host = np.asarray(values)
-    engine = current(device) if isinstance(device, int) else device
-    return Array(engine, engine.upload(host), host.shape)

@@ -259,13 +259,6 @@ def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:
             raise TypeError(f"arrays must all be on the device. Received: a NumPy array of shape {argument.shape}")
 
 
-def current(ordinal: int = 0) -> Device:
-    """The engine of this package's own arrays on device number *ordinal*."""
-    from fastconv.cuda.libraries import OWN, engine
-
-    return engine(OWN, ordinal)
-
-
 def flat(array: Any, dtype: Any = np.float32) -> Any:
     """A contiguous device array as a flat one, no copy: an `Array`, or memory of an engine."""
     view = getattr(array, "memory", array)

@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv.cuda.array import Array
-from fastconv.cuda.device import Device, target
+from fastconv.cuda.device import Device, Engine, target
 from fastconv.cuda.memory import Pool
 
 #: Handle of the stream that `stream` has chosen; 0 is the default stream.
@@ -111,6 +112,35 @@ OWN = Own()
 def engine(library: Any, ordinal: int) -> Device:
     """The engine for device number *ordinal* with the memory and the stream of *library*."""
     return Device(ordinal, library)
+
+
+def current(ordinal: int = 0) -> Device:
+    """The engine of this package's own arrays on device number *ordinal*."""
+    return engine(OWN, ordinal)
+
+
+def asarray(values: ArrayLike, device: int | Engine = 0) -> Array:
+    """Copy an array from host memory to a device.
+
+    Parameters
+    ----------
+    values : array_like
+        Of any dtype; the operations take float32.
+    device : int or Engine, default 0
+        Number of the GPU, or an engine: that of another `Array`, or an `emulator.Emulator`.
+
+    Returns
+    -------
+    Array
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU, with the sentence of `why_not`.
+    """
+    host = np.asarray(values)
+    where = current(device) if isinstance(device, int) else device
+    return Array(where, where.upload(host), host.shape)
 
 
 def engine_of(value: Any) -> Device:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.arrays import FloatArray
-from fastconv.cuda.array import Array, asarray
-from fastconv.cuda.device import Engine, current
+from fastconv.cuda.array import Array
+from fastconv.cuda.device import Engine
+from fastconv.cuda.libraries import asarray, current
 
 
 def engine_of(device: Any) -> Engine | None:

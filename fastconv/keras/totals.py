@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cuda.array import Array, asarray
+from fastconv.cuda.array import Array
+from fastconv.cuda.libraries import asarray
 from fastconv.rooms import room
 
 

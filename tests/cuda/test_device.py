@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from emulator import needs_target
 
-from fastconv.cuda import available, device, why_not
+from fastconv.cuda import available, device, libraries, why_not
 
 
 def test_import_leaves_the_target_alone(run_python: Callable[..., str]) -> None:
@@ -28,7 +28,7 @@ def test_why_not_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason is not None
     assert "pip install 'fastconv[cuda]'" in reason
     with pytest.raises(RuntimeError, match="pip install"):
-        device.current()
+        libraries.current()
 
 
 def test_why_not_with_the_old_target_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from emulator import Emulator, needs_target
 
 from fastconv import cuda
-from fastconv.cuda.array import asarray
+from fastconv.cuda import asarray
 from fastconv.keras import Model, Sequential, callbacks, layers, losses, metrics, optimizers
 from fastconv.keras.devices import placed
 from fastconv.keras.grad_cam import heat_map

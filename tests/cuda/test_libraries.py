@@ -165,7 +165,7 @@ def test_own_arrays_use_memory_again(driver: Driver) -> None:
 
 
 def test_launches_go_to_the_stream_that_was_chosen(driver: Driver) -> None:
-    engine = device.current()
+    engine = libraries.current()
     engine.launch(kernel(), 3)
     with stream(7):
         engine.launch(kernel(), 3)
@@ -267,7 +267,7 @@ def test_numba_and_other_libraries(driver: Driver, monkeypatch: pytest.MonkeyPat
 def test_constants_are_uploaded_once(driver: Driver) -> None:
     driver.to_device = lambda values: values.copy()  # type: ignore[attr-defined]
     driver.synchronize = lambda: driver.log.append("synchronize")  # type: ignore[attr-defined]
-    engine = device.current()
+    engine = libraries.current()
     first = engine.constant(np.arange(3))
     assert engine.constant(np.arange(3)) is first
     assert driver.log == ["synchronize"]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from emulator import Emulator, needs_target
 
-from fastconv.cuda import arithmetic, norms, rectify
-from fastconv.cuda.array import asarray
+from fastconv.cuda import arithmetic, asarray, norms, rectify
 from fastconv.cuda.ptx import Fault, OutOfBounds
 from fastconv.rooms import room
 

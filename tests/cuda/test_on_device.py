@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from emulator import Emulator, needs_target
 
-from fastconv.cuda import device
+from fastconv.cuda import device, libraries
 
 # Numba warns of every launch with less than 128 blocks, which these small problems are
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:Grid size")]
@@ -38,7 +38,7 @@ class OnDevice(Emulator):
     def launch(self, kernel: device.Kernel, blocks: int, *arguments: Any) -> None:
         cuda = device.target()
         there = [_copy(cuda, value) if isinstance(value, np.ndarray) else value for value in arguments]
-        device.current().launch(kernel, blocks, *there)
+        libraries.current().launch(kernel, blocks, *there)
         for value, copy in zip(arguments, there, strict=True):
             if isinstance(value, np.ndarray) and value.size and value.flags.writeable:
                 value[...] = copy.copy_to_host()
