@@ -94,6 +94,11 @@ def adam_parallel(workers, parameter, gradient, mean, square, step, mean_rate, s
         adam_tasks(parameter, gradient, mean, square, step, mean_rate, square_rate, epsilon, first, last)
 
 
+def adam_step(iteration: int, learning_rate: float, beta_1: float, beta_2: float) -> float:
+    """The length of a step of Adam, with which averages that began at zero count in full."""
+    return learning_rate * math.sqrt(1 - beta_2**iteration) / (1 - beta_1**iteration)
+
+
 def adam_update(
     parameter: Any,
     gradient: Any,
@@ -112,7 +117,7 @@ def adam_update(
     ``parameter -= mean * learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) / (sqrt(square) + epsilon)``.
     (Kingma and Ba, "Adam: a method for stochastic optimization", 2015, end of section 2.)
     """
-    step = learning_rate * math.sqrt(1 - beta_2**iteration) / (1 - beta_1**iteration)
+    step = adam_step(iteration, learning_rate, beta_1, beta_2)
     numbers = (parameter.dtype.type(number) for number in (step, 1 - beta_1, 1 - beta_2, epsilon))
     arguments = (_flat(parameter), gradient.reshape(-1), _flat(mean), _flat(square), *numbers)
     _run(adam_serial, adam_parallel, parameter.size, arguments)

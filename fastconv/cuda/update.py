@@ -5,11 +5,11 @@ As there, every operation is rounded by itself and denormals are zero, so that f
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from fastconv.cpu.update import adam_step
 from fastconv.cuda.device import Engine, flat
 
 
@@ -46,7 +46,7 @@ def adam_update(
     """Step number *iteration* (from 1) of Keras's Adam."""
     from fastconv.cuda.kernels import update as kernels
 
-    step = learning_rate * math.sqrt(1 - beta_2**iteration) / (1 - beta_1**iteration)
+    step = adam_step(iteration, learning_rate, beta_1, beta_2)
     _run(engine, kernels.adam(), (parameter, gradient, mean, square), (step, 1 - beta_1, 1 - beta_2, epsilon))
 
 
