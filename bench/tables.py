@@ -25,6 +25,9 @@ from fastconv.bench.record import Row
 # From here on a number needs no digits behind the point.
 WHOLE = 100
 
+# The share of the peak that a plain sum with many channels should reach.
+NEAR_PEAK = 0.85
+
 # Passes of the short table.
 SHORT_PASSES = ("forward", "forward, kept", "all", "train")
 
@@ -103,10 +106,28 @@ def startup_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> st
     return markdown(["what", "against", "fastconv, ms", "theirs, ms"], body)
 
 
+def peak_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
+    """What share of the peak each pass reaches, and below, every layer, the lowest share first."""
+    body = []
+    for direction in dict.fromkeys(row["pass"] for row in rows):
+        part = sorted((row for row in rows if row["pass"] == direction), key=record.ratio)
+        lowest = f"{record.ratio(part[0]):.0%} ({part[0]['network']} {part[0]['layer']})"
+        high = sum(record.ratio(row) >= NEAR_PEAK for row in part)
+        body.append([direction, f"{median(map(record.ratio, part)):.0%}", lowest, f"{high} of {len(part)}"])
+    text = markdown(["pass", "median layer", "lowest layer", f"layers at {NEAR_PEAK:.0%} or more"], body)
+    lines = [
+        [f"{row['network']} {row['layer']}", row["pass"], _milliseconds(row["ours"]), f"{record.ratio(row):.0%}"]
+        for row in sorted(rows, key=record.ratio)
+    ]
+    table = markdown(["layer", "pass", "ms", "of the peak"], lines)
+    return f"{text}\n<details><summary>All {len(rows)} rows</summary>\n\n{table}\n</details>\n"
+
+
 TABLES: dict[tuple[str, str], Callable[[Sequence[Row], Sequence[dict[str, Any]]], str]] = {
     ("table", "compare"): compare_table,
     ("short", "compare"): short_table,
     ("table", "startup"): startup_table,
+    ("table", "peak"): peak_table,
 }
 
 

@@ -7,6 +7,7 @@ data sheet says little about a shared machine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numba
 import numpy as np
 
 from fastconv import _jit
+from fastconv.bench.record import GIGA
 from fastconv.bench.timing import timed
 from fastconv.cpu import codegen, simd, tiles
 
@@ -73,8 +75,8 @@ def multiply_adds_parallel(workers, steps, factors, sums):
         _multiply_add_task(steps, factors_span, sums_span, worker)
 
 
-def peak_gflops(threads: int = 1) -> float:
-    """10**9 float32 operations per second of *threads* threads that multiply and add registers."""
+def multiply_adds(threads: int = 1) -> tuple[Callable[[int], None], int]:
+    """A function that runs a number of steps on each of *threads* threads, and the FLOPs of one step of all."""
     lanes = codegen.VECTOR_BYTES // np.dtype(np.float32).itemsize
     size = TILE_ROWS * TILE_VECTORS * lanes
     factors = np.full(TILE_VECTORS * lanes, 0.5, np.float32)
@@ -86,6 +88,12 @@ def peak_gflops(threads: int = 1) -> float:
         else:
             multiply_adds_parallel(threads, steps, factors, sums)
 
+    return run, 2 * size * threads
+
+
+def peak_gflops(threads: int = 1) -> float:
+    """10**9 float32 operations per second of *threads* threads that multiply and add registers."""
+    run, flops = multiply_adds(threads)
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
@@ -93,7 +101,7 @@ def peak_gflops(threads: int = 1) -> float:
         seconds = min(timed(lambda: run(STEPS))[0] for _ in range(TRIES))
     finally:
         numba.set_num_threads(before)
-    return 2 * size * STEPS * threads / seconds / 1e9
+    return flops * STEPS / seconds / GIGA
 
 
 def copy_gbs(threads: int = 1) -> float:
@@ -109,7 +117,7 @@ def copy_gbs(threads: int = 1) -> float:
             )  # NumPy lets other threads run meanwhile
 
         seconds = min(timed(copies)[0] for _ in range(TRIES))
-    return sum(array.nbytes for array in arrays) / seconds / 1e9
+    return sum(array.nbytes for array in arrays) / seconds / GIGA
 
 
 def roofline(threads: int) -> Roofline:
