@@ -26,7 +26,8 @@ def compiling_for(capability: tuple[int, int]) -> Iterator[None]:
     """While kernels are compiled, Numba asks the driver what for, and loads them: answered here, there is no driver."""
     cuda = target()
     device = SimpleNamespace(compute_capability=capability, id=0)
-    module = SimpleNamespace(initialized=True, get_function=lambda name: SimpleNamespace(module=module))
+    module = SimpleNamespace(initialized=True)
+    module.get_function = lambda name: SimpleNamespace(module=module)
     context = SimpleNamespace(device=device, create_module_image=lambda *image: module)
     dispatcher, devices = cuda.dispatcher, cuda.cudadrv.devices
     asked = dispatcher.get_current_device, devices.get_context

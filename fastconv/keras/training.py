@@ -129,6 +129,7 @@ class Trainer(Network):
         ndarray of shape (n, ...), the model's dtype
             One prediction per sample; a list of such arrays where the model has several outputs.
         """
+        batches: Iterator[list[Any]]
         if is_iterator(x):
             taken = (next(x) for _ in range(of_iterator(x, steps, "steps", self._parts).steps))
             whole = (self._parts(batch[0] if isinstance(batch, tuple) else batch) for batch in taken)
