@@ -46,7 +46,7 @@ from rich.table import Table
 
 from fastconv import cuda
 from fastconv.bench import compare, gpu, machine, problems, record
-from fastconv.bench.command import numbers
+from fastconv.bench.command import PIPE_WIDTH, numbers
 from fastconv.bench.measure import difference
 from fastconv.bench.model_layers import layers_of
 from fastconv.bench.problems import ConvProblem, Layer
@@ -373,7 +373,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps(PARTS[arguments.part]()) + "\n")
         return EXIT_OK
     end = time.monotonic() + 60 * arguments.minutes
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
     if reason := cuda.why_not():
         console.print(f"No GPU, so nothing was run: {escape(reason)}.", soft_wrap=True)
         return EXIT_NO_GPU
