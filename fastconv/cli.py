@@ -24,9 +24,10 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from fastconv import __version__, dispatch, functional, plots, threads
+from fastconv import __version__, dispatch, functional, plots, threads, warmup
 from fastconv.bench import command, compare
 from fastconv.cpu import codegen, tiles, update
+from fastconv.cuda.ahead import Compiler, capability_of
 from fastconv.demo import LEARNING_RATE, tutorial_network
 from fastconv.geometry import conv2d_geometry
 from fastconv.keras import Sequential, callbacks, datasets, losses, optimizers, utils
@@ -88,8 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="show versions, CPU, vector width, threads and cache folders")
     info.set_defaults(command=_info)
 
-    warmup = commands.add_parser("warmup", help="compile all kernels now instead of on their first use")
-    warmup.set_defaults(command=_warmup)
+    ahead = commands.add_parser("warmup", help="compile all kernels now instead of on their first use")
+    ahead.set_defaults(command=_warmup)
+    ahead.add_argument(
+        "--device",
+        default="cpu",
+        metavar="cpu|cuda|cuda:H100",
+        help="cuda: the GPU that is here; cuda:H100, cuda:sm_86: a GPU that need not be here; default: %(default)s",
+    )
 
     explain = commands.add_parser("explain", help="tell which algorithm computes a convolution, and why")
     explain.set_defaults(command=_explain)
@@ -364,10 +371,23 @@ def compile_everything(dtypes: Sequence[str], console: Console) -> None:
         numba.set_num_threads(all_threads)
 
 
+def compile_for_gpu(device: str, console: Console) -> str:
+    """Make every call of `warmup.gpu_calls`; which kernels are compiled now, in words."""
+    engine = Compiler(capability_of(device))
+    for call in track(warmup.gpu_calls(engine).values(), "Compiling kernels", console=console):
+        call()
+    major, minor = engine.capability
+    return f"{len(engine.kernels)} kernels for compute capability {major}.{minor}"
+
+
 def _warmup(arguments: argparse.Namespace, console: Console) -> int:
     started = time.perf_counter()
-    compile_everything(("float32", "float64"), console)
-    console.print(f"All kernels are compiled and cached ({time.perf_counter() - started:.1f} s).")
+    if arguments.device == "cpu":
+        compile_everything(("float32", "float64"), console)
+        what = "All kernels"
+    else:
+        what = compile_for_gpu(arguments.device, console)
+    console.print(f"{what} are compiled and cached ({time.perf_counter() - started:.1f} s).")
     return EXIT_OK
 
 

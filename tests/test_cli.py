@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import pkgutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numba
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv import cli, cpu, threads
+from fastconv import cli, cpu, threads, warmup
+from fastconv.cuda import ahead
+from fastconv.cuda.device import Kernel
 from fastconv.keras import callbacks, datasets, models
 
 needs_demo = pytest.mark.skipif(
@@ -198,6 +202,29 @@ def test_warmup_calls_every_kernel_with_one_thread_and_with_several(monkeypatch)
         if name.endswith(("_serial", "_parallel")) and value not in seen
     ]
     assert forgotten == []
+
+
+def test_warmup_for_a_gpu_that_must_be_here(capsys, monkeypatch):
+    monkeypatch.setattr(ahead, "why_not", lambda: "nobody plugged one in [cu12]")
+    assert cli.main(["warmup", "--device", "cuda"]) == cli.EXIT_USAGE
+    assert capsys.readouterr().err == "fastconv: nobody plugged one in [cu12]\n"
+    assert cli.main(["warmup", "--device", "cuda:voodoo"]) == cli.EXIT_USAGE
+    assert '"cuda:H100"' in capsys.readouterr().err
+
+
+def test_warmup_for_a_gpu_that_is_elsewhere(capsys, monkeypatch):
+    """Each kernel once; nothing is compiled here."""
+    asked = []
+    monkeypatch.setattr(ahead, "cached", lambda kernel, capability: asked.append((kernel, capability)))
+    zeros = Kernel(print, None, 128, 1)
+    calls = {"two": lambda engine: [engine.launch(zeros, blocks) for blocks in (0, 1, 2)]}
+    monkeypatch.setattr(
+        warmup, "gpu_calls", lambda engine: {name: partial(call, engine) for name, call in calls.items()}
+    )
+    monkeypatch.setattr(ahead, "compiling_for", lambda capability: contextlib.nullcontext())
+    assert cli.main(["warmup", "--device", "cuda:H100"]) == cli.EXIT_OK
+    assert asked == [(zeros, (9, 0))]
+    assert "1 kernels for compute capability 9.0 are compiled and cached (" in capsys.readouterr().out
 
 
 def test_the_package_is_a_command():

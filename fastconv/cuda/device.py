@@ -21,6 +21,7 @@ import numpy as np
 from numba.core.errors import NumbaPerformanceWarning
 from numpy.typing import NDArray
 
+from fastconv.cuda import kernel_cache
 from fastconv.cuda.upload import Copier
 
 #: What to install, and what that needs.
@@ -120,7 +121,7 @@ def why_not() -> str | None:
 class Device:
     """A GPU, working in the memory and on the stream of one library.
 
-    Kernels are compiled on first use, for each specialisation once.
+    Kernels are compiled on first use, for each specialisation once, and cached on disk: see `kernel_cache`.
     """
 
     def __init__(self, ordinal: int, library: Any) -> None:
@@ -239,8 +240,14 @@ class Device:
 @cache
 def _compiled(kernel: Kernel, ordinal: int) -> Any:
     """A kernel for the device of the current context, which is number *ordinal*."""
+    major, minor = target().get_current_device().compute_capability
+    return cached(kernel, (major, minor))
+
+
+def cached(kernel: Kernel, capability: tuple[int, int]) -> Any:
+    """A kernel for the current device, which has this compute *capability*: from disk, or compiled and stored there."""
     bounds = kernel.threads, kernel.residents
-    return target().jit(kernel.signature, launch_bounds=bounds)(kernel.function)
+    return kernel_cache.compiled(target(), kernel.function, kernel.signature, bounds, capability)
 
 
 @lru_cache(maxsize=4096)

@@ -22,22 +22,27 @@ ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (1
 
 
 @contextmanager
-def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
-    """Device functions ask the driver what they are compiled for; there is none, so they are answered here."""
-    dispatcher = target().dispatcher
-    ask_driver = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+def compiling_for(capability: tuple[int, int]) -> Iterator[None]:
+    """While kernels are compiled, Numba asks the driver what for, and loads them: answered here, there is no driver."""
+    cuda = target()
+    device = SimpleNamespace(compute_capability=capability, id=0)
+    module = SimpleNamespace(initialized=True)
+    module.get_function = lambda name: SimpleNamespace(module=module)
+    context = SimpleNamespace(device=device, create_module_image=lambda *image: module)
+    dispatcher, devices = cuda.dispatcher, cuda.cudadrv.devices
+    asked = dispatcher.get_current_device, devices.get_context
+    dispatcher.get_current_device, devices.get_context = lambda: device, lambda ordinal=None: context
     try:
         yield
     finally:
-        dispatcher.get_current_device = ask_driver
+        dispatcher.get_current_device, devices.get_context = asked
 
 
 @cache
 def compiled(kernel: Kernel, architecture: str) -> str:
     """The PTX of a kernel for one of `ARCHITECTURES`."""
     capability = ARCHITECTURES[architecture]
-    with _compiling_for(capability):
+    with compiling_for(capability):
         ptx, _ = target().compile(
             kernel.function,
             kernel.signature,

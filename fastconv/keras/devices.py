@@ -38,20 +38,29 @@ def placed(array: Any, engine: Engine | None) -> Any:
     return host if engine is None else asarray(host, engine)
 
 
-def sample(values: Any) -> NDArray[Any]:
-    """Samples as they travel to a device: pixels of a byte as bytes, all else as float32."""
+def sample(values: Any) -> Any:
+    """Samples as they travel to a device: pixels of a byte as bytes, all else as float32; those that are there stay."""
+    if type(values) is Array:
+        return values
     array = np.asarray(values)
     return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
 
 
 def entered(values: Any, engine: Engine) -> Any:
     """A batch of samples of any kind as float32 numbers on a device."""
-    there = values if type(values) is Array else asarray(sample(values), engine)
+    ready = sample(values)
+    there = ready if type(ready) is Array else asarray(ready, engine)
     return there.astype(np.float32, copy=False)
 
 
 def copied_ahead(batches: Iterator[list[NDArray[Any]]], engine: Engine) -> Iterator[list[Any]]:
-    """Batches of arrays on a device: each is copied there while the one before it is in work."""
+    """Batches of arrays on a device: each is copied there while the one before it is in work.
+
+    Arrays that lie there already stay where they are.
+    """
+
+    def started(values: Any) -> Callable[[], Any]:
+        return (lambda: values.memory) if type(values) is Array else engine.upload_ahead(values)
 
     def arrived(batch: list[tuple[Callable[[], Any], tuple[int, ...]]]) -> list[Any]:
         return [Array(engine, arrive(), shape) for arrive, shape in batch]
@@ -59,7 +68,7 @@ def copied_ahead(batches: Iterator[list[NDArray[Any]]], engine: Engine) -> Itera
     under_way = []
     try:
         for batch in batches:
-            under_way.append([(engine.upload_ahead(values), values.shape) for values in batch])
+            under_way.append([(started(values), values.shape) for values in batch])
             if len(under_way) > 1:
                 yield arrived(under_way.pop(0))
         while under_way:

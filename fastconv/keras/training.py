@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
 from fastconv.arrays import FloatArray
+from fastconv.cuda.array import Array
 from fastconv.keras import losses, optimizers
 from fastconv.keras.batches import ArrayBatches, Batch, Batches, check_lengths, is_iterator, of_iterator, slices, take
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
@@ -128,22 +129,27 @@ class Trainer(Network):
         ndarray of shape (n, ...), the model's dtype
             One prediction per sample; a list of such arrays where the model has several outputs.
         """
+        batches: Iterator[list[Any]]
         if is_iterator(x):
-            parts: list[list[FloatArray]] = []
-            for _ in range(of_iterator(x, steps, "steps", self._parts).steps):
-                batch = next(x)
-                arrays = self._enter(batch[0] if isinstance(batch, tuple) else batch)
-                parts.append([placed(out, None) for out in self._graph.forward(arrays, training=False)])
+            taken = (next(x) for _ in range(of_iterator(x, steps, "steps", self._parts).steps))
+            whole = (self._parts(batch[0] if isinstance(batch, tuple) else batch) for batch in taken)
+            batches = ([part if type(part) is Array else np.asarray(part) for part in inputs] for inputs in whole)
+            parts = [self._predict(inputs) for inputs in self._on_their_way(batches)]
             found = [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
             return found[0] if len(found) == 1 else found
         samples = self._samples(x)
         count = check_lengths(samples)
         outs = [np.empty((count, *(extent or 0 for extent in tensor.shape[1:])), self.dtype) for tensor in self.outputs]
-        for chosen in slices(count, _batch_size(batch_size)):
-            results = self._graph.forward(self._enter(take(samples, chosen)), training=False)
-            for out, result in zip(outs, results, strict=True):
-                out[chosen] = placed(result, None)
+        parts_of = list(slices(count, _batch_size(batch_size)))
+        batches = (take(samples, chosen) for chosen in parts_of)
+        for chosen, inputs in zip(parts_of, self._on_their_way(batches), strict=True):
+            for out, result in zip(outs, self._predict(inputs), strict=True):
+                out[chosen] = result
         return outs[0] if len(outs) == 1 else outs
+
+    def _predict(self, inputs: list[Any]) -> list[FloatArray]:
+        """What one batch gives, in host memory."""
+        return [placed(out, None) for out in self._graph.forward(self._enter(inputs), training=False)]
 
     def evaluate(
         self,
@@ -366,6 +372,14 @@ class Trainer(Network):
 
         for *inputs, labels in copied_ahead(ready_to_travel(), engine):
             yield inputs, labels
+
+    def _on_their_way(self, batches: Iterator[list[Any]]) -> Iterator[list[Any]]:
+        """The batches of samples without labels, likewise."""
+        engine = self.engine
+        if engine is None:
+            return batches
+        fitting = (self._fitting(list(inputs)) for inputs in batches)
+        return copied_ahead(([sample(values) for values in inputs] for inputs in fitting), engine)
 
     def _compiled(self) -> optimizers.Optimizer:
         if self.loss is None or self.optimizer is None:

@@ -211,6 +211,45 @@ def test_an_epoch_fetches_its_averages_and_nothing_else() -> None:
     assert engine.ahead == [np.uint8, np.int64] * 2
 
 
+class InOrder(Emulator):
+    """Writes down when copies begin and kernels run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[str] = []
+
+    def upload_ahead(self, values: Any) -> Any:
+        self.log.append("copy")
+        return super().upload_ahead(values)
+
+    def launch(self, *arguments: Any) -> None:
+        self.log.append("kernel")
+        super().launch(*arguments)
+
+
+def in_turn(model: Model, x: Any, **options: Any) -> tuple[Any, str]:
+    """A prediction, and what happened meanwhile: runs of kernels as one."""
+    model.engine.log.clear()
+    predicted = model.predict(x, **options)
+    log = model.engine.log
+    return predicted, "".join(what[0] for at, what in enumerate(log) if log[at - 1 : at] != [what] or what == "copy")
+
+
+def test_prediction_copies_a_batch_while_the_one_before_is_in_work() -> None:
+    model, here = dense(InOrder()), dense("cpu")
+    predicted, order = in_turn(model, ROWS, batch_size=2)
+    assert order == "cckck"
+    assert np.array_equal(predicted, here.predict(ROWS, batch_size=2))
+    batches = [ROWS[:2], (ROWS[2:4], LABELS[2:4]), ROWS[4:].tolist()]
+    predicted, order = in_turn(model, iter(batches), steps=3)
+    assert order == "cckck"
+    assert np.array_equal(predicted, here.predict(iter(batches), steps=3))
+    there = asarray(ROWS, model.engine)
+    predicted, order = in_turn(model, iter([there, ROWS]), steps=2)
+    assert order == "ck", "what is on the device stays there"
+    assert np.array_equal(predicted, here.predict(np.concatenate([ROWS, ROWS]), batch_size=6))
+
+
 def test_averages_are_fetched_when_somebody_looks() -> None:
     engine = Observed()
     seen: list[float] = []

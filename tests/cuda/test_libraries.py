@@ -93,10 +93,7 @@ class Driver:
         return Memory({"shape": shape, "typestr": dtype.str, "data": (0, False)}, None)
 
     def get_current_device(self) -> Any:
-        return SimpleNamespace(id=0)
-
-    def jit(self, signature: Any, launch_bounds: Any) -> Any:
-        return lambda function: Launcher(function.__name__, self.log)
+        return SimpleNamespace(id=0, compute_capability=(9, 0))
 
 
 @pytest.fixture
@@ -105,6 +102,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     for module in (device, libraries):
         monkeypatch.setattr(module, "target", lambda: fake)
     monkeypatch.setattr(device, "why_not", lambda: None)
+    monkeypatch.setattr(device, "cached", lambda kernel, capability: Launcher(kernel.function.__name__, fake.log))
     monkeypatch.setattr(libraries, "_pools", {})
     for cached in (libraries.engine, device._compiled, device._launcher):
         cached.cache_clear()

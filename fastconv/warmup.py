@@ -1,0 +1,124 @@
+"""What `fastconv warmup --device cuda` compiles: each operation that layers need, on shapes that are usual.
+
+A kernel is specialised by the size of its tiles and by whether four channels are loaded at a time, and these follow
+from shapes.  So the shapes are those of networks, and not small ones: nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastconv import functional
+from fastconv.cpu.activation import ACTIVATIONS
+from fastconv.cuda.ahead import Compiler
+from fastconv.cuda.array import Array
+from fastconv.demo import tutorial_network
+from fastconv.keras import Sequential, layers, losses, optimizers
+
+#: Images in one launch: one of prediction, and the default of training.
+BATCHES = (1, 32)
+#: Pixels on a side, input channels, output channels and pixels on a side of the kernel.
+CONVOLUTIONS = (
+    (224, 3, 64, 7),
+    (56, 64, 64, 1),
+    (56, 64, 64, 3),
+    (28, 128, 128, 3),
+    (14, 256, 256, 3),
+    (14, 256, 1024, 1),
+    (7, 512, 512, 3),
+    (28, 1, 32, 3),
+    (30, 30, 50, 3),
+)
+STRIDES = (1, 2)
+#: The images of `fastconv train`, and those of CIFAR-10.
+IMAGES = ((28, 28, 1), (32, 32, 3))
+CLASSES = 10
+
+
+def gpu_calls(engine: Compiler) -> dict[str, Callable[[], object]]:
+    """Calls that compile the kernels, by title."""
+    return {
+        **{f"a network on images of {image}": partial(_train, engine, image) for image in IMAGES},
+        **{f"convolution of {one}": partial(_convolve, engine, *one) for one in CONVOLUTIONS},
+        "depthwise convolution": partial(_depthwise, engine),
+        "layers": partial(_layers, engine),
+        "optimizers": partial(_optimizers, engine),
+    }
+
+
+def _array(engine: Compiler, *shape: int) -> Array:
+    return Array(engine, engine.empty((int(np.prod(shape)),), np.float32), shape)
+
+
+def _train(engine: Compiler, image: tuple[int, ...]) -> None:
+    """An epoch of the network of `fastconv train`, then a prediction."""
+    model = tutorial_network(image, CLASSES).to(engine)
+    model.compile(optimizers.Adam(), losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    for batch in BATCHES:
+        x, y = np.zeros((batch, *image), np.float32), np.zeros(batch, np.int64)
+        model.fit(x, y, batch_size=batch, verbose=0)
+        model.evaluate(x, y, batch_size=batch, verbose=0)
+        model.predict(x.astype(np.uint8), batch_size=batch)
+
+
+def _convolve(engine: Compiler, extent: int, inputs: int, outputs: int, kernel: int) -> None:
+    weight, bias = _array(engine, kernel, kernel, inputs, outputs), _array(engine, outputs)
+    for batch in BATCHES:
+        x = _array(engine, batch, extent, extent, inputs)
+        for stride in STRIDES:
+            out = functional.conv2d(x, weight, bias, stride=stride, padding="same", activation="relu")
+            functional.conv2d_backward(out, x, weight, stride=stride, padding="same")
+
+
+def _depthwise(engine: Compiler) -> None:
+    x, weight = _array(engine, 32, 28, 28, 128), _array(engine, 3, 3, 1, 128)
+    for stride in STRIDES:
+        out = functional.conv2d(x, weight, stride=stride, padding="same", groups=128)
+        functional.conv2d_backward(out, x, weight, stride=stride, padding="same", groups=128)
+
+
+def _layers(engine: Compiler) -> None:
+    """Forward in training, backward and forward in prediction."""
+    maps = [
+        layers.BatchNormalization(),
+        layers.MaxPooling2D(2),
+        layers.AveragePooling2D(2),
+        layers.GlobalAveragePooling2D(),
+        layers.GlobalMaxPooling2D(),
+        layers.Conv2DTranspose(64, 3, strides=2),
+        layers.SeparableConv2D(64, 3),
+        layers.ZeroPadding2D(1),
+        layers.Dropout(0.5),
+        *(layers.Activation(name) for name in ACTIVATIONS if name is not None),
+    ]
+    rows = [layers.Dense(CLASSES, activation="softmax"), layers.BatchNormalization(), layers.Flatten()]
+    merging = [layers.Add(), layers.Concatenate()]
+    small, large = _array(engine, 32, 256), _array(engine, 32, 14, 14, 64)
+    inputs: list[tuple[Any, Any]] = [(layer, large) for layer in maps]
+    inputs += [(layer, small) for layer in rows] + [(layer, [large, large]) for layer in merging]
+    for layer, x in inputs:
+        layer.build([part.shape for part in x] if layer.merges else x.shape)
+        layer.to(engine)
+        out = layer.forward(x, training=True)
+        layer.backward(out)
+        layer.forward(x)
+
+
+def _optimizers(engine: Compiler) -> None:
+    """A step of each, on a network without convolutions."""
+    chosen = (
+        optimizers.SGD(0.1),
+        optimizers.SGD(0.1, momentum=0.9),
+        optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        optimizers.RMSprop(0.1),
+        optimizers.AdamW(0.1),
+        optimizers.Adam(0.1, clipnorm=1.0),
+    )
+    for optimizer in chosen:
+        model = Sequential([layers.Input((64,)), layers.Dense(CLASSES, activation="softmax")]).to(engine)
+        model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+        model.fit(np.zeros((32, 64), np.float32), np.zeros(32, np.int64), verbose=0)
