@@ -7,6 +7,7 @@ Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, 
     patches in place or in strips, gradients in place
     or packed in the order of memory                           0.89                     0.95
     one address for the depths of a tile                       1.14                     0.98
+    strips of 192 pixels in place of 48                        1.4
 
     fastconv bench --net handson_fashion_mnist --layer conv2d --pass grad_weight --threads 1 --against torch
 
@@ -36,13 +37,15 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
-from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
+from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
-# A strip of pixels: its patches and gradients are read by every register tile of a block.
+# Pixels of a block, whose patches and gradients are read by every register tile: as many as the L1 cache holds patches
+# of, or, where patches share their pixels, so many that loading and storing the sums is little work.
 _PIXELS_OF_BLOCK = 8 * TILE_ROWS
+_PIXELS_OF_STRIP = 192
 # Gradients are read in place by so few depths that a packed copy of them would not pay.
 _UNPACKED_DEPTH = 8 * TILE_ROWS
 # Numbers from pixel to pixel of x from which patches are better copied than read in place.
@@ -362,9 +365,13 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
         depth, columns = _part(total_depth, _PACKED_DEPTH, TILE_ROWS), _part(total_columns, _PACKED_COLUMNS, width)
     elif source == IN_PLACE and far:
         source = PATCHES
+    elif source == IN_PLACE and s.KH * s.KW > 1:
+        pixels = _PIXELS_OF_STRIP
     elif source == STRIP:
-        rows = min(max(_PIXELS_OF_BLOCK // s.OW, 1), s.OH)
-        pixels = rows * s.OW if s.OW <= _PIXELS_OF_BLOCK else _part(s.OW, _PIXELS_OF_BLOCK, 1)
+        rows = min(max(_PIXELS_OF_STRIP // s.OW, 1), s.OH)
+        while rows * s.OW > _PIXELS_OF_BLOCK and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
+            rows -= 1
+        pixels = rows * s.OW if s.OW <= _PIXELS_OF_STRIP else _part(s.OW, _PIXELS_OF_STRIP, 1)
         strip = patches.strip_size(s, rows)
     while True:
         tasks = splits * s.G * -(-total_depth // depth) * -(-total_columns // columns)
