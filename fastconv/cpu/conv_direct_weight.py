@@ -7,7 +7,6 @@ Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, 
     patches in place or in strips, gradients in place
     or packed in the order of memory                           0.89                     0.95
     one address for the depths of a tile                       1.14                     0.98
-    strips of 192 pixels in place of 48                        1.4
 
     fastconv bench --net handson_fashion_mnist --layer conv2d --pass grad_weight --threads 1 --against torch
 
@@ -23,6 +22,16 @@ and for 1x1 kernels, which are one product of matrices (`PACKED`):
 With packing left out, the second of these runs at 93 of 101 GFLOP/s: what it lacks is x and grad_out, piece by piece
 from memory.  Tried and not kept: 200 and 256 pixels (0.97, 0.93 in the mean of six layers, against 1.01), 100
 pixels (0.93), and prefetching the next block's x and gradients, which gains on an idle machine and loses on a busy one.
+
+192 pixels where patches share them, the time with 48 over theirs, medians of 11: 7x7, 1 -> 64 at 28 x 28: 1.26; 3x3
+stride 2, 3 -> 32 at 224 x 224: 1.30; 7x7, 32 channels: 1.27; 15x15, 16 channels: 1.30; 4 groups of 17: 1.73; first
+layers of 28 x 28 and 32 x 32 without padding: 1.12 and 0.9 to 1.1.  384 pixels are as fast, but for layers whose strips
+leave the L2 cache (0.64 with 128 channels, stride 2).
+
+Few channels, 1x1, 32 -> 64 at 112 x 112: 46 GFLOP/s packed 128 pixels at a time; 41, 44 and 37 with 64, 256 and 512;
+47 and 45 in place, 48 and 96 pixels at a time.  Reading x and grad_out once, 38 MB, takes 2 to 3 of these 9 ms, the
+products at the peak of the multiply-add units 4.1: no cut into blocks changes either.
+
 Order of sums: see `conv_direct`.
 """
 
