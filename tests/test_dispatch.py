@@ -49,6 +49,12 @@ def test_fastest_may_look_at_the_batch():
     assert dispatch.choose("conv2d_forward", wide, 4, "auto").__module__ == "fastconv.cpu.conv_winograd"
 
 
+def test_auto_counts_on_several_images_for_the_gradient_of_a_weight():
+    one_tile = conv2d_geometry((1, 6, 6, 64), (3, 3, 64, 64))
+    chosen = [dispatch.choose(operation, one_tile, 4, "auto").__module__ for operation in dispatch.OPERATIONS]
+    assert chosen == ["fastconv.cpu.conv_direct", "fastconv.cpu.conv_direct", "fastconv.cpu.conv_winograd_weight"]
+
+
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_choice_looks_neither_at_the_batch_nor_at_the_threads(case, operation, monkeypatch, fresh_choices):

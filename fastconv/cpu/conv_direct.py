@@ -24,7 +24,8 @@ and 1x1 layers on that CPU, one run each on a busy machine, where a ratio repeat
     256 depths, more channels where they are few  1.16         1.16              1.08               0.86
 
 8 images of one pixel, 1024 -> 5 channels, take 13 us, and PyTorch's 12; 16 with panels packed row by row, a mask for
-each, and more Python around the kernel.
+each, and more Python around the kernel.  Counted: 8 rows are two tiles of 6, each a chain of 1024 multiply-adds of 4
+cycles, 2.6 us at 3.15 GHz; one tile of 8 rows would save 1.3 us.  The rest is the call.
 
 Tried without gain: the panels of the next depths prefetched (1.00, mean of 7 such layers at batch 1), depths of 384
 (1.00), 32 rows of the weight packed at a time in place of 8 (0.6 to 1.0 of the speed of packing).  Products alone, from

@@ -22,6 +22,16 @@ and for 1x1 kernels, which are one product of matrices (`PACKED`):
 With packing left out, the second of these runs at 93 of 101 GFLOP/s: what it lacks is x and grad_out, piece by piece
 from memory.  Tried and not kept: 200 and 256 pixels (0.97, 0.93 in the mean of six layers, against 1.01), 100
 pixels (0.93), and prefetching the next block's x and gradients, which gains on an idle machine and loses on a busy one.
+
+192 pixels where patches share them, the time with 48 over theirs, medians of 11: 7x7, 1 -> 64 at 28 x 28: 1.26; 3x3
+stride 2, 3 -> 32 at 224 x 224: 1.30; 7x7, 32 channels: 1.27; 15x15, 16 channels: 1.30; 4 groups of 17: 1.73; first
+layers of 28 x 28 and 32 x 32 without padding: 1.12 and 0.9 to 1.1.  384 pixels are as fast, but for layers whose strips
+leave the L2 cache (0.64 with 128 channels, stride 2).
+
+Few channels, 1x1, 32 -> 64 at 112 x 112: 46 GFLOP/s packed 128 pixels at a time; 41, 44 and 37 with 64, 256 and 512;
+47 and 45 in place, 48 and 96 pixels at a time.  Reading x and grad_out once, 38 MB, takes 2 to 3 of these 9 ms, the
+products at the peak of the multiply-add units 4.1: no cut into blocks changes either.
+
 Order of sums: see `conv_direct`.
 """
 
@@ -36,13 +46,15 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
-from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
+from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
-# A strip of pixels: its patches and gradients are read by every register tile of a block.
+# Pixels of a block, whose patches and gradients are read by every register tile: as many as the L1 cache holds patches
+# of, or, where patches share their pixels, so many that loading and storing the sums is little work.
 _PIXELS_OF_BLOCK = 8 * TILE_ROWS
+_PIXELS_OF_STRIP = 192
 # Gradients are read in place by so few depths that a packed copy of them would not pay.
 _UNPACKED_DEPTH = 8 * TILE_ROWS
 # Numbers from pixel to pixel of x from which patches are better copied than read in place.
@@ -362,9 +374,13 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
         depth, columns = _part(total_depth, _PACKED_DEPTH, TILE_ROWS), _part(total_columns, _PACKED_COLUMNS, width)
     elif source == IN_PLACE and far:
         source = PATCHES
+    elif source == IN_PLACE and s.KH * s.KW > 1:
+        pixels = _PIXELS_OF_STRIP
     elif source == STRIP:
-        rows = min(max(_PIXELS_OF_BLOCK // s.OW, 1), s.OH)
-        pixels = rows * s.OW if s.OW <= _PIXELS_OF_BLOCK else _part(s.OW, _PIXELS_OF_BLOCK, 1)
+        rows = min(max(_PIXELS_OF_STRIP // s.OW, 1), s.OH)
+        while rows * s.OW > _PIXELS_OF_BLOCK and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
+            rows -= 1
+        pixels = rows * s.OW if s.OW <= _PIXELS_OF_STRIP else _part(s.OW, _PIXELS_OF_STRIP, 1)
         strip = patches.strip_size(s, rows)
     while True:
         tasks = splits * s.G * -(-total_depth // depth) * -(-total_columns // columns)
