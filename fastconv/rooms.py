@@ -17,7 +17,19 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import DTypeLike
 
-from fastconv.cpu import activation, dropout, normalization, norms, pool, rectify, reduction, scores, softmax, update
+from fastconv.cpu import (
+    activation,
+    dropout,
+    normalization,
+    norms,
+    pool,
+    rectify,
+    reduction,
+    scores,
+    softmax,
+    total,
+    update,
+)
 from fastconv.cuda.array import Array
 from fastconv.cuda.device import Engine
 
@@ -27,9 +39,10 @@ class Host:
 
     engine = None
     activation, dropout, normalization, norms, pool = activation, dropout, normalization, norms, pool
-    rectify, reduction, scores, softmax, update = rectify, reduction, scores, softmax, update
+    rectify, reduction, scores, softmax, total, update = rectify, reduction, scores, softmax, total, update
     empty = staticmethod(np.empty)
     zeros = staticmethod(np.zeros)
+    constant = staticmethod(np.asarray)
 
 
 class Gpu:
@@ -49,6 +62,10 @@ class Gpu:
         array = self.empty(shape, dtype)
         elements.launch(self.engine, elements.fill_zeros(), array.size, array.memory)
         return array
+
+    def constant(self, values: ndarray) -> Array:
+        """An array of the host that never changes, uploaded once."""
+        return Array(self.engine, self.engine.constant(values.reshape(-1)), values.shape)
 
     def __getattr__(self, file: str) -> Any:
         bound = _Bound(self.engine, import_module(f"fastconv.cuda.{file}"))

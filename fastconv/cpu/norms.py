@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.cpu import total
+
 
 def squares(arrays: Sequence[Any]) -> float:
     """The sum of the squares of all numbers of all arrays, in float64."""
-    return math.fsum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
+    # one after the other, as a GPU adds them
+    result = 0.0
+    for array in arrays:
+        result += total.of(np.square(array, dtype=np.float64))
+    return result
 
 
 def shortened(array: Any, squares: float, longest: float) -> NDArray[Any]:

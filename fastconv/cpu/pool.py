@@ -39,7 +39,7 @@ from fastconv import threads
 from fastconv.cpu.pool_average import average_parallel, average_serial
 from fastconv.cpu.pool_max import extreme_parallel, extreme_serial
 from fastconv.cpu.pool_scatter import CHANNEL_BLOCK, give_parallel, give_serial, scatter_parallel, scatter_serial
-from fastconv.geometry import AxisWindows as Axis, single_pixels
+from fastconv.geometry import AxisWindows as Axis, Pool2dGeometry, single_pixels
 
 # Fewer output rows than this, over windows with at least so many rows, are pooled in two passes (see `_in_two_passes`).
 FEW_ROWS = 16
@@ -99,6 +99,21 @@ def scatter(values: Array, indices: Array, accumulate: bool, out: Array) -> bool
     arguments = values.reshape(N, OH * OW, C), indices, accumulate, out.reshape(N, IH * IW, C), failed, tasks
     threads.run(scatter_serial, scatter_parallel, workers, *arguments)
     return not any(failed.tolist())
+
+
+def extreme_backward(geometry: Pool2dGeometry, grad_out: Array, indices: Array, grad_x: Array) -> bool:
+    """Hand the gradient of each window to the pixel that *indices* names; the result is whether all lie inside."""
+    return scatter(grad_out, indices, True, grad_x)
+
+
+def take(values: Array, indices: Array, out: Array) -> bool:
+    """Write the pixels of *values* that *indices* name into *out*, channel by channel; whether all lie inside."""
+    N, IH, IW, C = values.shape
+    if indices.size and not 0 <= indices.min() <= indices.max() < IH * IW:
+        return False
+    places = indices.reshape(N, indices.shape[1] * indices.shape[2], C)
+    out.reshape(places.shape)[...] = np.take_along_axis(values.reshape(N, IH * IW, C), places, axis=1)
+    return True
 
 
 def _extreme_pass(x: Array, rows: Axis, columns: Axis, sign: int, out: Array, indices: Array) -> None:

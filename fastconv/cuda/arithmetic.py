@@ -1,4 +1,4 @@
-"""Arithmetic of two arrays on the GPU, number by number, with NumPy's bits for float32."""
+"""Arithmetic on the GPU, number by number, with NumPy's bits for float32 where a sentence does not say otherwise."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ def minimum(engine: Engine, left: Any, right: Any, out: Any = None) -> Any:
 
 
 def mapped(engine: Engine, operation: str, x: Any, out: Any) -> None:
-    """``out = operation(x)`` for contiguous float32 arrays: "absolute", "sign" or "square"."""
+    """``out = operation(x)`` for contiguous float32 arrays.
+
+    "absolute", "sign", "square" and "negative" have NumPy's bits; "exp" those of the activations, and "log1p", computed
+    in float64, is rounded once: both may differ from NumPy's by a last bit.
+    """
     from fastconv.cuda.kernels import arithmetic as kernels, elements
 
     elements.launch(engine, kernels.mapped(operation), out.size, flat(x), flat(out))

@@ -1,8 +1,4 @@
-"""Euclidean norms of arrays on the GPU, and arrays made shorter: `fastconv.cpu.norms` without a look from the host.
-
-Squares are added in float64 in an order that is always the same; it is not NumPy's, so that a norm may differ from the
-CPU's in the last bit of float64.
-"""
+"""Euclidean norms of arrays on the GPU, and arrays made shorter: `fastconv.cpu.norms` without a look from the host."""
 
 from __future__ import annotations
 
@@ -13,19 +9,14 @@ import numpy as np
 
 from fastconv.cuda import arithmetic
 from fastconv.cuda.device import Engine, flat
+from fastconv.cuda.total import add_sum
 
 
 def squares(engine: Engine, arrays: Sequence[Any]) -> Any:
     """The sum of the squares of all numbers of all float32 arrays: one float64 number on the device."""
-    from fastconv.cuda.kernels import elements, norms as kernels
-
     total = engine.upload(np.zeros(1))
     for array in arrays:
-        numbers = flat(array)
-        elements.check_size(numbers)
-        partial = engine.empty((min(max(numbers.size, 1), kernels.CHAINS),), np.float64)
-        elements.launch(engine, kernels.sums_of_squares(), partial.size, numbers, partial)
-        engine.launch(kernels.add_sums(), 1, partial, total)
+        add_sum(engine, array, total, 0, squared=True)
     return total
 
 

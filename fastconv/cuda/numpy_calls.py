@@ -30,7 +30,14 @@ _COMBINED = {
 }
 #: Those whose operands may change places, so that the larger array comes first.
 _SYMMETRIC = (np.add, np.multiply, np.maximum, np.minimum)
-_MAPPED = {np.absolute: "absolute", np.sign: "sign", np.square: "square"}
+_MAPPED = {
+    np.absolute: "absolute",
+    np.sign: "sign",
+    np.square: "square",
+    np.negative: "negative",
+    np.exp: "exp",
+    np.log1p: "log1p",
+}
 
 
 def universal_function(function: np.ufunc, inputs: tuple[Any, ...], out: Array | None) -> Array:
@@ -110,6 +117,13 @@ def _split(ary: Array, indices_or_sections: Sequence[int], axis: int = 0) -> lis
     return [_array(ary.engine, part) for part in copies.split(ary.engine, ary, extents, axis)]
 
 
+def _repeat(a: Array, repeats: int, axis: int) -> Array:
+    inner = prod(a.shape[axis + 1 :])
+    repeated = exchange.Strided(a.engine, a.memory, (a.size // max(inner, 1), repeats, inner), (inner, 0, 1))
+    shape = (*a.shape[:axis], a.shape[axis] * repeats, *a.shape[axis + 1 :])
+    return exchange.contiguous(repeated).reshape(shape)  # type: ignore[no-any-return]
+
+
 def _pad(array: Array, pad_width: Sequence[tuple[int, int]]) -> Array:
     """Zeros around two neighbouring axes."""
     padded = [axis for axis, widths in enumerate(pad_width) if any(widths)]
@@ -146,6 +160,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.moveaxis: _moveaxis,
     np.concatenate: _concatenate,
     np.split: _split,
+    np.repeat: _repeat,
     np.pad: _pad,
     np.clip: _clip,
     np.zeros_like: _full_like(0),

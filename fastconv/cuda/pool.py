@@ -1,4 +1,4 @@
-"""Pooling on the GPU: largest, smallest and average pixel of a window, and the gradients of all three.
+"""Pooling on the GPU: largest, smallest and average pixel of a window, the gradients, and moves to stored positions.
 
 Two tables say which rows and columns a window holds (`geometry.AxisWindows`), as on the CPU, so one kernel serves
 plain, dilated, ceil_mode, adaptive and global pooling.  Gradients are gathered: a pixel of x looks through the windows
@@ -69,8 +69,28 @@ def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: An
     return True
 
 
-def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, indices: Any, grad_x: Any) -> None:
-    """Hand the gradient of each window to the pixel that *indices* names, which must be one of the window."""
+def take(engine: Engine, values: Any, indices: Any, out: Any) -> bool:
+    """Write the pixels of *values* that *indices* name into *out*, channel by channel, and 0 for those outside.
+
+    As in `scatter` the result is True.
+    """
+    from fastconv.cuda.kernels import elements, pool as kernels
+
+    _, IH, IW, C = values.shape
+    _, OH, OW, _ = out.shape
+    values, out = flat(values), flat(out)
+    _check_size(values, out)
+    places = flat(indices, np.int64)
+    elements.launch(engine, kernels.take(), out.size, values, places, out, IH * IW, OH * OW, C)
+    return True
+
+
+def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, indices: Any, grad_x: Any) -> bool:
+    """Hand the gradient of each window to the pixel that *indices* names, which must be one of the window.
+
+    A pixel looks only at the windows that hold it, where `scatter` reads all indices of an image for each of its bands.
+    As there, nothing waits for the device to see whether all lie inside: the result is True.
+    """
     from fastconv.cuda.kernels import elements, pool as kernels
 
     grad_out, grad_x = flat(grad_out), flat(grad_x)
@@ -81,6 +101,7 @@ def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, in
     tables = _table(engine, covering_windows(g.rows, g.IH)), _table(engine, covering_windows(g.columns, g.IW))
     kernel = kernels.extreme_backward()
     elements.launch(engine, kernel, grad_x.size, grad_out, flat(indices, np.int64), *tables, grad_x, problem)
+    return True
 
 
 def _problem(x: Any, rows: AxisWindows, columns: AxisWindows) -> Any:

@@ -1,7 +1,6 @@
-"""What `fit` and `evaluate` count on the GPU, so that an epoch needs no number from it before its end.
+"""Which predictions are right, and which are positive, on the GPU.
 
-Whether predictions are right are ones and zeros, which are added as integers; losses and squares are added in float64
-in a fixed order.
+Answers are ones and zeros that stay there, so that an epoch needs no number from the GPU before its end.
 """
 
 from __future__ import annotations
@@ -40,15 +39,33 @@ def right_side(engine: Engine, predictions: Any, labels: Any, threshold: float) 
     return hits
 
 
-def add_count(engine: Engine, hits: Any, counts: Any, at: int) -> None:
-    """``counts[at] += sum(hits)``: int32 ones and zeros, int64 counts."""
-    from fastconv.cuda.kernels import scores as kernels
+def within_top(engine: Engine, predictions: Any, labels: Any, k: int) -> Any:
+    """1 for each row of *predictions* of which fewer than *k* are larger than the one that the label names; int32.
 
-    engine.launch(kernels.add_total(counts=True), 1, flat(hits, np.int32), flat(counts, np.int64), at)
+    *labels* are as in `right_class`.
+    """
+    from fastconv.cuda.kernels import elements, scores as kernels
+
+    C = predictions.shape[-1]
+    sparse = len(labels.shape) < len(predictions.shape)
+    hits = engine.empty((prod(predictions.shape[:-1]),), np.int32)
+    classes = flat(labels, np.int64 if sparse else np.float32)
+    elements.launch(engine, kernels.within_top(sparse), hits.size, flat(predictions), classes, hits, C, k)
+    return hits
 
 
-def add_sum(engine: Engine, numbers: Any, totals: Any, at: int) -> None:
-    """``totals[at] += sum(numbers)``: float32 numbers, float64 totals, always in the same order."""
-    from fastconv.cuda.kernels import scores as kernels
+def positives(engine: Engine, numbers: Any, least: float, top_k: int | None, column: int | None) -> Any:
+    """1 for each of (..., C) *numbers* that is above *least* and among the *top_k* largest of its row, else 0; float32.
 
-    engine.launch(kernels.add_total(counts=False), 1, flat(numbers), flat(totals, np.float64), at)
+    Of numbers that are as large the first ones count; with a *column* only that one is looked at.
+    """
+    from fastconv.cuda.kernels import elements, scores as kernels
+
+    C = numbers.shape[-1]
+    first, step = (0, 1) if column is None else (range(C)[column], C)
+    found = engine.empty((prod(numbers.shape) // step,), np.float32)
+    places = C if top_k is None else top_k
+    elements.launch(
+        engine, kernels.positives(), found.size, flat(numbers), found, np.float32(least), C, places, first, step
+    )
+    return found

@@ -15,7 +15,6 @@ from fastconv.arrays import (
     SERIES,
     FloatArray,
     ImageFormat,
-    host_only,
     image_format,
     image_format_of_shape,
     on_device,
@@ -239,7 +238,18 @@ def global_max_pool2d(
     return without_axes(result, axes)
 
 
-def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape, *, layout: str = "NHWC") -> FloatArray:
+def max_pool2d_backward(
+    grad_out: ArrayLike,
+    indices: ArrayLike,
+    x_shape: Shape,
+    *,
+    kernel_size: Any = None,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    layout: str = "NHWC",
+) -> FloatArray:
     """Gradient of every pooling that takes one pixel: plain, minimum, adaptive, global, and of a series.
 
     ``grad_x[n, p, c] = sum of grad_out[n, o, c] over all outputs o with indices[n, o, c] == p``, where pixels ``p`` are
@@ -252,6 +262,9 @@ def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape,
         What the forward function returned with ``return_indices=True``.
     x_shape : tuple of int
         Shape of the forward input, in *layout*, with or without the batch axis.
+    kernel_size, stride, padding, dilation, ceil_mode : optional
+        The windows, as in the forward call.  With a *kernel_size* a GPU looks only at the windows that hold a pixel;
+        without one it looks through the indices of the whole image, several times.
     layout : "NHWC", "NCHW", "NWC" or "NCW"
 
     Returns
@@ -263,7 +276,7 @@ def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape,
     TypeError
         If *grad_out* is neither float32 nor float64, or *indices* are not integers.
     ValueError
-        If the shapes do not fit together, or an index lies outside the image.
+        If the shapes do not fit together, or an index lies outside the image (a GPU leaves it out).
 
     Notes
     -----
@@ -280,7 +293,16 @@ def max_pool2d_backward(grad_out: ArrayLike, indices: ArrayLike, x_shape: Shape,
     """
     image, shape = image_format_of_shape(x_shape, layout, (*IMAGES, *SERIES))
     grad_out, indices = (with_spatial_axes(image, array) for array in (grad_out, indices))
-    return _scatter(image, "grad_out", grad_out, indices, shape, accumulate=True)
+    windows = None
+    if kernel_size is not None:
+        options: Any = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+        N, *plane, C = shape
+        windows = (
+            pool2d_geometry(shape, kernel_size, **options)
+            if len(plane) == 2
+            else pool1d_geometry((N, 1, *plane, C), kernel_size, **options)
+        )
+    return _scatter(image, "grad_out", grad_out, indices, shape, accumulate=True, windows=windows)
 
 
 def max_unpool2d(x: ArrayLike, indices: ArrayLike, output_size: IntOrPair, *, layout: str = "NHWC") -> FloatArray:
@@ -349,7 +371,8 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
 
     Notes
     -----
-    Where several indices are equal, each of them receives the gradient of that pixel, as in PyTorch.
+    Where several indices are equal, each of them receives the gradient of that pixel, as in PyTorch.  On a GPU an index
+    outside takes 0.
 
     Examples
     --------
@@ -359,7 +382,6 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
     """
     image = image_format("grad_out", grad_out, layout, IMAGES)
     gradient = image.enter("grad_out", grad_out)
-    host_only("max_unpool2d_backward", gradient)
     where = _enter_indices(image, indices, gradient)
     N, OH, OW, C = gradient.shape
     if where.shape[0] != N or where.shape[3] != C:
@@ -367,11 +389,12 @@ def max_unpool2d_backward(grad_out: ArrayLike, indices: ArrayLike, *, layout: st
             f"indices must have the batch and the channels of grad_out. "
             f"Received: indices.shape={np.shape(indices)}, grad_out.shape={np.shape(grad_out)}"
         )
-    if where.size and not 0 <= where.min() <= where.max() < OH * OW:
+    here = room(gradient)
+    grad_x = here.empty(where.shape, gradient.dtype)
+    if not here.pool.take(gradient, where, grad_x):
         raise ValueError(_outside(OH * OW, where))
-    pixels = np.take_along_axis(gradient.reshape(N, OH * OW, C), where.reshape(N, prod(where.shape[1:3]), C), axis=1)
-    grad_x: FloatArray = image.leave(pixels.reshape(where.shape))
-    return grad_x
+    taken: FloatArray = image.leave(grad_x)
+    return taken
 
 
 # ---- the doors that all pooling shares --------------------------------------------------------------------------
@@ -442,9 +465,15 @@ def _extreme(
 
 
 def _scatter(
-    image: ImageFormat, name: str, values: ArrayLike, indices: ArrayLike, shape: Shape, accumulate: bool
+    image: ImageFormat,
+    name: str,
+    values: ArrayLike,
+    indices: ArrayLike,
+    shape: Shape,
+    accumulate: bool,
+    windows: Pool2dGeometry | None = None,
 ) -> FloatArray:
-    """Move *values* to their pixels in an array of *shape* (channels last), zero elsewhere."""
+    """Move *values* to their pixels in an array of *shape* (channels last), zero elsewhere; from *windows* if given."""
     arrived = image.enter(name, values)
     where = _enter_indices(image, indices, arrived)
     N, *plane, C = shape
@@ -453,9 +482,19 @@ def _scatter(
             f"{name} and indices must have one shape, with {N} images of {C} channels. "
             f"Received: {name}.shape={np.shape(values)}, indices.shape={np.shape(indices)}"
         )
+    if windows is not None and planes(arrived).shape != windows.out_shape:
+        raise ValueError(
+            f"{name} must have the shape of the windows' results, NHWC {windows.out_shape}. "
+            f"Received: {name}.shape={np.shape(values)}"
+        )
     here = room(arrived)
     result = here.empty((N, *plane, C), arrived.dtype)
-    if not here.pool.scatter(planes(arrived), planes(where), accumulate, planes(result)):
+    source, places, target = planes(arrived), planes(where), planes(result)
+    if windows is None:
+        inside = here.pool.scatter(source, places, accumulate, target)
+    else:
+        inside = here.pool.extreme_backward(windows, source, places, target)
+    if not inside:
         raise ValueError(_outside(prod(plane), where))
     moved: FloatArray = image.leave(result)
     return moved

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import IMAGES, FloatArray, host_only, image_format
+from fastconv.arrays import IMAGES, FloatArray, float_array, image_format
 from fastconv.functional.conv import conv2d
 from fastconv.functional.conv_transpose import conv_transpose2d
 from fastconv.geometry import IntOrPair, Pair, pair
+from fastconv.rooms import room
 
 #: How pixels between the pixels are found.
 INTERPOLATIONS = ("nearest", "bilinear")
@@ -58,15 +59,13 @@ def upsample2d(x: ArrayLike, size: IntOrPair, *, interpolation: str = "nearest",
     size = _checked(size, interpolation)
     image = image_format("x", x, layout, IMAGES)
     images = image.enter("x", x)
-    host_only("upsample2d", images)
+    rows, columns = size
     if interpolation == "nearest":
-        N, IH, IW, C = images.shape
-        blocks = np.broadcast_to(images[:, :, None, :, None], (N, IH, size[0], IW, size[1], C))
-        return image.leave(blocks.reshape(N, IH * size[0], IW * size[1], C))
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    return image.leave(
-        conv_transpose2d(padded, _triangles(size, images), stride=size, padding=_cut(size), groups=images.shape[3])
-    )
+        return image.leave(np.repeat(np.repeat(images, columns, axis=2), rows, axis=1))
+    padded = _with_borders(_with_borders(images, 1), 2)
+    kernel = _triangles(size, images)
+    larger = conv_transpose2d(padded, kernel, stride=size, padding=_cut(size), groups=images.shape[3])
+    return image.leave(float_array("out", larger))
 
 
 def upsample2d_backward(
@@ -100,20 +99,30 @@ def upsample2d_backward(
     size = _checked(size, interpolation)
     image = image_format("grad_out", grad_out, layout, IMAGES)
     gradient = image.enter("grad_out", grad_out)
-    host_only("upsample2d_backward", gradient)
     _, OH, OW, C = gradient.shape
     if OH % size[0] or OW % size[1]:
         raise ValueError(f"size must divide the image. Received: size={size}, grad_out.shape={np.shape(grad_out)}")
     if interpolation == "nearest":
-        ones = np.ones((*size, 1, C), gradient.dtype)
-        return image.leave(conv2d(gradient, ones, stride=size, groups=C))
+        ones = np.ones_like(gradient, shape=(*size, 1, C))
+        return image.leave(float_array("grad_x", conv2d(gradient, ones, stride=size, groups=C)))
     padded = conv2d(gradient, _triangles(size, gradient), stride=size, padding=_cut(size), groups=C)
-    # each pixel at the border was used for the one beyond it too
-    padded[:, 1] += padded[:, 0]
-    padded[:, -2] += padded[:, -1]
-    padded[:, :, 1] += padded[:, :, 0]
-    padded[:, :, -2] += padded[:, :, -1]
-    return image.leave(np.ascontiguousarray(padded[:, 1:-1, 1:-1]))
+    return image.leave(_without_borders(_without_borders(float_array("grad_x", padded), 2), 1))
+
+
+def _with_borders(images: FloatArray, axis: int) -> FloatArray:
+    """The first and the last pixel along an axis go on for one pixel more."""
+    first, last = (images[:, :1], images[:, -1:]) if axis == 1 else (images[:, :, :1], images[:, :, -1:])
+    return np.concatenate([first, images, last], axis=axis)
+
+
+def _without_borders(padded: FloatArray, axis: int) -> FloatArray:
+    """The gradient of `_with_borders`: each pixel at the border was used for the one beyond it, too."""
+    extent = padded.shape[axis] - 2
+    first, images, last = np.split(padded, [1, 1 + extent], axis=axis)
+    none = [(0, 0)] * padded.ndim
+    before, behind = ([*none[:axis], widths, *none[axis + 1 :]] for widths in ((0, extent - 1), (extent - 1, 0)))
+    gradient: FloatArray = images + np.pad(first, before) + np.pad(last, behind)
+    return gradient
 
 
 def _checked(size: IntOrPair, interpolation: str) -> Pair:
@@ -127,7 +136,8 @@ def _triangles(size: Pair, like: FloatArray) -> FloatArray:
     """Weights (KH, KW, 1, C) that a pixel spreads to its neighbourhood: a triangle along each axis."""
     rows, columns = (_triangle(factor) for factor in size)
     kernel = np.outer(rows, columns).astype(like.dtype)
-    return np.repeat(kernel[:, :, None, None], like.shape[3], axis=3)
+    weight: FloatArray = room(like).constant(np.repeat(kernel[:, :, None, None], like.shape[3], axis=3))
+    return weight
 
 
 def _triangle(factor: int) -> FloatArray:

@@ -23,12 +23,10 @@ _SMALLEST_PROBABILITY = 1e-7
 class Loss:
     """The mean of a loss over a batch.
 
-    A loss defines `losses` and `gradient` with operations that take arrays of a device too, or says why it does not.
+    A loss defines `losses` and `gradient` with operations that take arrays of a device, too.
     """
 
     default_name = "loss"
-    #: Why it cannot be computed on a device, or None.
-    refuses_devices: str | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or self.default_name
@@ -176,7 +174,6 @@ class BinaryCrossentropy(Crossentropy):
     """Mean of ``-y * log(p) - (1 - y) * log(1 - p)`` over all numbers; labels y from 0 to 1, of the shape of p."""
 
     default_name = "binary_crossentropy"
-    refuses_devices = "it has no kernel for a GPU; categorical_crossentropy of two classes has"
     link = "sigmoid"
 
     def losses(self, y_true: NDArray[Any], y_pred: FloatArray) -> FloatArray:

@@ -17,15 +17,12 @@ from fastconv.rooms import room
 _NOTHING = 1
 # Where a probability counts as positive unless something else is asked for.
 _MIDDLE = 0.5
-_NO_KERNEL = 'it has no kernel for a GPU; compile with metrics=["accuracy"], or compute it from predict'
 
 
 class Metric:
     """The mean of a number over all samples of several batches."""
 
     default_name = "metric"
-    #: Why it cannot be computed on a device, or None.
-    refuses_devices: str | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or self.default_name
@@ -113,16 +110,13 @@ class SparseTopKCategoricalAccuracy(Metric):
     """
 
     default_name = "sparse_top_k_categorical_accuracy"
-    refuses_devices = _NO_KERNEL
 
     def __init__(self, k: int = 5, name: str | None = None) -> None:
         super().__init__(name)
         self.k = k
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        labels = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)
-        chosen = np.take_along_axis(y_pred, labels[..., np.newaxis], axis=-1)
-        return np.count_nonzero(y_pred > chosen, axis=-1) < self.k
+        return room(y_pred).scores.within_top(y_pred, y_true.reshape(y_pred.shape[:-1]), self.k)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k": self.k}
@@ -134,7 +128,7 @@ class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
     default_name = "top_k_categorical_accuracy"
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        return super().numbers(y_true.argmax(axis=-1), y_pred)
+        return room(y_pred).scores.within_top(y_pred, of_shape(self.name, y_true, y_pred), self.k)
 
 
 class _Share(Metric):
@@ -150,8 +144,6 @@ class _Share(Metric):
         Look only at this column; by default all numbers count alike.
     """
 
-    refuses_devices = _NO_KERNEL
-
     def __init__(
         self,
         thresholds: float | None = None,
@@ -164,18 +156,26 @@ class _Share(Metric):
         self.top_k = top_k
         self.class_id = class_id
 
-    def positives(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Labels and predictions as booleans."""
+    def reset_state(self) -> None:
+        super().reset_state()
+        self._of = Total()
+
+    def add(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> None:
         least = self.thresholds
         if least is None:
             least = _MIDDLE if self.top_k is None else -np.inf
-        labels, predictions = of_shape(self.name, y_true, y_pred) > 0, y_pred > least
-        if self.top_k is not None:
-            places = np.argsort(np.argsort(-y_pred, axis=-1, kind="stable"), axis=-1)
-            predictions &= places < self.top_k
-        if self.class_id is not None:
-            labels, predictions = labels[..., self.class_id], predictions[..., self.class_id]
-        return labels, predictions
+        positives = room(y_pred).scores.positives
+        labels = positives(of_shape(self.name, y_true, y_pred), 0.0, None, self.class_id)
+        predictions = positives(y_pred, least, self.top_k, self.class_id)
+        self._sum.add(labels * predictions)
+        self._of.add(self.all_of(labels, predictions))
+
+    def all_of(self, labels: NDArray[Any], predictions: NDArray[Any]) -> NDArray[Any]:
+        """Of which positives, ones and zeros, the share is taken."""
+        raise NotImplementedError
+
+    def result(self) -> float:
+        return self._sum.value() / (self._of.value() or _NOTHING)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -202,9 +202,8 @@ class Precision(_Share):
 
     default_name = "precision"
 
-    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        labels, predictions = self.positives(y_true, y_pred)
-        return labels[predictions]
+    def all_of(self, labels: NDArray[Any], predictions: NDArray[Any]) -> NDArray[Any]:
+        return predictions
 
 
 class Recall(_Share):
@@ -223,9 +222,8 @@ class Recall(_Share):
 
     default_name = "recall"
 
-    def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
-        labels, predictions = self.positives(y_true, y_pred)
-        return predictions[labels]
+    def all_of(self, labels: NDArray[Any], predictions: NDArray[Any]) -> NDArray[Any]:
+        return labels
 
 
 class MeanSquaredError(Metric):

@@ -22,15 +22,17 @@ class Total:
 
     def add(self, numbers: Any, times: float = 1.0) -> None:
         """Add *times* the sum of an array."""
+        here = room(numbers).total
         if type(numbers) is not Array:
-            self._in_host_memory += float(numbers.sum(dtype=np.float64)) * times
+            self._in_host_memory += here.of(numbers) * times
             return
         counts = numbers.dtype == np.int32
         if self._on_device is None:
             self._on_device = asarray(np.zeros(1, np.int64 if counts else np.float64), numbers.engine)
-        scores = room(numbers).scores
-        add = scores.add_count if counts else scores.add_sum
-        add(numbers if times == 1 else numbers * times, self._on_device, 0)
+        if counts:
+            here.add_count(numbers, self._on_device, 0)
+        else:
+            here.add_sum(numbers, self._on_device, 0, times)
 
     def value(self) -> float:
         """The sum so far; what has been launched on a device is waited for."""

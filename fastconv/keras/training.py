@@ -18,7 +18,7 @@ from fastconv.cuda.array import Array
 from fastconv.keras import losses, optimizers
 from fastconv.keras.batches import ArrayBatches, Batch, Batches, check_lengths, is_iterator, of_iterator, slices, take
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
-from fastconv.keras.devices import copied_ahead, engine_of, placed, sample
+from fastconv.keras.devices import copied_ahead, placed, sample
 from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import positive
 from fastconv.keras.layers.variable import Variable
@@ -67,13 +67,9 @@ class Trainer(Network):
         """
         chosen = losses.get(loss)
         measured = [get_metric(metric, chosen) for metric in metrics or ()]
-        if self.engine is not None:
-            _check_fit_device(chosen, *measured)
         self.optimizer, self.loss, self.metrics = optimizers.get(optimizer), chosen, measured
 
     def to(self, device: Any) -> Self:
-        if engine_of(device) is not None and self.loss is not None:
-            _check_fit_device(self.loss, *self.metrics)
         super().to(device)
         if self.optimizer is not None:
             self.optimizer.to(self.engine)
@@ -456,13 +452,6 @@ class _Average:
     def result(self) -> Logs:
         loss = self._loss.value() / self._count if self._count else 0.0
         return {"loss": loss, **{metric.name: metric.result() for metric in self._metrics}}
-
-
-def _check_fit_device(*needed: losses.Loss | Metric) -> None:
-    """Raise TypeError where a loss or a metric cannot be computed on a device, and say why."""
-    for one in needed:
-        if one.refuses_devices is not None:
-            raise TypeError(f"{one.name} ({type(one).__name__}) is computed on the CPU only: {one.refuses_devices}")
 
 
 def _batch_size(given: int | None) -> int:

@@ -7,8 +7,10 @@ import pytest
 from bits import SPECIAL, normal_numbers, same_numbers
 from emulator import Emulator, needs_target
 
+from fastconv.cpu import scores as cpu_scores
 from fastconv.cuda import arithmetic, copies, scores
-from fastconv.cuda.ptx import Fault, OutOfBounds
+from fastconv.cuda.array import Array
+from fastconv.cuda.ptx import OutOfBounds
 
 needs_target()
 
@@ -96,24 +98,28 @@ def test_hits_are_those_of_numpy(architecture: str) -> None:
     sides = scores.right_side(engine, predictions, rows, 0.5)
     assert np.array_equal(sides, ((predictions > 0.5) == rows).reshape(-1))
 
-    counts = np.array([5, 7])
-    scores.add_count(engine, hits, counts, 1)
-    assert np.array_equal(counts, [5, 7 + hits.sum()])
+    for k in (1, 2, 5):
+        expected = cpu_scores.within_top(predictions, classes, k)
+        assert np.array_equal(scores.within_top(engine, predictions, classes, k), expected)
+        expected = cpu_scores.within_top(predictions, rows, k)
+        assert np.array_equal(scores.within_top(engine, predictions, rows, k), expected)
 
 
 @ARCHITECTURE
-@pytest.mark.parametrize("size", [0, 3, 256, 1000])
-def test_totals_in_float64(size: int, architecture: str) -> None:
-    numbers, totals = normal_numbers(size), np.array([1.0, 2.0])
-    scores.add_sum(Emulator(architecture), numbers, totals, 0)
-    assert totals[0] == pytest.approx(1 + numbers.sum(dtype=np.float64), rel=1e-14)
-    assert totals[1] == 2
+@pytest.mark.parametrize("column", [None, 0, 3, -1])
+@pytest.mark.parametrize("top_k", [None, 1, 3])
+def test_positives_are_those_of_numpy(top_k: int | None, column: int | None, architecture: str) -> None:
+    numbers = np.random.default_rng(0).integers(-2, 4, (60, 5)).astype(np.float32) / 4
+    numbers[3, 2] = numbers[4, 0] = numbers[4, 3] = np.nan
+    for least in (0.3, -np.inf):
+        expected = cpu_scores.positives(numbers, least, top_k, column)
+        found = scores.positives(Emulator(architecture), numbers, least, top_k, column)
+        assert same_numbers(found, expected.reshape(-1))
 
 
-def test_a_missing_barrier_is_caught() -> None:
-    engine = Emulator(change=lambda ptx: ptx.replace("bar.sync", "// bar.sync"))
-    with pytest.raises(Fault):
-        scores.add_sum(engine, normal_numbers(1000), np.zeros(1), 0)
+def test_a_column_that_is_not_there_is_refused() -> None:
+    with pytest.raises(IndexError):
+        scores.positives(Emulator(), normal_numbers(3, 5), 0.5, None, 5)
 
 
 def test_arrays_too_short_are_caught() -> None:
@@ -123,4 +129,7 @@ def test_arrays_too_short_are_caught() -> None:
     with pytest.raises(OutOfBounds):
         scores.right_class(engine, normal_numbers(300, 5), np.zeros(299, np.int64))
     with pytest.raises(OutOfBounds):
-        scores.add_count(engine, np.ones(5, np.int32), np.zeros(2, np.int64), 2)
+        scores.within_top(engine, normal_numbers(300, 5), np.zeros(299, np.int64), 2)
+    short = Array(engine, np.zeros(299 * 5, np.float32), (300, 5))
+    with pytest.raises(OutOfBounds):
+        scores.positives(engine, short, 0.5, 2, None)

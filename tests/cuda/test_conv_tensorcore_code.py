@@ -30,19 +30,18 @@ from fastconv.cuda.kernels import conv_tensorcore as kernels  # noqa: E402 - nee
 _OF_SYSTEM = 8 * 1024
 SHARED = {"sm_75": 64 * 1024, "sm_80": 164 * 1024 - _OF_SYSTEM, "sm_90": 228 * 1024 - _OF_SYSTEM}
 SHARED["sm_100"] = SHARED["sm_90"]
+BOTH = ("sm_80", "sm_100")
 
-# all precisions and tiles for one architecture, but not all pairs; the largest tile for the others
+# all precisions and tiles, but not all pairs, for one architecture of each code generator; the largest tile for others
 FORWARD = [
-    *(("sm_80", TILES[0], precision) for precision in (TF32, BF16, FP16)),
-    *(("sm_80", tile, FP16) for tile in TILES[1:]),
+    *((architecture, TILES[0], precision) for architecture in BOTH for precision in (TF32, BF16, FP16)),
+    *((architecture, tile, FP16) for architecture in BOTH for tile in TILES[1:]),
     ("sm_90", TILES[0], TF32),
-    ("sm_100", TILES[0], FP16),
     *(("sm_75", tile, FP16) for tile in TILES_BY_REGISTERS),
 ]
 GRAD_WEIGHT = [
-    *(("sm_80", tile, precision) for tile in WEIGHT_TILES for precision in (TF32, FP16)),
+    *((architecture, tile, precision) for architecture in BOTH for tile in WEIGHT_TILES for precision in (TF32, FP16)),
     ("sm_90", WEIGHT_TILES[0], TF32),
-    ("sm_100", WEIGHT_TILES[0], FP16),
     ("sm_75", WEIGHT_TILES[1], FP16),
 ]
 

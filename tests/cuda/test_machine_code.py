@@ -31,6 +31,8 @@ from fastconv.cuda.kernels import (  # noqa: E402 - needs the target
     reduction,
     scores,
     softmax,
+    total,
+    transpose,
     update,
 )
 
@@ -53,7 +55,7 @@ LAYERS = {
     **{f"{name} forward": activation.forward(code) for name, code in ACTIVATIONS.items() if name},
     **{f"{name} backward": activation.backward(code) for name, code in ACTIVATIONS.items() if name},
     **{operation: arithmetic.combined(operation) for operation in ("add", "subtract", "multiply", "divide", "maximum")},
-    **{operation: arithmetic.mapped(operation) for operation in ("absolute", "sign", "square")},
+    **{operation: arithmetic.mapped(operation) for operation in ("absolute", "sign", "square", "exp")},
     "rectify": rectify.forward(),
     "rectify backward": rectify.backward(),
     "normalize": normalization.normalize(),
@@ -74,7 +76,16 @@ LAYERS = {
     "right_class": scores.right_class(True),
     "right_class of rows": scores.right_class(False),
     "right_side": scores.right_side(),
-    "add_count": scores.add_total(True),
+    "scatter": pool_kernels.scatter(),
+    "take": pool_kernels.take(),
+    "within_top": scores.within_top(True),
+    "within_top of rows": scores.within_top(False),
+    "positives": scores.positives(),
+    "hits": total.hits(),
+    "counts": total.counts(),
+    "gather": transpose.gather(False),
+    "transpose": transpose.transpose(False),
+    "transpose of positions": transpose.transpose(True),
 }
 IN_FLOAT64 = {
     "column_sums": reduction.sums(),
@@ -88,9 +99,10 @@ IN_FLOAT64 = {
     "losses of rows": softmax.losses(False),
     "logit_gradients": softmax.logit_gradients(True),
     "logit_gradients of rows": softmax.logit_gradients(False),
-    "add_sum": scores.add_total(False),
-    "squares": norms.sums_of_squares(),
-    "sum of squares": norms.add_sums(),
+    "log1p": arithmetic.mapped("log1p"),
+    "numbers": total.numbers(),
+    "squares": total.squares(),
+    "sums": total.sums(),
     "factor of a norm": norms.factor(),
 }
 # four channels at a time on every architecture; one at a time where the code generators differ

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from emulator import Emulator, needs_target
 
+from fastconv import functional
 from fastconv.arrays import ImageFormat
 from fastconv.cpu import pool as cpu
-from fastconv.cuda import pool
+from fastconv.cuda import asarray, pool
 from fastconv.cuda.array import Array
 from fastconv.cuda.ptx import OutOfBounds
 from fastconv.functional.average_pool import average_backward
@@ -69,6 +70,28 @@ def test_gradient_of_the_largest(geometry: Pool2dGeometry) -> None:
     assert same_bits(grad_x, expected)
 
 
+def test_known_windows_are_the_only_ones_looked_at() -> None:
+    """With its windows the gradient has the CPU's bits, too, and reads less than when it looks for each index."""
+    x, engine = images((2, 16, 18, 40)), Emulator(traffic=True)
+    windows: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
+    out, indices = functional.max_pool2d(x, **windows, return_indices=True)
+    grad_out = np.random.default_rng(4).normal(size=out.shape).astype(np.float32)
+    expected = functional.max_pool2d_backward(grad_out, indices, x.shape)
+    assert same_bits(functional.max_pool2d_backward(grad_out, indices, x.shape, **windows), expected)
+    there = [asarray(array, engine) for array in (grad_out, indices)]
+    for options in ({}, windows):
+        assert same_bits(functional.max_pool2d_backward(*there, x.shape, **options).numpy(), expected)
+    anywhere, known = (counters.global_sectors for counters in engine.counters)
+    assert known < anywhere / 1.5
+    series = functional.max_pool1d(x[0], 3, stride=2, return_indices=True)[1]
+    gradient = functional.max_pool2d_backward(np.ones(series.shape, np.float32), series, x[0].shape, layout="NWC")
+    there = [asarray(array, engine) for array in (np.ones(series.shape, np.float32), series)]
+    found = functional.max_pool2d_backward(*there, x[0].shape, layout="NWC", kernel_size=3, stride=2)
+    assert same_bits(found.numpy(), gradient)
+    with pytest.raises(ValueError, match="shape of the windows' results"):
+        functional.max_pool2d_backward(grad_out, indices, x.shape, kernel_size=4)
+
+
 @pytest.mark.parametrize("name", [name for name in GEOMETRIES if name != "dilated"])
 def test_average_and_its_gradient(name: str) -> None:
     geometry, rng = GEOMETRIES[name], np.random.default_rng(2)
@@ -115,6 +138,13 @@ def test_scatter_leaves_out_what_lies_outside() -> None:
     out = np.full((1, 2, 2, 1), np.nan, np.float32)
     pool.scatter(Emulator(), values, indices, True, out)
     assert out.ravel().tolist() == [0, 0, 1, 0]
+
+
+def test_take_leaves_out_what_lies_outside() -> None:
+    values, indices = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1) + 1, np.array([-1, 4, 2]).reshape(1, 1, 3, 1)
+    out = np.full(indices.shape, np.nan, np.float32)
+    pool.take(Emulator(), values, indices, out)
+    assert out.ravel().tolist() == [0, 0, 3]
 
 
 def test_too_large_an_array_is_refused() -> None:

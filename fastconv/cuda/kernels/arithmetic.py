@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.kernels.elementary import exp
 from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder
 from fastconv.cuda.kernels.intrinsics import divide
 
 cuda = target()
-float32, int32 = cuda.types.float32, cuda.types.int32
+float32, float64, int32 = cuda.types.float32, cuda.types.float64, cuda.types.int32
 
 
 @cuda.jit(device=True)
@@ -61,6 +63,28 @@ def square_of(number):
     return number * number
 
 
+@cuda.jit(device=True)
+def opposite_of(number):
+    return -number
+
+
+@cuda.jit(device=True)
+def exponential_of(number):
+    return exp(number)
+
+
+@cuda.jit(device=True)
+def logarithm_of_one_plus(number):
+    """What ``1 + number`` loses of a small number is made good by the quotient."""
+    whole = float64(number)
+    shifted = whole + 1.0
+    kept = shifted - 1.0
+    if kept == 0:
+        return number
+    logarithm = math.log(shifted)
+    return float32(logarithm if kept == whole else logarithm * (whole / kept))
+
+
 _OPERATIONS = {
     "add": sum_of,
     "subtract": difference_of,
@@ -71,6 +95,9 @@ _OPERATIONS = {
     "absolute": absolute_of,
     "sign": sign_of,
     "square": square_of,
+    "negative": opposite_of,
+    "exp": exponential_of,
+    "log1p": logarithm_of_one_plus,
 }
 
 

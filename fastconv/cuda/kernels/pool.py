@@ -178,3 +178,22 @@ def scatter() -> Kernel:
                 source += p.C
 
     return kernel_of_elements(pool2d_scatter, NUMBERS, POSITIONS, NUMBERS, int64, told(ScatterProblem))
+
+
+@lru_cache
+def take() -> Kernel:
+    """The kernel that reads values from stored positions."""
+
+    def pool2d_take(values, indices, out, sources, targets, C):
+        """``out[n, pixel, c] = values[n, indices[n, pixel, c], c]``, or 0 where there is no such pixel; one writer."""
+        i = element()
+        if i < out.size:
+            pixel = divide(int32(i), C)
+            channel = int32(i - pixel * C)
+            index = indices[i]
+            value = float32(0)
+            if 0 <= index < sources:
+                value = values[(int64(divide(pixel, targets)) * sources + index) * C + channel]
+            out[i] = value
+
+    return kernel_of_elements(pool2d_take, NUMBERS, POSITIONS, NUMBERS, int32, int32, int32)

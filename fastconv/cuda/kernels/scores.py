@@ -1,15 +1,15 @@
-"""The kernels that compare predictions with labels, and the one that adds what they found."""
+"""The kernels that compare predictions with labels, with a number, and with each other."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.kernels.elements import NUMBERS, POSITIONS, SUMS, TABLE, THREADS, element, kernel_of_elements
+from fastconv.cuda.kernels.elements import NUMBERS, POSITIONS, TABLE, element, kernel_of_elements, remainder
 
 cuda = target()
 types = cuda.types
-float32, float64, int32, int64 = types.float32, types.float64, types.int32, types.int64
+float32, int32, int64 = types.float32, types.int32, types.int64
 
 
 @cuda.jit(device=True)
@@ -55,26 +55,48 @@ def right_side() -> Kernel:
 
 
 @lru_cache
-def add_total(counts: bool) -> Kernel:
-    """The kernel that adds an array to a total: *counts*, as integers, or numbers, in float64."""
-    number = int64 if counts else float64
+def within_top(sparse: bool) -> Kernel:
+    """The kernel that counts larger predictions; labels are class numbers if *sparse*, else rows."""
 
-    def add_to_total(numbers, totals, at):
-        """``totals[at] += sum(numbers)`` by one block: each thread every 256th number, then one thread all sums."""
-        sums = cuda.shared.array(THREADS, number)
-        thread = cuda.threadIdx.x
-        total = number(0)
-        i = int64(thread)
-        while i < numbers.size:
-            total += number(numbers[i])
-            i += THREADS
-        sums[thread] = total
-        cuda.syncthreads()
-        if thread == 0:
-            total = totals[at]
-            for other in range(THREADS):
-                total += sums[other]
-            totals[at] = total
+    def look_for_class(predictions, labels, hits, C, k):
+        """``hits[row]``: whether fewer than k numbers of the row are larger than the label's; a thread for each row."""
+        row = element()
+        if row < hits.size:
+            if sparse:
+                label = labels[row]
+            else:
+                label = int64(place_of_largest(labels, row * C, C))
+            chosen = predictions[row * C + label]
+            larger = int32(0)
+            for c in range(C):
+                if predictions[row * C + c] > chosen:
+                    larger += int32(1)
+            hits[row] = int32(1) if larger < k else int32(0)
 
-    arrays = (TABLE, POSITIONS) if counts else (NUMBERS, SUMS)
-    return kernel_of_elements(add_to_total, *arrays, int32)
+    return kernel_of_elements(look_for_class, NUMBERS, POSITIONS if sparse else NUMBERS, TABLE, int32, int32)
+
+
+@lru_cache
+def positives() -> Kernel:
+    """The kernel that finds numbers above a threshold and among the largest of their row."""
+
+    def find_positives(numbers, found, least, C, places, first, step):
+        """``found[i]`` is about number ``first + i * step``, whose place in its row is counted; its own writer.
+
+        Numbers before it that are as large have better places.  NaN is above nothing.
+        """
+        i = element()
+        if i < found.size:
+            at = first + i * step
+            number = numbers[at]
+            positive = number > least
+            if positive and places < C:
+                start = at - remainder(at, C)
+                place = int32(0)
+                for other in range(start, start + C):
+                    if numbers[other] > number or (other < at and numbers[other] == number):
+                        place += int32(1)
+                positive = place < places
+            found[i] = float32(1) if positive else float32(0)
+
+    return kernel_of_elements(find_positives, NUMBERS, NUMBERS, float32, int32, int32, int32, int32)

@@ -47,8 +47,6 @@ class Layer:
 
     #: Whether the layer takes a list of arrays, of any length, and `backward` returns one of gradients.
     merges = False
-    #: Why the layer cannot work on a device, or None.
-    refuses_devices: str | None = None
     #: The engine of the device on which the layer works, None for the CPU.
     engine: Engine | None = None
 
@@ -152,11 +150,11 @@ class Layer:
 
     def check_fits_device(self) -> None:
         """Raise TypeError where the layer cannot work on a device, and say why."""
-        reason = self.refuses_devices
         if self.dtype != "float32":
-            reason = f"its dtype is {self.dtype}, and the kernels take float32"
-        if reason is not None:
-            raise TypeError(f"layer {self.name} ({type(self).__name__}) works on the CPU only: {reason}")
+            raise TypeError(
+                f"layer {self.name} ({type(self).__name__}) works on the CPU only: its dtype is {self.dtype}, and the "
+                "kernels take float32"
+            )
 
     def to(self, engine: Engine | None) -> None:
         """Let the layer work on a device, or on the CPU: move its variables there."""

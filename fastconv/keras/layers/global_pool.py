@@ -53,8 +53,8 @@ class GlobalMaxPooling2D(_GlobalPooling):
         return self.shaped(out)
 
     def backward(self, grad_out: FloatArray, need_grad_x: bool = True) -> FloatArray:
-        grad_out = grad_out.reshape(self._indices.shape)
-        return self.leave(functional.max_pool2d_backward(grad_out, self._indices, self._x_shape))
+        grad_out, image = grad_out.reshape(self._indices.shape), self._x_shape[1:3]
+        return self.leave(functional.max_pool2d_backward(grad_out, self._indices, self._x_shape, kernel_size=image))
 
 
 class GlobalAveragePooling2D(_GlobalPooling):

@@ -86,7 +86,7 @@ class MaxPooling2D(_Pooling):
         grad_out = self.enter(grad_out)
         if activation != "linear":
             grad_out = functional.activation_backward(grad_out, self._out, activation)
-        return self.leave(functional.max_pool2d_backward(grad_out, self._indices, self._x_shape))
+        return self.leave(functional.max_pool2d_backward(grad_out, self._indices, self._x_shape, **self._windows))
 
     def training_bytes(self, input_shape: Shape) -> int:
         outputs = math.prod(extent or 0 for extent in self.compute_output_shape(input_shape))

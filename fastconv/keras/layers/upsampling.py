@@ -32,8 +32,6 @@ class UpSampling2D(ImageLayer):
     (None, 14, 14, 64)
     """
 
-    refuses_devices = "it has no kernel for a GPU; Conv2DTranspose has"
-
     def __init__(
         self,
         size: IntOrPair = (2, 2),
