@@ -107,7 +107,9 @@ def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str]) -> Figure:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     right, total = int(np.trace(counts)), int(counts.sum())
-    axes.set_title(f"{right:,} of {total:,} right ({right / max(total, 1):.1%})", loc="left", fontweight="bold")
+    # over the whole figure: beside long names the cells of two classes are narrower than it
+    text = f"{right:,} of {total:,} right ({right / max(total, 1):.1%})"
+    figure.suptitle(text, x=0.02, ha="left", fontsize="large", fontweight="bold")
     # white lines between the cells
     axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)

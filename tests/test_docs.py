@@ -40,6 +40,21 @@ def test_most_public_functions_have_an_example():
     assert {test.name.rpartition(".")[2] for test in found if test.examples} >= {"conv2d", "conv2d_backward"}
 
 
+def test_every_public_class_of_the_layer_api_has_an_example():
+    names = ("callbacks", "initializers", "layers", "losses", "metrics", "models", "optimizers", "regularizers")
+    without = []
+    for module in [importlib.import_module(f"fastconv.keras.{name}") for name in names]:
+        public = {name for name in getattr(module, "__all__", vars(module)) if not name.startswith("_")}
+        classes = {name: value for name, value in vars(module).items() if name in public and isinstance(value, type)}
+        assert len(classes) > 1
+        without += [
+            f"{cls.__module__}.{name}"
+            for name, cls in classes.items()
+            if cls.__module__.startswith(module.__name__) and ">>>" not in (cls.__doc__ or "")
+        ]
+    assert without == ["fastconv.keras.callbacks.progress.ProgressBar"]  # a bar that moves
+
+
 def test_the_python_blocks_of_the_readme_run(tmp_path, monkeypatch):
     if not README.exists():
         pytest.skip("there is no README.md beside the tests")

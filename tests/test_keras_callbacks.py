@@ -139,6 +139,11 @@ def test_checkpoints_are_saved_after_each_epoch_or_the_best(capsys):
     assert train(weights, val_loss=[3])[0].saved == ["weights alone: 1.safetensors"]
 
 
+def test_a_checkpoint_of_another_kind_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"must end in .safetensors. Received: filepath='best.keras'"):
+        callbacks.ModelCheckpoint("best.keras")
+
+
 def test_csv_lines_are_there_after_every_epoch_and_may_be_added_to(tmp_path):
     path = tmp_path / "log.csv"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastconv.keras import Sequential, callbacks, layers, losses, models, optimizers, utils
+from fastconv.keras.preprocessing.image import ImageDataGenerator
 
 RNG = np.random.default_rng(0)
 X = RNG.random((40, 6, 6, 1), np.float32)
@@ -37,22 +38,38 @@ def same_weights(one, other):
 # ---- going on -------------------------------------------------------------------------------------------------------
 
 
+def arrays():
+    return {"x": X, "y": Y, "batch_size": 8}
+
+
+def variations():
+    pytest.importorskip("scipy", reason="SciPy is not installed")
+    generator = ImageDataGenerator(rotation_range=20, horizontal_flip=True)
+    return {"x": generator.flow(X, Y, batch_size=8, seed=3)}  # in another order each epoch
+
+
+@pytest.mark.parametrize("data", [arrays, variations])
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda: optimizers.SGD(0.1, 0.9),
+        lambda: optimizers.SGD(0.1),
+        lambda: optimizers.SGD(0.1, 0.9, nesterov=True),
+        lambda: optimizers.RMSprop(0.01),
         lambda: optimizers.RMSprop(0.01, momentum=0.5, centered=True),
+        lambda: optimizers.Adam(0.01, clipnorm=1.0),
         lambda: optimizers.AdamW(optimizers.schedules.ExponentialDecay(0.01, 5, 0.5)),
     ],
+    ids=["sgd", "nesterov", "rmsprop", "centered", "adam", "adamw"],
 )
-def test_training_goes_on_from_a_file_to_the_same_bits(optimizer, tmp_path):
+def test_training_goes_on_from_a_file_to_the_same_bits(optimizer, data, tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     whole = network(optimizer=optimizer())
-    whole.fit(X, Y, 8, epochs=4, verbose=0)
+    whole.fit(**data(), epochs=4, verbose=0)
     half = network(optimizer=optimizer())
-    half.fit(X, Y, 8, epochs=2, verbose=0, callbacks=[callbacks.ModelCheckpoint(tmp_path / "{epoch}.safetensors")])
+    half.fit(**data(), epochs=2, verbose=0, callbacks=callbacks.ModelCheckpoint(tmp_path / "{epoch}.safetensors"))
     again = models.load_model(tmp_path / "2.safetensors")
     assert same_weights(again, half)
-    again.fit(X, Y, 8, epochs=4, initial_epoch=2, verbose=0)
+    again.fit(**data(), epochs=4, initial_epoch=2, verbose=0)
     assert same_weights(again, whole)
     assert not same_weights(again, half)
 
@@ -106,6 +123,34 @@ def test_ctrl_c_ends_between_two_batches(ctrl_c):
     stopped.fit(X[:24], Y[:24], 8, verbose=0, shuffle=False)
     assert same_weights(model, stopped)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_hooks_are_called_in_order_under_their_older_names_too():
+    seen = []
+
+    class Watch(callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(f"epoch {epoch}")
+
+        def on_batch_begin(self, batch, logs=None):
+            seen.append(f"before {batch}")
+
+        def on_batch_end(self, batch, logs=None):
+            seen.append(f"behind {batch}: {sorted(logs)}")
+
+        def on_test_begin(self, logs=None):
+            seen.append("validation")
+
+        def on_test_end(self, logs=None):
+            seen.append(sorted(logs))
+
+    model = network()
+    history = model.fit(X, Y, 20, verbose=0, callbacks=Watch(), validation_data=(X, Y))
+    batches = [f"{when} {number}" for number in (0, 1) for when in ("before", "behind")]
+    batches = [batch + ": ['accuracy', 'loss']" * batch.startswith("behind") for batch in batches]
+    assert seen == ["epoch 0", *batches, "validation", ["val_accuracy", "val_loss"]]
+    assert model.history is history
+    assert model.metrics_names == ["loss", "accuracy"]
 
 
 # ---- iterators ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastconv.keras import Sequential, layers
 from fastconv.keras.preprocessing import image
 
 pytest.importorskip("scipy", reason="SciPy is not installed")
@@ -178,6 +179,34 @@ def test_a_batch_by_number_is_that_of_the_first_epoch_and_a_reset_begins_again()
     np.testing.assert_array_equal(next(batches), first[0])
     with pytest.raises(IndexError, match="index must be below the 3 batches"):
         batches[3]
+
+
+def test_a_model_looks_at_every_image_once_wherever_the_iterator_stands():
+    model = Sequential([layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    images, labels = PICTURES[:5].astype(np.float32), np.arange(5.0)
+    batches = image.ImageDataGenerator().flow(images, labels, batch_size=2, shuffle=False)
+    next(batches)
+    np.testing.assert_array_equal(model.predict(batches), model.predict(images, batch_size=2))
+    assert model.evaluate(batches, verbose=0) == model.evaluate(images, labels, batch_size=2, verbose=0)
+    np.testing.assert_array_equal(next(batches)[1], [2, 3])
+
+
+def test_batches_can_begin_anywhere():
+    flow = image.ImageDataGenerator(horizontal_flip=True).flow(PICTURES, batch_size=3, seed=4)
+    later = flow.from_batch(len(flow) + 1)
+    for _ in range(len(flow) + 1):
+        next(flow)
+    np.testing.assert_array_equal(next(later), next(flow))
+
+
+def test_options_of_keras_that_are_left_out_may_be_off():
+    off = {"featurewise_center": False, "zca_epsilon": 1e-06, "channel_shift_range": 0.0, "data_format": None}
+    generator = image.ImageDataGenerator(**off)
+    generator.fit(PICTURES)
+    for name, value in {"featurewise_center": True, "brightness_range": (0.5, 1), "colour": None}.items():
+        with pytest.raises(TypeError, match=f"ImageDataGenerator has no option {name}.* Received: {name}="):
+            image.ImageDataGenerator(**{name: value})
 
 
 def test_subsets_are_disjoint_and_complete():

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fastconv.keras import Model, layers, models, regularizers
+from fastconv.keras import Model, initializers, layers, models, regularizers
 
 #: name -> (class, arguments, shape of a sample or list of them, shape of its output, number of parameters)
 CASES = {
@@ -384,6 +384,20 @@ def test_names_are_keras_names():
 def test_errors_name_the_argument_and_what_was_received(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_layer_that_defines_call_is_refused():
+    """What Keras would differentiate by itself; here it would go forward through the base class, and never back."""
+    for base in (layers.Layer, Model):
+        with pytest.raises(TypeError, match=r"Received: Mine\.call"):
+            type("Mine", (base,), {"call": lambda self, x: x})
+
+
+def test_other_names_of_activations_and_initializers():
+    assert layers.Dense(2, activation="swish").activation == "silu"
+    assert initializers.glorot_uniform(seed=0).get_config() == {"seed": 0}
+    for name in ("he_normal", "lecun_uniform", "random_normal", "truncated_normal", "zeros"):
+        assert type(initializers.get(name)) is getattr(initializers, name)
 
 
 def test_other_dtypes_are_refused():

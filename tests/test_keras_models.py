@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+import fastconv
 from fastconv.keras import Sequential, callbacks, layers, losses, models, optimizers, utils
 
 
@@ -100,6 +107,7 @@ def test_an_unbuilt_model_is_built_by_data_and_says_so_before():
     model.build((None, 28, 28, 1))
     assert model.output_shape == (None, 10)
     assert model.layers[0].output_shape == (None, 14, 14, 1)
+    assert Sequential(tutorial_layers()[-2:])(np.ones((2, 5))).shape == (2, 10)
 
 
 def test_training_learns_and_reports_every_epoch():
@@ -344,6 +352,61 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
+def test_a_kill_in_the_middle_of_saving_leaves_the_old_file(tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    path = tmp_path / "model.safetensors"
+    model = compiled()
+    model.save(path)
+    content = path.read_bytes()
+    script = (
+        "import os, signal, sys, numpy\n"
+        "from fastconv.keras import saving\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "saving.write(sys.argv[1], {}, {'a': numpy.zeros(1000)})\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastconv.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, timeout=100, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == content
+    (part,) = (file for file in tmp_path.iterdir() if file != path)
+    assert part.stat().st_size > 8000  # all had been written, but for the name
+    np.testing.assert_array_equal(models.load_model(path).get_weights()[0], model.get_weights()[0])
+
+
+def test_hostile_files_are_refused(tmp_path):
+    """Nested without end, arrays that kernels would overrun, extents that no memory holds, a pickle."""
+    numpy_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    from safetensors import safe_open
+
+    path = tmp_path / "model.safetensors"
+    model = compiled(optimizer="adam")
+    model.fit(*stripes(8, seed=1), verbose=0)
+    model.save(path)
+    tensors = numpy_file.load_file(path)
+    with safe_open(path, "np") as archive:
+        config = archive.metadata()["fastconv.model"]
+    state = next(name for name in tensors if name.startswith("optimizer::"))
+    cases = [
+        ("[" * 100_000, tensors, "must be a model saved by fastconv"),
+        ("[]", tensors, "must describe a model of fastconv"),
+        (config.replace('"filters": 4', f'"filters": {10**15}'), tensors, "must describe a model of fastconv"),
+        (config.replace('"iterations": 1', '"iterations": "1"'), tensors, "must describe a model of fastconv"),
+        (config, {**tensors, state: np.zeros(1, np.float32)}, r"must have its shape .* Received: shape=\(1,\)"),
+        (config, {**tensors, state: tensors[state].astype("float64")}, r"and dtype float32. Received: .*dtype=float64"),
+    ]
+    for text, arrays, message in cases:
+        assert text != config or arrays is not tensors
+        numpy_file.save_file(arrays, path, {"fastconv.model": text})
+        with pytest.raises(ValueError, match=message):
+            models.load_model(path)
+    path.write_bytes(pickle.dumps(model.get_config()))
+    with pytest.raises(ValueError, match="must be a model saved by fastconv"):
+        models.load_model(path)
+    with pytest.raises(ValueError, match=r"of Keras's files the weights can be taken: .* model.load_weights"):
+        models.load_model(tmp_path / "model.keras")
+
+
 def test_files_of_others_and_other_suffixes_are_refused(tmp_path):
     numpy_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
     path = tmp_path / "other.safetensors"
@@ -381,6 +444,14 @@ def test_weights_are_replaced_all_or_none():
         (lambda m, x, y: m.fit(x, y[:-1]), ValueError, r"same number of samples. Received: x.shape=\(6, 8, 8, 1\)"),
         (lambda m, x, y: m.fit(x, y, batch_size=0), ValueError, "batch_size must be an int >= 1"),
         (lambda m, x, y: m.fit(x, y, validation_split=1), ValueError, "Received: validation_split=1"),
+        (lambda m, x, y: m.fit(x, y, validation_split=0.9), ValueError, r"both sides. Received: .*=0.9, 6 samples"),
+        (lambda m, x, y: m.fit(x, y, steps_per_epoch=2), ValueError, "Received: steps_per_epoch=2"),
+        (
+            lambda m, x, y: m.fit(x, y, validation_data=(x, y), validation_steps=2),
+            ValueError,
+            "Received: validation_steps=2",
+        ),
+        (lambda m, x, y: m.predict(x, steps=2), ValueError, "steps counts the batches of an iterator"),
         (lambda m, x, y: m.predict(x[:, 1:]), ValueError, r"x must have shape \(None, 8, 8, 1\). Received: x.shape"),
         (lambda m, x, y: m.fit(x, y + 3, verbose=0), ValueError, "labels"),
         (lambda m, x, y: m.fit(x, np.eye(3)[y], verbose=0), ValueError, "y must hold class numbers"),

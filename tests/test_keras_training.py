@@ -293,6 +293,14 @@ def test_accuracy_counts_over_batches_and_fits_the_loss():
         metrics.get("auc", losses.SparseCategoricalCrossentropy())
 
 
+def test_accuracy_of_one_column_is_not_that_of_classes():
+    for labels in ([1, 0], [[1], [0]]):
+        with pytest.raises(
+            ValueError, match=r"one column goes with binary_accuracy. Received: .* predictions \(2, 1\)"
+        ):
+            metrics.get("accuracy", losses.MeanSquaredError()).update_state(labels, [[0.9], [0.2]])
+
+
 def test_metrics_count_what_they_say():
     labels, rows = np.array([2, 0, 1]), np.eye(3)[[2, 0, 1]]
     predictions = np.array([[0.5, 0.3, 0.2], [0.4, 0.3, 0.3], [0.7, 0.2, 0.1]])

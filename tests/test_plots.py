@@ -33,13 +33,22 @@ def test_training_curves_have_a_panel_per_quantity_and_a_line_per_series():
 
 def test_confusion_matrix_is_coloured_by_share_and_labelled_with_counts():
     matrix = np.array([[3, 1, 0], [0, 8, 0], [0, 0, 0]])
-    (axes,) = drawn(plots.confusion_matrix(matrix, ["a", "b", "c"])).axes
+    figure = drawn(plots.confusion_matrix(matrix, ["a", "b", "c"]))
+    (axes,) = figure.axes
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
     assert sorted(text.get_text() for text in axes.texts) == ["1", "3", "8"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
-    assert axes.get_title(loc="left") == "11 of 12 right (91.7%)"
+    assert figure.get_suptitle() == "11 of 12 right (91.7%)"
     with pytest.raises(ValueError, match=r"matrix.shape=\(3, 3\), 2 class names"):
         plots.confusion_matrix(matrix, ["a", "b"])
+
+
+def test_the_title_of_a_small_matrix_is_not_cut():
+    counts = [[53600, 4800], [4200, 52400]]
+    figure = drawn(plots.confusion_matrix(counts, ["no", "a rather long name"]))
+    (title,) = figure.texts
+    extent = title.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
 
 
 def pictures(figure):

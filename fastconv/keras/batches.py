@@ -75,6 +75,11 @@ def is_iterator(x: Any) -> bool:
     return hasattr(x, "__next__")
 
 
+def starting_at(x: Any, number: int) -> Any:
+    """Batches from *number* on of an iterator that can begin anywhere, as those of images can; other things as is."""
+    return x.from_batch(number) if hasattr(x, "from_batch") else x
+
+
 def of_iterator(
     iterator: Any, steps: int | None, name: str, parts: Callable[[Any], list[NDArray[Any]]]
 ) -> IteratorBatches:
@@ -83,6 +88,15 @@ def of_iterator(
         raise ValueError(f"{name} is needed where x is an iterator that has no length. Received: x={iterator!r}")
     count = positive(name, len(iterator) if steps is None else steps)
     return IteratorBatches(iterator, count, int(getattr(iterator, "batch_size", 1)), parts)
+
+
+def check_no_steps(name: str, steps: int | None) -> None:
+    """Raise ValueError where a number of batches is asked for of an array, all of whose samples are taken."""
+    if steps is not None:
+        raise ValueError(
+            f"{name} counts the batches of an iterator; of arrays, give the samples that are to be taken. "
+            f"Received: {name}={steps}"
+        )
 
 
 def slices(count: int, batch_size: int) -> Iterator[slice]:

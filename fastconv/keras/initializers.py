@@ -28,7 +28,29 @@ def fans(shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 class Initializer:
-    """Makes an array of a given shape; *seed* makes it the same array each time."""
+    """Makes an array of a given shape; *seed* makes it the same array each time.
+
+    A call with a shape gives an array of that shape.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Raises
+    ------
+    NotImplementedError
+        If a subclass does not say how to `draw`.
+
+    Examples
+    --------
+    >>> class Diagonal(Initializer):
+    ...     def draw(self, shape, generator):
+    ...         return np.eye(*shape)
+    >>> Diagonal()((2, 2))
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
@@ -56,7 +78,20 @@ class Initializer:
 
 
 class RandomUniform(Initializer):
-    """Uniform between *minval* and *maxval*."""
+    """Uniform between *minval* and *maxval*.
+
+    Parameters
+    ----------
+    minval, maxval : float
+        The range.
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Examples
+    --------
+    >>> RandomUniform(-1, 1, seed=0)((2, 3)).shape
+    (2, 3)
+    """
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
@@ -70,7 +105,20 @@ class RandomUniform(Initializer):
 
 
 class RandomNormal(Initializer):
-    """Normal with this mean and standard deviation."""
+    """Normal with this mean and standard deviation.
+
+    Parameters
+    ----------
+    mean, stddev : float
+        Of the distribution.
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Examples
+    --------
+    >>> RandomNormal(stddev=0.1, seed=0)((2, 3)).shape
+    (2, 3)
+    """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
@@ -84,7 +132,20 @@ class RandomNormal(Initializer):
 
 
 class TruncatedNormal(RandomNormal):
-    """Normal, drawn again where it is more than two standard deviations away from the mean."""
+    """Normal, drawn again where it is more than two standard deviations away from the mean.
+
+    Parameters
+    ----------
+    mean, stddev : float
+        Of the distribution.
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Examples
+    --------
+    >>> TruncatedNormal(stddev=0.1, seed=0)((2, 3)).shape
+    (2, 3)
+    """
 
     def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
         return self.mean + self.stddev * _cut_normal(shape, generator)
@@ -92,6 +153,8 @@ class TruncatedNormal(RandomNormal):
 
 class VarianceScaling(Initializer):
     """Mean 0 and variance ``scale / fan``, so that signals keep their size from layer to layer.
+
+    The fan of a kernel of shape (KH, KW, IC, OC) is ``KH * KW * IC`` inputs and ``KH * KW * OC`` outputs.
 
     Parameters
     ----------
@@ -101,6 +164,16 @@ class VarianceScaling(Initializer):
         The fan: inputs of a unit, its outputs, or the average of the two.
     distribution : {"truncated_normal", "untruncated_normal", "uniform"}
         ``"truncated_normal"`` is cut off at two standard deviations before it is scaled.
+
+    Raises
+    ------
+    ValueError
+        If *scale* is not above 0, or a word is none of these.
+
+    Examples
+    --------
+    >>> VarianceScaling(2.0, "fan_out", seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
     """
 
     def __init__(
@@ -148,16 +221,41 @@ class _Scaled(VarianceScaling):
 class GlorotUniform(_Scaled):
     """Uniform between -l and l, ``l = sqrt(6 / (fan_in + fan_out))``.
 
+    Fans are those of `VarianceScaling`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
     References
     ----------
     X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+
+    Examples
+    --------
+    >>> GlorotUniform(seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
     """
 
     arguments = 1.0, "fan_avg", "uniform"
 
 
 class GlorotNormal(_Scaled):
-    """Truncated normal with variance ``2 / (fan_in + fan_out)``; see `GlorotUniform`."""
+    """Truncated normal with variance ``2 / (fan_in + fan_out)``; see `GlorotUniform`.
+
+    Fans are those of `VarianceScaling`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Examples
+    --------
+    >>> GlorotNormal(seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
+    """
 
     arguments = 1.0, "fan_avg", "truncated_normal"
 
@@ -165,16 +263,41 @@ class GlorotNormal(_Scaled):
 class HeNormal(_Scaled):
     """Truncated normal with variance ``2 / fan_in``.
 
+    Fans are those of `VarianceScaling`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
     References
     ----------
     K. He et al., "Delving deep into rectifiers", ICCV 2015.
+
+    Examples
+    --------
+    >>> HeNormal(seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
     """
 
     arguments = 2.0, "fan_in", "truncated_normal"
 
 
 class HeUniform(_Scaled):
-    """Uniform with variance ``2 / fan_in``; see `HeNormal`."""
+    """Uniform with variance ``2 / fan_in``; see `HeNormal`.
+
+    Fans are those of `VarianceScaling`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Examples
+    --------
+    >>> HeUniform(seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
+    """
 
     arguments = 2.0, "fan_in", "uniform"
 
@@ -182,22 +305,63 @@ class HeUniform(_Scaled):
 class LecunNormal(_Scaled):
     """Truncated normal with variance ``1 / fan_in``.
 
+    Fans are those of `VarianceScaling`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
     References
     ----------
     Y. LeCun et al., "Efficient backprop", in Neural Networks: Tricks of the Trade, 1998.
+
+    Examples
+    --------
+    >>> LecunNormal(seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
     """
 
     arguments = 1.0, "fan_in", "truncated_normal"
 
 
 class LecunUniform(_Scaled):
-    """Uniform with variance ``1 / fan_in``; see `LecunNormal`."""
+    """Uniform with variance ``1 / fan_in``; see `LecunNormal`.
+
+    Fans are those of `VarianceScaling`.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Makes it the same array each time; otherwise the model's generator is used.
+
+    Examples
+    --------
+    >>> LecunUniform(seed=0)((3, 3, 4, 6)).shape
+    (3, 3, 4, 6)
+    """
 
     arguments = 1.0, "fan_in", "uniform"
 
 
 class Constant(Initializer):
-    """One value everywhere."""
+    """One value everywhere.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+
+    Raises
+    ------
+    TypeError
+        If *value* is no number.
+
+    Examples
+    --------
+    >>> Constant(0.5)((2,))
+    array([0.5, 0.5], dtype=float32)
+    """
 
     def __init__(self, value: float = 0.0) -> None:
         super().__init__()
@@ -211,7 +375,13 @@ class Constant(Initializer):
 
 
 class Zeros(Initializer):
-    """All zero."""
+    """All zero.
+
+    Examples
+    --------
+    >>> Zeros()((2,))
+    array([0., 0.], dtype=float32)
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +394,13 @@ class Zeros(Initializer):
 
 
 class Ones(Zeros):
-    """All one."""
+    """All one.
+
+    Examples
+    --------
+    >>> Ones()((2,))
+    array([1., 1.], dtype=float32)
+    """
 
     def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
         return np.ones(shape)
@@ -237,6 +413,14 @@ def _cut_normal(shape: tuple[int, ...], generator: np.random.Generator) -> Float
         values[outside] = generator.standard_normal(np.count_nonzero(outside))
     return values
 
+
+# Keras's other names.
+constant, ones, zeros = Constant, Ones, Zeros
+glorot_normal, glorot_uniform = GlorotNormal, GlorotUniform
+he_normal, he_uniform = HeNormal, HeUniform
+lecun_normal, lecun_uniform = LecunNormal, LecunUniform
+random_normal, random_uniform, truncated_normal = RandomNormal, RandomUniform, TruncatedNormal
+variance_scaling = VarianceScaling
 
 _REGISTRY: dict[str, type[Initializer]] = {
     "constant": Constant,

@@ -24,6 +24,28 @@ class Loss:
     """The mean of a loss over a batch.
 
     A loss defines `losses` and `gradient` with operations that take arrays of a device, too.
+
+    Labels and predictions have one shape unless a loss says otherwise; the loss is one number.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> class Cubes(Loss):
+    ...     def losses(self, y_true, y_pred):
+    ...         return np.abs(y_pred - y_true) ** 3
+    ...     def gradient(self, y_true, y_pred):
+    ...         return 3 * np.sign(y_pred - y_true) * (y_pred - y_true) ** 2 / y_pred.size
+    >>> Cubes()([[1.0], [2.0]], [[2.0], [0.0]])
+    4.5
     """
 
     default_name = "loss"
@@ -67,6 +89,17 @@ class Crossentropy(Loss):
         Whether predictions are logits; if not, they are probabilities, the result of `link`.
     label_smoothing : float
         From 0 to 1: the share of the target that is spread evenly over the classes.
+
+    Raises
+    ------
+    ValueError
+        If *label_smoothing* is not from 0 to 1, or labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> losses = CategoricalCrossentropy(from_logits=True), CategoricalCrossentropy(label_smoothing=0.5)
+    >>> [round(loss([[0, 1]], np.array([[0.25, 0.75]])), 4) for loss in losses]
+    [0.4741, 0.5623]
     """
 
     link: str
@@ -91,6 +124,24 @@ class CategoricalCrossentropy(Crossentropy):
     """Mean of ``-sum(target * log(probability))``, the targets being one-hot rows or probabilities of shape (..., C).
 
     Probabilities that do not add up to 1 are divided by their sum.
+
+    Parameters
+    ----------
+    from_logits, label_smoothing
+        As in `Crossentropy`.
+    name : str, optional
+        What it is called.
+
+    Raises
+    ------
+    ValueError
+        If labels have not the shape of the predictions.
+
+    Examples
+    --------
+    >>> loss = CategoricalCrossentropy()
+    >>> round(loss([[0, 1], [1, 0]], np.array([[0.5, 0.5], [0.25, 0.75]])), 4)
+    1.0397
     """
 
     default_name = "categorical_crossentropy"
@@ -142,6 +193,16 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     ----------
     from_logits : bool
         Whether predictions are logits; if not, they are probabilities, the result of a softmax.
+
+    Raises
+    ------
+    ValueError
+        If there is not one class number for each row of predictions, or none of their classes.
+
+    Examples
+    --------
+    >>> round(SparseCategoricalCrossentropy()([1, 0], np.array([[0.5, 0.5], [0.25, 0.75]])), 4)
+    1.0397
     """
 
     default_name = "sparse_categorical_crossentropy"
@@ -171,7 +232,25 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
 
 
 class BinaryCrossentropy(Crossentropy):
-    """Mean of ``-y * log(p) - (1 - y) * log(1 - p)`` over all numbers; labels y from 0 to 1, of the shape of p."""
+    """Mean of ``-y * log(p) - (1 - y) * log(1 - p)`` over all numbers; labels y from 0 to 1, of the shape of p.
+
+    Parameters
+    ----------
+    from_logits, label_smoothing
+        As in `Crossentropy`.
+    name : str, optional
+        What it is called.
+
+    Raises
+    ------
+    ValueError
+        If labels have not the shape of the predictions.
+
+    Examples
+    --------
+    >>> round(BinaryCrossentropy()([1, 0], np.array([0.5, 0.25])), 4)
+    0.4904
+    """
 
     default_name = "binary_crossentropy"
     link = "sigmoid"
@@ -203,7 +282,25 @@ class BinaryCrossentropy(Crossentropy):
 
 
 class MeanSquaredError(Loss):
-    """Mean of ``(prediction - label)**2`` over all numbers."""
+    """Mean of ``(prediction - label)**2`` over all numbers.
+
+    Labels have the shape of the predictions; one of them may lack a last axis of extent 1.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> MeanSquaredError()([1.0, 2.0], np.array([2.0, 4.0]))
+    2.5
+    """
 
     default_name = "mean_squared_error"
 
@@ -217,7 +314,25 @@ class MeanSquaredError(Loss):
 
 
 class MeanAbsoluteError(Loss):
-    """Mean of ``|prediction - label|`` over all numbers; where they are equal the gradient is 0."""
+    """Mean of ``|prediction - label|`` over all numbers; where they are equal the gradient is 0.
+
+    Shapes are those of `MeanSquaredError`.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> MeanAbsoluteError()([1.0, 2.0], np.array([2.0, 4.0]))
+    1.5
+    """
 
     default_name = "mean_absolute_error"
 
@@ -255,6 +370,17 @@ _REGISTRY |= {"mse": MeanSquaredError, "mae": MeanAbsoluteError}
 
 
 def get(identifier: Any) -> Loss:
-    """The loss that a name, a configuration or a loss stands for."""
+    """The loss that a name, a configuration or a loss stands for.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name.
+
+    Examples
+    --------
+    >>> get("mse").name
+    'mean_squared_error'
+    """
     loss: Loss = named("loss", identifier, _REGISTRY, Loss)
     return loss

@@ -20,7 +20,30 @@ _MIDDLE = 0.5
 
 
 class Metric:
-    """The mean of a number over all samples of several batches."""
+    """The mean of a number over all samples of several batches.
+
+    Predictions are of shape (N, ...), labels as each metric says; the result is one number.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> class Largest(Metric):
+    ...     def numbers(self, y_true, y_pred):
+    ...         return y_pred.max(axis=-1)
+    >>> metric = Largest()
+    >>> metric.update_state([0, 0], [[0.5, 1.0], [2.0, 1.0]])
+    >>> metric.result()
+    1.5
+    """
 
     default_name = "metric"
 
@@ -64,6 +87,18 @@ class Metric:
 class SparseCategoricalAccuracy(Metric):
     """Share of the samples whose largest prediction is at the place that the label, a class number, names.
 
+    Labels are of shape (...) or (..., 1), predictions of shape (..., C).
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
     Examples
     --------
     >>> metric = SparseCategoricalAccuracy()
@@ -79,16 +114,63 @@ class SparseCategoricalAccuracy(Metric):
 
 
 class CategoricalAccuracy(Metric):
-    """The same for labels that are one-hot rows of shape (..., C)."""
+    """Share of the samples whose largest prediction is at the place of the label's 1.
+
+    Labels are one-hot rows, of the shape (..., C) of the predictions.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> metric = CategoricalAccuracy()
+    >>> metric.update_state([[0, 1], [0, 1]], [[0.2, 0.8], [0.7, 0.3]])
+    >>> metric.result()
+    0.5
+    """
 
     default_name = "categorical_accuracy"
 
     def numbers(self, y_true: NDArray[Any], y_pred: NDArray[Any]) -> Any:
+        if y_true.shape != y_pred.shape or y_pred.shape[-1] < 2:
+            raise ValueError(
+                f"y must hold one-hot rows of two classes or more, of the shape of the predictions, for {self.name}; "
+                f"one column goes with binary_accuracy. Received: y.shape={y_true.shape}, predictions {y_pred.shape}"
+            )
         return room(y_pred).scores.right_class(y_pred, y_true)
 
 
 class BinaryAccuracy(Metric):
-    """Share of the predictions on the label's side of *threshold*, labels being 0 or 1."""
+    """Share of the predictions on the label's side of *threshold*, labels being 0 or 1.
+
+    Labels have the shape of the predictions; one of them may lack a last axis of extent 1.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+    threshold : float
+        From where on a prediction is taken for 1.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> metric = BinaryAccuracy()
+    >>> metric.update_state([1, 0, 1, 1], [0.9, 0.2, 0.3, 0.8])
+    >>> metric.result()
+    0.75
+    """
 
     default_name = "binary_accuracy"
 
@@ -107,6 +189,27 @@ class SparseTopKCategoricalAccuracy(Metric):
     """Share of the samples whose label, a class number, is among the *k* largest predictions.
 
     A prediction as large as the label's own counts against it only where more than *k* are at least as large.
+
+    Labels are of shape (...) or (..., 1), predictions of shape (..., C).
+
+    Parameters
+    ----------
+    k : int
+        How many predictions of a sample count.
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> metric = SparseTopKCategoricalAccuracy(k=2)
+    >>> metric.update_state([0, 2], [[0.3, 0.6, 0.1], [0.5, 0.4, 0.1]])
+    >>> metric.result()
+    0.5
     """
 
     default_name = "sparse_top_k_categorical_accuracy"
@@ -123,7 +226,27 @@ class SparseTopKCategoricalAccuracy(Metric):
 
 
 class TopKCategoricalAccuracy(SparseTopKCategoricalAccuracy):
-    """The same for labels that are one-hot rows of shape (..., C)."""
+    """`SparseTopKCategoricalAccuracy` for labels that are one-hot rows, of the shape (..., C) of the predictions.
+
+    Parameters
+    ----------
+    k : int
+        How many predictions of a sample count.
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> metric = TopKCategoricalAccuracy(k=2)
+    >>> metric.update_state([[1, 0, 0], [0, 0, 1]], [[0.3, 0.6, 0.1], [0.5, 0.4, 0.1]])
+    >>> metric.result()
+    0.5
+    """
 
     default_name = "top_k_categorical_accuracy"
 
@@ -192,6 +315,24 @@ class Precision(_Share):
     ``Precision(top_k=1, class_id=3)`` is that of one class among several: of the samples that were taken for class 3,
     the share that belong there.
 
+    Labels are 0 or 1 and have the shape of the predictions.
+
+    Parameters
+    ----------
+    thresholds : float, optional
+        From where on a prediction is positive: by default 0.5, and with *top_k* any number.
+    top_k : int, optional
+        A prediction must also be among the so many largest of its row.
+    class_id : int, optional
+        Look only at this column; by default all numbers count alike.
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
     Examples
     --------
     >>> metric = Precision()
@@ -212,6 +353,24 @@ class Recall(_Share):
     ``Recall(top_k=1, class_id=3)`` is that of one class among several: of the samples of class 3, the share that were
     taken for it.
 
+    Labels are 0 or 1 and have the shape of the predictions.
+
+    Parameters
+    ----------
+    thresholds : float, optional
+        From where on a prediction is positive: by default 0.5, and with *top_k* any number.
+    top_k : int, optional
+        A prediction must also be among the so many largest of its row.
+    class_id : int, optional
+        Look only at this column; by default all numbers count alike.
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
     Examples
     --------
     >>> metric = Recall()
@@ -227,7 +386,27 @@ class Recall(_Share):
 
 
 class MeanSquaredError(Metric):
-    """Mean of ``(prediction - label)**2``."""
+    """Mean of ``(prediction - label)**2``.
+
+    Labels have the shape of the predictions; one of them may lack a last axis of extent 1.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> metric = MeanSquaredError()
+    >>> metric.update_state([1.0, 2.0], [2.0, 4.0])
+    >>> metric.result()
+    2.5
+    """
 
     default_name = "mean_squared_error"
 
@@ -236,7 +415,27 @@ class MeanSquaredError(Metric):
 
 
 class MeanAbsoluteError(Metric):
-    """Mean of ``|prediction - label|``."""
+    """Mean of ``|prediction - label|``.
+
+    Labels have the shape of the predictions; one of them may lack a last axis of extent 1.
+
+    Parameters
+    ----------
+    name : str, optional
+        What it is called in a model's logs.
+
+    Raises
+    ------
+    ValueError
+        If labels and predictions do not fit together.
+
+    Examples
+    --------
+    >>> metric = MeanAbsoluteError()
+    >>> metric.update_state([1.0, 2.0], [2.0, 4.0])
+    >>> metric.result()
+    1.5
+    """
 
     default_name = "mean_absolute_error"
 

@@ -24,6 +24,8 @@ _OPTIMIZER = "optimizer::"
 class Model(Trainer):
     """The layers between *inputs* and *outputs*.
 
+    A batch (N, *shape of an input) goes in, (N, *shape of an output) comes out.
+
     Parameters
     ----------
     inputs : KerasTensor or list of KerasTensor
@@ -35,6 +37,13 @@ class Model(Trainer):
         Title of the summary.
     device : {"cpu", "cuda", "cuda:1", ...} or Engine, optional
         Where to work, as in `to`; by default where the layers are.
+
+    Raises
+    ------
+    ValueError
+        If inputs and outputs are not the two ends of one graph, or two layers have one name.
+    TypeError
+        If they are no tensors of `Input` and layers, or a subclass defines Keras's ``call``.
 
     Notes
     -----
@@ -52,6 +61,13 @@ class Model(Trainer):
     >>> model.output_shape, model.count_params()
     ((None, 8, 8, 4), 148)
     """
+
+    def __init_subclass__(cls) -> None:
+        if "call" in vars(cls):
+            raise TypeError(
+                f"a model is made of layers, by Sequential([...]) or Model(inputs, outputs), not of a function: "
+                f"nothing derives the way back from one here. Received: {cls.__name__}.call"
+            )
 
     def __init__(self, inputs: Any, outputs: Any, name: str = "functional", device: Any = None) -> None:
         super().__init__(name)
@@ -173,6 +189,8 @@ class Model(Trainer):
 class Sequential(Model):
     """A network of layers in a row.
 
+    Shapes are those of the first and of the last layer.
+
     Parameters
     ----------
     layers : sequence of Layer, optional
@@ -181,6 +199,13 @@ class Sequential(Model):
         Title of the summary.
     device : {"cpu", "cuda", "cuda:1", ...} or Engine
         Where to work, as in `to`.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not fit the one before it, or two have one name.
+    TypeError
+        If something is no layer.
 
     Notes
     -----
@@ -285,6 +310,11 @@ def load_model(filepath: str | os.PathLike[str], device: Any = "cpu") -> Model:
     ValueError
         Where the file is not a model of fastconv, or its tensors do not fit its layers.
     """
+    if import_keras.is_of_keras(filepath):
+        raise ValueError(
+            f"filepath must be a model saved by fastconv; of Keras's files the weights can be taken: make the model, "
+            f"then model.load_weights(filepath). Received: filepath={str(filepath)!r}"
+        )
     config, tensors = saving.read(filepath)
     try:
         model = _CLASSES[config["class_name"]].from_config(config["config"])
@@ -295,7 +325,7 @@ def load_model(filepath: str | os.PathLike[str], device: Any = "cpu") -> Model:
             model.compile(**config["compile_config"])
         if "training" in config:
             model._restore_training(config["training"], tensors)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError) as error:
         raise ValueError(
             f"filepath must describe a model of fastconv. Received: {str(filepath)!r}, {error!r}"
         ) from error

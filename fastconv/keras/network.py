@@ -234,7 +234,8 @@ class Network:
         """
         if isinstance(x, KerasTensor):
             raise TypeError(f"a model is called on arrays; its layers can be called on KerasTensors. Received: x={x!r}")
-        outputs = self._graph.forward(self._enter(x), training)
+        arrays = self._enter(x)  # builds a model that needs the shape, and with it the graph
+        outputs = self._graph.forward(arrays, training)
         stays = self.engine is None or any(type(part) is Array for part in self._parts(x))
         return _one_or_list(outputs if stays else [placed(output, None) for output in outputs])
 

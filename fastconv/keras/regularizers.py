@@ -13,7 +13,20 @@ from fastconv.keras.utils import named
 
 
 class Regularizer:
-    """A penalty on the size of a weight, and its gradient."""
+    """A penalty on the size of a weight, and its gradient.
+
+    A weight of any shape gives one number, and a gradient of its shape.
+
+    Examples
+    --------
+    >>> class Cubes(Regularizer):
+    ...     def terms(self, x):
+    ...         yield 1.0, np.abs(x) ** 3
+    ...     def gradient(self, x):
+    ...         return 3 * x * np.abs(x)
+    >>> Cubes()(np.array([1.0, -2.0]))
+    9.0
+    """
 
     def __call__(self, x: FloatArray) -> float:
         """The penalty."""
@@ -45,6 +58,11 @@ class L1L2(Regularizer):
     l1, l2 : float
         Weights of the two sums, at least 0.
 
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite.
+
     Examples
     --------
     >>> import numpy as np
@@ -71,7 +89,23 @@ class L1L2(Regularizer):
 
 
 class L1(L1L2):
-    """``l1 * sum(abs(x))``."""
+    """``l1 * sum(abs(x))``.
+
+    Parameters
+    ----------
+    l1 : float
+        Weight of the sum, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If *l1* is negative or not finite.
+
+    Examples
+    --------
+    >>> L1(0.5)(np.array([2.0, -4.0]))
+    3.0
+    """
 
     def __init__(self, l1: float = 0.01) -> None:
         super().__init__(l1=l1)
@@ -81,7 +115,23 @@ class L1(L1L2):
 
 
 class L2(L1L2):
-    """``l2 * sum(x**2)``."""
+    """``l2 * sum(x**2)``.
+
+    Parameters
+    ----------
+    l2 : float
+        Weight of the sum, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If *l2* is negative or not finite.
+
+    Examples
+    --------
+    >>> L2(0.25)(np.array([2.0, -4.0]))
+    5.0
+    """
 
     def __init__(self, l2: float = 0.01) -> None:
         super().__init__(l2=l2)

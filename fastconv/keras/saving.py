@@ -26,14 +26,20 @@ _CONFIG_KEY = "fastconv.model"
 
 def write(filepath: str | os.PathLike[str], config: dict[str, Any], tensors: dict[str, FloatArray]) -> None:
     """Write *tensors*, with *config* in the header; the file appears whole or not at all."""
-    path = Path(filepath)
-    if path.suffix != SUFFIX:
-        raise ValueError(f"filepath must end in {SUFFIX}. Received: filepath={str(filepath)!r}")
+    path = path_of(filepath)
     metadata = {_CONFIG_KEY: json.dumps({"fastconv_version": __version__, **config})}
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     content = _safetensors().numpy.save(arrays, metadata)
     with replacing(path) as stream:
         stream.write(content)
+
+
+def path_of(filepath: str | os.PathLike[str]) -> Path:
+    """*filepath*, which must end as a file of ours does."""
+    path = Path(filepath)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"filepath must end in {SUFFIX}. Received: filepath={str(filepath)!r}")
+    return path
 
 
 @contextmanager
@@ -58,7 +64,7 @@ def read(filepath: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Fl
             metadata = archive.metadata() or {}
             config = json.loads(metadata[_CONFIG_KEY])
             return config, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a dict
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, KeyError, RecursionError, ValueError) as error:
         raise ValueError(
             f"filepath must be a model saved by fastconv. Received: filepath={str(filepath)!r}, {error!r}"
         ) from error

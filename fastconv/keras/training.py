@@ -16,7 +16,19 @@ from rich.console import Console
 from fastconv.arrays import FloatArray
 from fastconv.cuda.array import Array
 from fastconv.keras import losses, optimizers
-from fastconv.keras.batches import ArrayBatches, Batch, Batches, check_lengths, is_iterator, of_iterator, slices, take
+from fastconv.keras.batches import (
+    ArrayBatches,
+    Batch,
+    Batches,
+    IteratorBatches,
+    check_lengths,
+    check_no_steps,
+    is_iterator,
+    of_iterator,
+    slices,
+    starting_at,
+    take,
+)
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
 from fastconv.keras.devices import copied_ahead, placed, sample
 from fastconv.keras.layers.activation import ActivatedLayer
@@ -52,8 +64,10 @@ class Trainer(Network):
         self.optimizer: optimizers.Optimizer | None = None
         self.loss: losses.Loss | None = None
         self.metrics: list[Metric] = []
+        #: Of the last `fit`.
+        self.history: History | None = None
 
-    def compile(self, optimizer: Any, loss: Any, metrics: Sequence[Any] | None = None) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None) -> None:
         """Choose how to train.
 
         Parameters
@@ -62,11 +76,12 @@ class Trainer(Network):
             ``"sgd"``, ``"rmsprop"``, ``"adam"``, ``"adamw"`` or an object of `fastconv.keras.optimizers`.
         loss : str or Loss
             Such as ``"sparse_categorical_crossentropy"``, or an object of `fastconv.keras.losses`.
-        metrics : sequence of str or Metric, optional
+        metrics : str, Metric or sequence of them, optional
             Such as ``"accuracy"``, or objects of `fastconv.keras.metrics`.
         """
         chosen = losses.get(loss)
-        measured = [get_metric(metric, chosen) for metric in metrics or ()]
+        wanted = [metrics] if isinstance(metrics, str | Metric) else metrics or ()
+        measured = [get_metric(metric, chosen) for metric in wanted]
         self.optimizer, self.loss, self.metrics = optimizers.get(optimizer), chosen, measured
 
     def to(self, device: Any) -> Self:
@@ -74,6 +89,11 @@ class Trainer(Network):
         if self.optimizer is not None:
             self.optimizer.to(self.engine)
         return self
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the numbers that `evaluate` returns."""
+        return ["loss", *(metric.name for metric in self.metrics)]
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Optimizer, loss and metrics as plain data; None before `compile`."""
@@ -112,7 +132,8 @@ class Trainer(Network):
         ----------
         x : ndarray of shape (n, ...) or iterator
             Samples of any real dtype; here and below a list of such arrays where the model has several inputs, or an
-            iterator of batches, ``x`` or ``(x, y)``.
+            iterator of batches, ``x`` or ``(x, y)``.  `predict` and `evaluate` take those of
+            `ImageDataGenerator.flow` from the first on, wherever the iterator stands.
         batch_size : int, default 32
             Samples that are in work at once.  It can move no more than the last bits of a dense layer.
         verbose : int
@@ -127,12 +148,14 @@ class Trainer(Network):
         """
         batches: Iterator[list[Any]]
         if is_iterator(x):
+            x = starting_at(x, 0)
             taken = (next(x) for _ in range(of_iterator(x, steps, "steps", self._parts).steps))
             whole = (self._parts(batch[0] if isinstance(batch, tuple) else batch) for batch in taken)
             batches = ([part if type(part) is Array else np.asarray(part) for part in inputs] for inputs in whole)
             parts = [self._predict(inputs) for inputs in self._on_their_way(batches)]
             found = [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
             return found[0] if len(found) == 1 else found
+        check_no_steps("steps", steps)
         samples = self._samples(x)
         count = check_lengths(samples)
         outs = [np.empty((count, *(extent or 0 for extent in tensor.shape[1:])), self.dtype) for tensor in self.outputs]
@@ -176,7 +199,7 @@ class Trainer(Network):
         float, list of float or dict
             The loss; with metrics, the loss and the metrics.
         """
-        batches = self._batches(x, y, batch_size, steps, "steps")
+        batches = self._batches(starting_at(x, 0), y, batch_size, steps, "steps")
         average = _Average(self.metrics)
         for inputs, labels in self._where_the_model_is(batches.epoch()):
             arrays = self._enter(inputs)
@@ -198,7 +221,7 @@ class Trainer(Network):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
-        callbacks: Sequence[Callback] | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
@@ -221,7 +244,7 @@ class Trainer(Network):
             Number of the last epoch.
         verbose : int or "auto"
             0 prints nothing; anything else one line per epoch, drawn live on a terminal.
-        callbacks : sequence of Callback, optional
+        callbacks : Callback or sequence of Callback, optional
             Told of every batch and epoch.  ``model.stop_training = True`` ends the epoch after the current batch.
         validation_split : float
             Share of the samples, at the end and before shuffling, to validate on instead of training.
@@ -230,7 +253,8 @@ class Trainer(Network):
         shuffle : bool
             Whether each epoch takes the samples of an array in a new random order.
         initial_epoch : int
-            Epochs that were trained before, as with a model from `load_model`.
+            Epochs that were trained before, as with a model from `load_model`; batches of `ImageDataGenerator.flow`
+            then begin with this epoch's.
         steps_per_epoch, validation_steps : int, optional
             Batches to take from an iterator; by default its length.
 
@@ -251,19 +275,29 @@ class Trainer(Network):
         Notes
         -----
         The same seed, samples and options give the same weights to the bit, for any number of threads; so does training
-        that goes on from a saved model with the *initial_epoch* where it was saved.
+        that goes on from a saved model with the *initial_epoch* where it was saved, and an iterator of the same seed.
         """
         if not 0 <= validation_split < 1:
             raise ValueError(f"validation_split must be at least 0 and below 1. Received: {validation_split=}")
         batches = self._batches(x, y, batch_size, steps_per_epoch, "steps_per_epoch", shuffle)
+        if initial_epoch and isinstance(batches, IteratorBatches):
+            batches = batches._replace(iterator=starting_at(x, initial_epoch * batches.steps))
         if validation_data is None and validation_split:
             if not isinstance(batches, ArrayBatches):
                 raise ValueError("validation_split needs arrays, not an iterator; give validation_data instead")
-            kept = round(batches.samples * (1 - validation_split))
+            kept = int(batches.samples * (1 - validation_split))  # rounded down, as Keras does
+            if not 0 < kept < batches.samples:
+                raise ValueError(
+                    f"validation_split must leave samples on both sides. "
+                    f"Received: validation_split={validation_split}, {batches.samples} samples"
+                )
             validation_data = take(batches.inputs, slice(kept, None)), batches.labels[kept:]
             batches = batches._replace(inputs=take(batches.inputs, slice(kept)), labels=batches.labels[:kept])
-        history = History()
-        listeners = [*(callbacks or ()), history, *([ProgressBar()] if verbose else [])]
+        if not is_iterator(validation_data):
+            check_no_steps("validation_steps", validation_steps)
+        self.history = history = History()
+        given = [callbacks] if isinstance(callbacks, Callback) else callbacks or ()
+        listeners = [*given, history, *([ProgressBar()] if verbose else [])]
         params = {
             "epochs": epochs,
             "steps": batches.steps,
@@ -282,7 +316,7 @@ class Trainer(Network):
                         listener.on_epoch_begin(epoch)
                     logs = self._epoch(batches, listeners)
                     if validation_data is not None:
-                        logs |= self._validate(validation_data, batch_size, validation_steps)
+                        logs |= self._validate(validation_data, batch_size, validation_steps, listeners)
                     for listener in listeners:
                         listener.on_epoch_end(epoch, logs)
                     if self.stop_training:
@@ -309,6 +343,7 @@ class Trainer(Network):
             if y is not None or batch_size is not None:
                 raise ValueError("y and batch_size must be left out where x is an iterator of batches (x, y)")
             return of_iterator(x, steps, name, self._parts)
+        check_no_steps(name, steps)
         if y is None:
             raise ValueError("y is needed where x is an array")
         samples, labels = self._samples(x), np.asarray(y)
@@ -320,6 +355,8 @@ class Trainer(Network):
     def _epoch(self, batches: Batches, listeners: Sequence[Callback]) -> Logs:
         average = _Average(self.metrics)
         for number, (inputs, labels) in enumerate(self._where_the_model_is(batches.epoch())):
+            for listener in listeners:
+                listener.on_train_batch_begin(number)
             self._update(inputs, labels, average)
             logs = average.result() if self.engine is None else LateLogs(average.result)
             for listener in listeners:
@@ -330,14 +367,19 @@ class Trainer(Network):
                 break
         return average.result()
 
-    def _validate(self, data: Any, batch_size: int | None, steps: int | None) -> Logs:
+    def _validate(self, data: Any, batch_size: int | None, steps: int | None, listeners: Sequence[Callback]) -> Logs:
+        for listener in listeners:
+            listener.on_test_begin()
         if is_iterator(data):
             scores = self.evaluate(data, verbose=0, steps=steps, return_dict=True)
         else:
             x, y = data
             scores = self.evaluate(x, y, batch_size, verbose=0, return_dict=True)
         assert isinstance(scores, dict)
-        return {f"val_{name}": value for name, value in scores.items()}
+        logs = {f"val_{name}": value for name, value in scores.items()}
+        for listener in listeners:
+            listener.on_test_end(logs)
+        return logs
 
     def _update(self, inputs: list[NDArray[Any]], labels: NDArray[Any], average: _Average) -> None:
         optimizer = self._compiled()

@@ -6,6 +6,7 @@ import os
 
 from fastconv.keras.callbacks.base import Callback, Logs
 from fastconv.keras.callbacks.monitor import Monitor
+from fastconv.keras.saving import path_of
 
 
 class ModelCheckpoint(Callback):
@@ -31,6 +32,16 @@ class ModelCheckpoint(Callback):
         Whether smaller or larger is better; "auto" tells by the name.
     initial_value_threshold : float, optional
         Only what is better than this is saved.
+
+    Raises
+    ------
+    ValueError
+        If *filepath* does not end so, *mode* is none of these, or there is no average of this name.
+
+    Examples
+    --------
+    >>> ModelCheckpoint("best-{epoch}.safetensors", monitor="val_accuracy", save_best_only=True).best
+    -inf
     """
 
     def __init__(
@@ -43,7 +54,7 @@ class ModelCheckpoint(Callback):
         mode: str = "auto",
         initial_value_threshold: float | None = None,
     ) -> None:
-        self.filepath = os.fspath(filepath)
+        self.filepath = str(path_of(filepath))
         self.monitor = Monitor(monitor, mode)
         self.verbose = verbose
         self.save_best_only = save_best_only

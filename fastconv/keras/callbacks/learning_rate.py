@@ -18,6 +18,21 @@ class LearningRateScheduler(Callback):
         ``schedule(epoch, learning_rate)`` or ``schedule(epoch)`` returns the rate for an epoch; epochs count from 0.
     verbose : int
         1 prints a line an epoch.
+
+    Raises
+    ------
+    TypeError
+        In training, if the optimizer follows a schedule of its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> slower = LearningRateScheduler(lambda epoch: 0.5**epoch)
+    >>> model.fit(np.zeros((4, 3)), np.zeros(4), epochs=3, verbose=0, callbacks=[slower]).history["learning_rate"]
+    [1.0, 0.5, 0.25]
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
@@ -25,7 +40,7 @@ class LearningRateScheduler(Callback):
         self.verbose = verbose
         self._takes_rate = len(inspect.signature(schedule).parameters) > 1
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
         assert optimizer is not None
         arguments = (epoch, optimizer.learning_rate) if self._takes_rate else (epoch,)
@@ -59,6 +74,22 @@ class ReduceLROnPlateau(Callback):
         Epochs after a fall that do not count.
     min_lr : float
         The rate falls no further.
+
+    Raises
+    ------
+    ValueError
+        If *factor* is not below 1, *mode* is none of these, or there is no average of this name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> falling = ReduceLROnPlateau("loss", factor=0.5, patience=1)
+    >>> history = model.fit(np.zeros((4, 3)), np.zeros(4), epochs=3, verbose=0, callbacks=[falling])
+    >>> history.history["learning_rate"]
+    [0.01, 0.01, 0.005]
     """
 
     def __init__(
@@ -81,7 +112,7 @@ class ReduceLROnPlateau(Callback):
         self.cooldown = cooldown
         self.min_lr = min_lr
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self.wait = self._cooling = 0
         self.best = self.monitor.worst
 

@@ -18,13 +18,19 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class ProgressBar(Callback):
-    """One line per epoch: steps, images per second, loss and metrics; drawn live on a terminal."""
+    """One line per epoch: steps, images per second, loss and metrics; drawn live on a terminal.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        Where to draw; standard output by default.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stdout)
         self._progress: Progress | None = None
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=_BAR_WIDTH),
@@ -53,7 +59,7 @@ class ProgressBar(Callback):
         self._show(None, logs)
         self.on_train_end()
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -10,7 +10,18 @@ from fastconv.keras.callbacks.base import Callback, Logs
 
 
 class History(Callback):
-    """The averages of every epoch: ``history.history["loss"]`` is a list with one number per epoch."""
+    """The averages of every epoch: ``history.history["loss"]`` is a list with one number per epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.zeros((4, 3)), np.zeros(4), epochs=2, verbose=0)
+    >>> history.epoch, history.history
+    ([0, 1], {'loss': [0.0, 0.0]})
+    """
 
     def __init__(self) -> None:
         self.epoch: list[int] = []
@@ -33,6 +44,21 @@ class CSVLogger(Callback):
         Between the columns.
     append : bool
         Whether to go on with a file that is there instead of replacing it.
+
+    Raises
+    ------
+    OSError
+        In training, if the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> _ = model.fit(np.zeros((4, 3)), np.zeros(4), epochs=2, verbose=0, callbacks=[CSVLogger("log.csv")])
+    >>> Path("log.csv").read_text().splitlines()
+    ['epoch,loss', '0,0.0', '1,0.0']
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
@@ -40,7 +66,7 @@ class CSVLogger(Callback):
         self.separator = separator
         self.append = append
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._started = self.append and self.filename.exists() and self.filename.stat().st_size > 0
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

@@ -31,6 +31,22 @@ class EarlyStopping(Callback):
         Whether to put the weights of the best epoch back at the end.
     start_from_epoch : int
         Epochs before this one are not looked at.
+
+    Raises
+    ------
+    ValueError
+        If *mode* is none of these, or, after the first epoch, there is no average of this name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.zeros((4, 3)), np.zeros(4)
+    >>> history = model.fit(x, y, epochs=9, verbose=0, callbacks=[EarlyStopping("loss", patience=2)])
+    >>> history.epoch
+    [0, 1, 2]
     """
 
     def __init__(
@@ -51,7 +67,7 @@ class EarlyStopping(Callback):
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = start_from_epoch
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self.wait = 0
         self.stopped_epoch = 0
         self.best = self.monitor.worst
@@ -75,7 +91,7 @@ class EarlyStopping(Callback):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if self.verbose and self.stopped_epoch:
             print(f"Epoch {self.stopped_epoch + 1}: early stopping")  # noqa: T201 - asked for
         if self.best_weights is not None:
@@ -83,7 +99,18 @@ class EarlyStopping(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """End training after the batch that made the loss NaN or infinite; on a GPU each batch is waited for."""
+    """End training after the batch that made the loss NaN or infinite; on a GPU each batch is waited for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.full((4, 3), np.nan), np.zeros(4), epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
+    >>> history.epoch
+    [0]
+    """
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         if not math.isfinite(logs["loss"]):

@@ -14,11 +14,13 @@ from fastconv.keras.layers.base import Layer
 _FROM_RESULT = ("linear", "relu", "relu6", "leaky_relu")
 #: Those whose derivative is 0 or 1.
 STEPS = ("relu", "relu6")
+_OTHER_NAMES = {"swish": "silu"}
 
 
 def activation_of(name: Any) -> str:
     """A valid activation name, given one or the function of that name; None is ``"linear"``."""
     found = "linear" if name is None else str(getattr(name, "__name__", name))
+    found = _OTHER_NAMES.get(found, found)
     if found != "softmax" and found not in ACTIVATIONS:
         names = [*filter(None, ACTIVATIONS), "softmax"]
         raise ValueError(f"activation must be None or one of {', '.join(names)}. Received: activation={name!r}")
@@ -81,12 +83,25 @@ class ActivatedLayer(Layer):
 class Activation(ActivatedLayer):
     """An activation on its own.
 
+    Arrays of any shape keep it.
+
     Parameters
     ----------
     activation : str
         As in `Conv2D`.  ``"softmax"`` is taken over the last axis.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If *activation* is none of the known ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Activation("relu")(np.array([[-1.0, 2.0]]))
+    array([[0., 2.]], dtype=float32)
     """
 
     def __init__(self, activation: Any, **kwargs: Any) -> None:

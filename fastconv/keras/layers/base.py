@@ -33,6 +33,9 @@ class Layer:
     weight's gradient in its `Variable`.  Without it only the weights that kernels have packed are kept, until the next
     change of the weights, so several threads may predict at once.
 
+    Arrays of the layer's shapes go through `forward`; a subclass that changes the shape says so in
+    `compute_output_shape`.
+
     Parameters
     ----------
     name : str, optional
@@ -43,12 +46,37 @@ class Layer:
         ``"float32"`` or ``"float64"``, of the weights and of the arrays that pass through.
     input_shape : tuple of int, optional
         Shape of one sample, for the first layer of a model that is to be built before it sees data.
+
+    Raises
+    ------
+    TypeError
+        If *dtype* is another one, or a subclass defines Keras's ``call``.
+    ValueError
+        If weights are set that have other shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Double(Layer):
+    ...     def forward(self, x, training=False):
+    ...         return 2 * x
+    ...     def backward(self, grad_out, need_grad_x=True):
+    ...         return 2 * grad_out
+    >>> Double()(np.ones((1, 2)))
+    array([[2., 2.]], dtype=float32)
     """
 
     #: Whether the layer takes a list of arrays, of any length, and `backward` returns one of gradients.
     merges = False
     #: The engine of the device on which the layer works, None for the CPU.
     engine: Engine | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "call" in vars(cls):
+            raise TypeError(
+                f"a layer defines forward, and backward beside it, in place of Keras's call: nothing derives the one "
+                f"from the other here. Received: {cls.__name__}.call"
+            )
 
     def __init__(
         self,

@@ -107,6 +107,9 @@ class Conv2D(Convolution):
     ``out[oh, ow, oc] = activation(bias[oc] + sum over kh, kw, ic of x[oh * stride + kh, ow * stride + kw, ic] *
     kernel[kh, kw, ic, oc])`` for each image: cross-correlation, the kernel is not flipped.
 
+    Images (N, IH, IW, IC) become (N, OH, OW, filters), ``OH = floor((IH + top + bottom - (KH - 1) * dilation - 1) /
+    stride) + 1`` and OW alike.
+
     Parameters
     ----------
     filters : int
@@ -129,6 +132,12 @@ class Conv2D(Convolution):
         What is added to the loss for large weights: ``"l1"``, ``"l2"`` or an object of `fastconv.keras.regularizers`.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not one of these values, *groups* does not divide both kinds of channels, or an input is no
+        batch of images or smaller than the window.
 
     Examples
     --------

@@ -11,6 +11,8 @@ from fastconv.keras.layers.images import SeriesLayer
 class Conv1D(SeriesLayer, Conv2D):
     """Convolution of series (N, W, C) with learned filters: `Conv2D` on images of height 1.
 
+    Series (N, IW, IC) become (N, OW, filters), OW as in `Conv2D`.
+
     Parameters
     ----------
     filters : int
@@ -21,6 +23,11 @@ class Conv1D(SeriesLayer, Conv2D):
         ``"causal"`` pads the beginning only, so that no output sees what comes after it.
     data_format, groups, activation, use_bias, **kwargs
         As in `Conv2D`, as are the initializers and regularizers.
+
+    Raises
+    ------
+    ValueError
+        As in `Conv2D`.
 
     Examples
     --------

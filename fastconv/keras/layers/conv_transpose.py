@@ -15,6 +15,9 @@ from fastconv.keras.layers.conv import Convolution
 class Conv2DTranspose(Convolution):
     """Transposed convolution: the way back of a `Conv2D`, from its output's size to its input's, as a layer.
 
+    Images (N, IH, IW, IC) become (N, OH, OW, filters), ``OH = (IH - 1) * stride + (KH - 1) * dilation + 1 - padding``
+    at least, and OW alike.
+
     Parameters
     ----------
     filters : int
@@ -26,6 +29,11 @@ class Conv2DTranspose(Convolution):
         Rows and columns added at the end, smaller than the stride; as many as give Keras's size if left out.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        As in `Conv2D`, and if *output_padding* is not smaller than the stride.
 
     Examples
     --------

@@ -14,6 +14,8 @@ from fastconv.keras.layers.base import Shape, positive
 class Dense(ActivatedLayer):
     """``out = activation(x @ kernel + bias)`` over the last axis.
 
+    Arrays (..., inputs) become (..., units).
+
     Parameters
     ----------
     units : int
@@ -28,6 +30,11 @@ class Dense(ActivatedLayer):
         As in `Conv2D`.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If *units* is below 1, an argument is not one of these values, or the last extent of an input is not known.
 
     Examples
     --------

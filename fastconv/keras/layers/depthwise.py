@@ -15,6 +15,8 @@ class DepthwiseConv2D(Convolution):
 
     Output channel ``c * depth_multiplier + m`` is input channel ``c`` filtered with ``kernel[:, :, c, m]``.
 
+    Images (N, IH, IW, IC) become (N, OH, OW, IC * depth_multiplier), OH and OW as in `Conv2D`.
+
     Parameters
     ----------
     kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias, bias_initializer, bias_regularizer
@@ -27,6 +29,16 @@ class DepthwiseConv2D(Convolution):
         What is added to the loss for a large kernel.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        As in `Conv2D`.
+
+    Examples
+    --------
+    >>> DepthwiseConv2D(3, depth_multiplier=2).compute_output_shape((None, 28, 28, 32))
+    (None, 26, 26, 64)
     """
 
     def __init__(

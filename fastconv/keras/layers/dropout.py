@@ -18,6 +18,8 @@ _SEED_END = 2**63
 class Dropout(Layer):
     """While training, set a random share of the numbers to zero and scale the others by ``1 / (1 - rate)``.
 
+    Arrays of any shape keep it.
+
     Parameters
     ----------
     rate : float
@@ -27,9 +29,23 @@ class Dropout(Layer):
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
 
+    Raises
+    ------
+    ValueError
+        If *rate* is not from 0 to below 1.
+
     References
     ----------
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = Dropout(0.5, seed=0)
+    >>> bool((layer(np.ones((2, 3))) == 1).all())
+    True
+    >>> np.unique(layer(np.ones((20, 30)), training=True))
+    array([0., 2.], dtype=float32)
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -63,6 +79,8 @@ class SpatialDropout2D(Dropout, ImageLayer):
 
     Neighbouring pixels of a channel say much the same, so that dropping one of them hides little.
 
+    Images (N, H, W, C) keep their shape.
+
     Parameters
     ----------
     rate : float
@@ -72,9 +90,19 @@ class SpatialDropout2D(Dropout, ImageLayer):
     seed, **kwargs
         As in `Dropout`.
 
+    Raises
+    ------
+    ValueError
+        If *rate* is not from 0 to below 1, or an input is no batch of images.
+
     References
     ----------
     J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+
+    Examples
+    --------
+    >>> SpatialDropout2D(0.2).compute_output_shape((None, 14, 14, 32))
+    (None, 14, 14, 32)
     """
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

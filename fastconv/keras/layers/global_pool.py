@@ -29,6 +29,8 @@ class _GlobalPooling(ImageLayer):
 class GlobalMaxPooling2D(_GlobalPooling):
     """The largest pixel of each channel of the whole image.
 
+    Images (N, H, W, C) become (N, C), or (N, 1, 1, C) with *keepdims*.
+
     Parameters
     ----------
     data_format : {"channels_last", "channels_first"}, optional
@@ -37,6 +39,11 @@ class GlobalMaxPooling2D(_GlobalPooling):
         Whether the output keeps two axes of extent 1 for the image.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If an input is no batch of images.
 
     Examples
     --------
@@ -60,10 +67,22 @@ class GlobalMaxPooling2D(_GlobalPooling):
 class GlobalAveragePooling2D(_GlobalPooling):
     """The average of each channel over the whole image.
 
+    Images (N, H, W, C) become (N, C), or (N, 1, 1, C) with *keepdims*.
+
     Parameters
     ----------
     data_format, keepdims, **kwargs
         As in `GlobalMaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        If an input is no batch of images.
+
+    Examples
+    --------
+    >>> GlobalAveragePooling2D(keepdims=True).compute_output_shape((None, 7, 7, 64))
+    (None, 1, 1, 64)
     """
 
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
@@ -78,8 +97,34 @@ class GlobalAveragePooling2D(_GlobalPooling):
 
 
 class GlobalMaxPooling1D(SeriesLayer, GlobalMaxPooling2D):
-    """The largest number of each channel of the whole series; parameters as in `GlobalMaxPooling2D`."""
+    """The largest number of each channel of the whole series; parameters as in `GlobalMaxPooling2D`.
+
+    Series (N, W, C) become (N, C), or (N, 1, C) with *keepdims*.
+
+    Raises
+    ------
+    ValueError
+        If an input is no batch of series.
+
+    Examples
+    --------
+    >>> GlobalMaxPooling1D().compute_output_shape((None, 100, 8))
+    (None, 8)
+    """
 
 
 class GlobalAveragePooling1D(SeriesLayer, GlobalAveragePooling2D):
-    """The average of each channel over the whole series; parameters as in `GlobalMaxPooling2D`."""
+    """The average of each channel over the whole series; parameters as in `GlobalMaxPooling2D`.
+
+    Series (N, W, C) become (N, C), or (N, 1, C) with *keepdims*.
+
+    Raises
+    ------
+    ValueError
+        If an input is no batch of series.
+
+    Examples
+    --------
+    >>> GlobalAveragePooling1D().compute_output_shape((None, 100, 8))
+    (None, 8)
+    """

@@ -12,12 +12,24 @@ from fastconv.keras.layers.tensor import KerasTensor
 class InputLayer(Layer):
     """The declared input of a model; it passes arrays on.
 
+    Arrays (N, *shape) keep their shape.
+
     Parameters
     ----------
     shape : tuple of int
         Shape of one sample, without the batch axis; *input_shape* is the older word for it.
     **kwargs
         ``name``, ``dtype``.
+
+    Raises
+    ------
+    ValueError
+        If no shape is given.
+
+    Examples
+    --------
+    >>> InputLayer((28, 28, 1)).output_shape
+    (None, 28, 28, 1)
     """
 
     def __init__(
@@ -47,6 +59,11 @@ def Input(shape: tuple[int, ...], **kwargs: Any) -> KerasTensor:  # noqa: N802 -
         Shape of one sample, without the batch axis.
     **kwargs
         ``name``, ``dtype``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is none of these.
 
     Examples
     --------

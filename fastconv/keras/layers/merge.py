@@ -15,10 +15,17 @@ from fastconv.keras.layers.images import contiguous
 class Add(Layer):
     """The sum of arrays of one shape, number by number: ``Add()([a, b])``.
 
+    Two or more arrays (N, ...) become one of the same shape.
+
     Parameters
     ----------
     **kwargs
         ``name``, ``trainable``, ``dtype``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two inputs, or their shapes differ.
 
     Examples
     --------
@@ -50,12 +57,19 @@ class Add(Layer):
 class Concatenate(Layer):
     """Arrays behind each other along one axis: ``Concatenate()([a, b])``.
 
+    Arrays (N, ..., C) become (N, ..., sum of their C) along the last axis, and alike along others.
+
     Parameters
     ----------
     axis : int
         The axis that grows; all others have the same extent in all inputs.
     **kwargs
         ``name``, ``trainable``, ``dtype``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two inputs, or they differ along another axis too.
 
     Examples
     --------
@@ -92,10 +106,28 @@ class Concatenate(Layer):
 
 
 def add(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """``Add(**kwargs)(inputs)``."""
+    """``Add(**kwargs)(inputs)``.
+
+    Shapes and errors are those of the layer.
+
+    Examples
+    --------
+    >>> from fastconv.keras import Input
+    >>> add([Input((8, 8, 4)), Input((8, 8, 4))]).shape
+    (None, 8, 8, 4)
+    """
     return Add(**kwargs)(inputs)
 
 
 def concatenate(inputs: Sequence[Any], axis: int = -1, **kwargs: Any) -> Any:
-    """``Concatenate(axis, **kwargs)(inputs)``."""
+    """``Concatenate(axis, **kwargs)(inputs)``.
+
+    Shapes and errors are those of the layer.
+
+    Examples
+    --------
+    >>> from fastconv.keras import Input
+    >>> concatenate([Input((8, 8, 4)), Input((8, 8, 3))]).shape
+    (None, 8, 8, 7)
+    """
     return Concatenate(axis, **kwargs)(inputs)

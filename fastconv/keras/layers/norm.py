@@ -19,6 +19,8 @@ class BatchNormalization(Layer):
     While training the statistics are the batch's own, and running averages of them are kept,
     ``moving = momentum * moving + (1 - momentum) * batch``; otherwise those averages are used.
 
+    Arrays of any shape keep it.
+
     Parameters
     ----------
     axis : int
@@ -36,10 +38,22 @@ class BatchNormalization(Layer):
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
 
+    Raises
+    ------
+    ValueError
+        If *axis* is not one of known extent behind the batch axis.
+
     References
     ----------
     S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
     shift", ICML 2015.
+
+    Examples
+    --------
+    >>> layer = BatchNormalization()
+    >>> layer.build((None, 14, 14, 32))
+    >>> layer.count_params(), len(layer.trainable_weights)
+    (128, 2)
     """
 
     def __init__(

@@ -15,6 +15,8 @@ from fastconv.keras.layers.images import ImageLayer, contiguous
 class ZeroPadding2D(ImageLayer):
     """Images with rows and columns of zeros around them.
 
+    Images (N, H, W, C) become (N, top + H + bottom, left + W + right, C).
+
     Parameters
     ----------
     padding : int, (int, int) or ((int, int), (int, int))
@@ -23,6 +25,11 @@ class ZeroPadding2D(ImageLayer):
         Order of the axes of input and output.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If *padding* is none of these, or an input is no batch of images.
 
     Examples
     --------

@@ -43,6 +43,9 @@ class _Pooling(ImageLayer):
 class MaxPooling2D(_Pooling):
     """The largest pixel of each window, for each channel.
 
+    Images (N, H, W, C) become (N, OH, OW, C), ``OH = floor((H - pool) / stride) + 1``, or ``ceil(H / stride)`` with
+    ``"same"``, and OW alike.
+
     Parameters
     ----------
     pool_size : int or (int, int)
@@ -55,6 +58,12 @@ class MaxPooling2D(_Pooling):
         Order of the axes of input and output.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If an input is no batch of images, or the window does not fit into it, or an argument is not one of these
+        values.
 
     Examples
     --------
@@ -96,10 +105,23 @@ class MaxPooling2D(_Pooling):
 class MinPooling2D(MaxPooling2D):
     """The smallest pixel of each window, for each channel.  Keras has no such layer.
 
+    Shapes are those of `MaxPooling2D`.
+
     Parameters
     ----------
     pool_size, strides, padding, data_format, **kwargs
         As in `MaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        As in `MaxPooling2D`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> MinPooling2D(2)(np.array([[[[3.0], [1.0]], [[2.0], [4.0]]]]))
+    array([[[[1.]]]], dtype=float32)
     """
 
     operation = staticmethod(functional.min_pool2d)
@@ -108,10 +130,22 @@ class MinPooling2D(MaxPooling2D):
 class AveragePooling2D(_Pooling):
     """The average of each window, for each channel; padding is not counted.
 
+    Shapes are those of `MaxPooling2D`.
+
     Parameters
     ----------
     pool_size, strides, padding, data_format, **kwargs
         As in `MaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        As in `MaxPooling2D`.
+
+    Examples
+    --------
+    >>> AveragePooling2D((2, 3)).compute_output_shape((None, 26, 27, 32))
+    (None, 13, 9, 32)
     """
 
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
@@ -131,20 +165,44 @@ class AveragePooling2D(_Pooling):
 class MaxPooling1D(SeriesLayer, MaxPooling2D):
     """The largest number of each window of a series, for each channel.
 
+    Series (N, W, C) become (N, OW, C), OW as in `MaxPooling2D`.
+
     Parameters
     ----------
     pool_size, strides : int
         Width of the window and its step, as in `MaxPooling2D`.
     padding, data_format, **kwargs
         As in `MaxPooling2D`.
+
+    Raises
+    ------
+    ValueError
+        As in `MaxPooling2D`.
+
+    Examples
+    --------
+    >>> MaxPooling1D(2).compute_output_shape((None, 100, 8))
+    (None, 50, 8)
     """
 
 
 class AveragePooling1D(SeriesLayer, AveragePooling2D):
     """The average of each window of a series, for each channel; padding is not counted.
 
+    Series (N, W, C) become (N, OW, C), OW as in `MaxPooling2D`.
+
     Parameters
     ----------
     pool_size, strides, padding, data_format, **kwargs
         As in `MaxPooling1D`.
+
+    Raises
+    ------
+    ValueError
+        As in `MaxPooling2D`.
+
+    Examples
+    --------
+    >>> AveragePooling1D(2, strides=1).compute_output_shape((None, 100, 8))
+    (None, 99, 8)
     """

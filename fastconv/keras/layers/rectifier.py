@@ -17,6 +17,8 @@ class ReLU(Layer):
     ``out = max_value`` where ``x >= max_value``, ``x`` where ``threshold <= x < max_value``, and
     ``negative_slope * (x - threshold)`` below.
 
+    Arrays of any shape keep it.
+
     Parameters
     ----------
     max_value : float, optional
@@ -25,6 +27,17 @@ class ReLU(Layer):
         What happens to small inputs; both at least 0.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ReLU(max_value=6)(np.array([[-1.0, 2.0, 9.0]]))
+    array([[0., 2., 6.]], dtype=float32)
     """
 
     def __init__(
@@ -53,6 +66,8 @@ class ReLU(Layer):
 class LeakyReLU(Layer):
     """x where it is positive and ``negative_slope * x`` elsewhere.
 
+    Arrays of any shape keep it.
+
     Parameters
     ----------
     negative_slope : float
@@ -60,9 +75,20 @@ class LeakyReLU(Layer):
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``; ``alpha`` is the older word for the slope.
 
+    Raises
+    ------
+    ValueError
+        If the slope is negative.
+
     References
     ----------
     A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> LeakyReLU(0.5)(np.array([[-1.0, 2.0]]))
+    array([[-0.5,  2. ]], dtype=float32)
     """
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
@@ -84,12 +110,25 @@ class LeakyReLU(Layer):
 class Softmax(ActivatedLayer):
     """``exp(x) / sum(exp(x))`` along one axis.
 
+    Arrays of any shape keep it.
+
     Parameters
     ----------
     axis : int
         The axis along which the results sum to 1.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If *axis* is not one behind the batch axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Softmax()(np.array([[1.0, 1.0]]))
+    array([[0.5, 0.5]], dtype=float32)
     """
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:

@@ -13,10 +13,22 @@ from fastconv.keras.layers.images import channels_last, data_format_of, with_axi
 class Flatten(Layer):
     """All numbers of a sample in one row, channels last.
 
+    Arrays (N, ...) become (N, numbers of a sample).
+
     Parameters
     ----------
     data_format : {"channels_last", "channels_first"}, optional
         Order of the input's axes.  Both give the same row for the same image.
+
+    Raises
+    ------
+    ValueError
+        If *data_format* is neither of these.
+
+    Examples
+    --------
+    >>> Flatten().compute_output_shape((None, 3, 3, 64))
+    (None, 576)
     """
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
@@ -47,12 +59,19 @@ class Flatten(Layer):
 class Reshape(Layer):
     """The numbers of a sample in another shape, in the same order.
 
+    Arrays (N, ...) become (N, *target_shape).
+
     Parameters
     ----------
     target_shape : tuple of int
         Shape of a sample; one extent may be -1: what is left for it.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If a sample has another number of numbers.
 
     Examples
     --------

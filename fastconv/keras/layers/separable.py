@@ -15,6 +15,8 @@ from fastconv.keras.layers.conv import Convolution
 class SeparableConv2D(Convolution):
     """Convolution of each channel by itself, then a 1x1 convolution that mixes them, a bias and an activation.
 
+    Images (N, IH, IW, IC) become (N, OH, OW, filters), OH and OW as in `Conv2D`.
+
     Parameters
     ----------
     filters : int
@@ -29,6 +31,11 @@ class SeparableConv2D(Convolution):
         What is added to the loss for large kernels.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        As in `Conv2D`.
 
     References
     ----------

@@ -15,6 +15,8 @@ from fastconv.keras.layers.images import ImageLayer
 class UpSampling2D(ImageLayer):
     """Images *size* times as high and wide.
 
+    Images (N, H, W, C) become (N, H * size, W * size, C).
+
     Parameters
     ----------
     size : int or (int, int)
@@ -25,6 +27,13 @@ class UpSampling2D(ImageLayer):
         Each pixel repeated, or straight lines between the centres of the pixels.
     **kwargs
         ``name``, ``trainable``, ``dtype``, ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not one of these values, or an input is no batch of images.
+    TypeError
+        If the model is to work on a device.
 
     Examples
     --------

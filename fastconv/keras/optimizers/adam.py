@@ -26,9 +26,24 @@ class Adam(Optimizer):
     **kwargs
         As in `Optimizer`.
 
+    Raises
+    ------
+    ValueError
+        If a share is not from 0 to below 1; others as in `Optimizer`.
+
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras.layers.variable import Variable
+    >>> weight = Variable("kernel", np.ones(2))
+    >>> weight.gradient = np.array([1.0, -2.0])
+    >>> Adam(0.5).apply([weight])
+    >>> weight.numpy().round(4)
+    array([0.5, 1.5])
     """
 
     averages = 2
@@ -71,9 +86,24 @@ class AdamW(Adam):
     learning_rate, weight_decay, beta_1, beta_2, epsilon, **kwargs
         As in `Adam` and `Optimizer`.
 
+    Raises
+    ------
+    ValueError
+        As in `Adam`.
+
     References
     ----------
     I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras.layers.variable import Variable
+    >>> weight = Variable("kernel", np.ones(2))
+    >>> weight.gradient = np.array([1.0, -2.0])
+    >>> AdamW(0.5, weight_decay=0.1).apply([weight])
+    >>> weight.numpy().round(4)
+    array([0.45, 1.45])
     """
 
     def __init__(

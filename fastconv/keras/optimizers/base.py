@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ from fastconv.rooms import room
 class Optimizer:
     """Base of the optimizers.
 
+    Arrays that an optimizer keeps beside a variable have its shape.
+
     Parameters
     ----------
     learning_rate : float or LearningRateSchedule
@@ -34,10 +37,27 @@ class Optimizer:
     name : str, optional
         By default the name of the class in lower case.
 
+    Raises
+    ------
+    ValueError
+        If the learning rate is negative, a share is not from 0 to below 1, or more than one way of clipping is asked
+        for.
+
     Notes
     -----
     Norms are summed in float64 in a fixed order, so training has the same bits for any number of threads.  Everything
     happens where the variables lie, on a device without a look from the host.
+
+    Examples
+    --------
+    >>> class SignDescent(Optimizer):
+    ...     def update(self, value, gradient, state, rate):
+    ...         value -= rate * np.sign(gradient)
+    >>> weight = Variable("kernel", np.ones(2))
+    >>> weight.gradient = np.array([1.0, -2.0])
+    >>> SignDescent(0.5).apply([weight])
+    >>> weight.numpy()
+    array([0.5, 1.5])
     """
 
     #: The arrays of its shape that a variable needs beside it.
@@ -104,8 +124,21 @@ class Optimizer:
         return self._state[variable]
 
     def restore(self, iterations: int, states: Mapping[Variable, Sequence[FloatArray]]) -> None:
-        """Go on after so many *iterations* with the arrays that `state` gave for each variable."""
-        self.iterations = iterations
+        """Go on after so many *iterations* with the arrays that `state` gave for each variable.
+
+        Raises
+        ------
+        ValueError
+            If an array has not the shape and dtype of its variable, which kernels take for granted.
+        """
+        for variable, arrays in states.items():
+            for array in arrays:
+                if (array.shape, array.dtype) != (variable.shape, variable.dtype):
+                    raise ValueError(
+                        f"arrays beside {variable.name} must have its shape {variable.shape} and dtype "
+                        f"{variable.dtype}. Received: shape={array.shape}, dtype={array.dtype}"
+                    )
+        self.iterations = operator.index(iterations)
         for variable, arrays in states.items():
             self._state[variable] = [placed(array.copy(), variable.engine) for array in arrays]
 

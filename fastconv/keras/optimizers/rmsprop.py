@@ -31,9 +31,24 @@ class RMSprop(Optimizer):
     **kwargs
         As in `Optimizer`.
 
+    Raises
+    ------
+    ValueError
+        If a share is not from 0 to below 1; others as in `Optimizer`.
+
     References
     ----------
     G. Hinton, "Neural networks for machine learning", lecture 6e, 2012.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.keras.layers.variable import Variable
+    >>> weight = Variable("kernel", np.ones(2))
+    >>> weight.gradient = np.array([1.0, -2.0])
+    >>> RMSprop(0.1, rho=0.75).apply([weight])
+    >>> weight.numpy().round(4)
+    array([0.8, 1.2])
     """
 
     def __init__(

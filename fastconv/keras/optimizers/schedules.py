@@ -9,7 +9,21 @@ from typing import Any, Self
 
 
 class LearningRateSchedule:
-    """Base of the schedules: a call with the number of updates so far gives the length of the next step."""
+    """Base of the schedules: a call with the number of updates so far gives the length of the next step.
+
+    Raises
+    ------
+    ValueError
+        If a number of steps is below 1.
+
+    Examples
+    --------
+    >>> class Halves(LearningRateSchedule):
+    ...     def __call__(self, step):
+    ...         return 0.5**step
+    >>> Halves()(3)
+    0.125
+    """
 
     def __call__(self, step: int) -> float:
         """The learning rate after *step* updates."""
@@ -27,6 +41,22 @@ class LearningRateSchedule:
 
 class ExponentialDecay(LearningRateSchedule):
     """``initial_learning_rate * decay_rate ** (step / decay_steps)``; with *staircase*, the exponent is rounded down.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        The rate at the beginning.
+    decay_steps : int
+        Updates in which the rate is multiplied with *decay_rate*.
+    decay_rate : float
+        The factor.
+    staircase : bool
+        Whether the rate falls only every *decay_steps* updates.
+
+    Raises
+    ------
+    ValueError
+        If *decay_steps* is below 1.
 
     Examples
     --------
@@ -47,7 +77,29 @@ class ExponentialDecay(LearningRateSchedule):
 
 
 class InverseTimeDecay(LearningRateSchedule):
-    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``; *staircase* as in `ExponentialDecay`."""
+    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``; *staircase* as in `ExponentialDecay`.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        The rate at the beginning.
+    decay_steps : int
+        Updates in which *decay_rate* is added to the divisor.
+    decay_rate : float
+        How fast it falls.
+    staircase : bool
+        Whether the rate falls only every *decay_steps* updates.
+
+    Raises
+    ------
+    ValueError
+        If *decay_steps* is below 1.
+
+    Examples
+    --------
+    >>> InverseTimeDecay(0.1, decay_steps=100, decay_rate=1.0)(300)
+    0.025
+    """
 
     def __init__(
         self, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
@@ -63,6 +115,18 @@ class InverseTimeDecay(LearningRateSchedule):
 
 class PiecewiseConstantDecay(LearningRateSchedule):
     """``values[i]`` up to and including step ``boundaries[i]``, and the last value behind the last boundary.
+
+    Parameters
+    ----------
+    boundaries : sequence of int
+        Updates behind which the rate changes.
+    values : sequence of float
+        One rate more than boundaries.
+
+    Raises
+    ------
+    ValueError
+        If the boundaries do not rise, or there is not one value more than boundaries.
 
     Examples
     --------
@@ -90,6 +154,29 @@ class PolynomialDecay(LearningRateSchedule):
     """From *initial_learning_rate* to *end_learning_rate*, along ``(1 - step / decay_steps) ** power``.
 
     With *cycle* the fall begins anew, over a longer time, whenever it has ended.
+
+    Parameters
+    ----------
+    initial_learning_rate : float
+        The rate at the beginning.
+    decay_steps : int
+        Updates in which the rate falls.
+    end_learning_rate : float
+        The rate at the end.
+    power : float
+        1 falls along a straight line.
+    cycle : bool
+        Whether to begin anew.
+
+    Raises
+    ------
+    ValueError
+        If *decay_steps* is below 1.
+
+    Examples
+    --------
+    >>> PolynomialDecay(0.5, decay_steps=100, end_learning_rate=0.0)(50)
+    0.25
     """
 
     def __init__(
@@ -119,9 +206,32 @@ class CosineDecay(LearningRateSchedule):
     With *warmup_target* the rate first rises from *initial_learning_rate* to that number in *warmup_steps* steps, and
     the cosine starts there.
 
+    Parameters
+    ----------
+    initial_learning_rate : float
+        The rate at the beginning.
+    decay_steps : int
+        Updates in which the rate falls.
+    alpha : float
+        The share of it that is left at the end.
+    warmup_target : float, optional
+        Where the rate rises to at first.
+    warmup_steps : int
+        In how many updates.
+
+    Raises
+    ------
+    ValueError
+        If *decay_steps* is below 1.
+
     References
     ----------
     I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> round(CosineDecay(0.5, decay_steps=100)(50), 6)
+    0.25
     """
 
     def __init__(

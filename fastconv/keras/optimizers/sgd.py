@@ -27,10 +27,20 @@ class SGD(Optimizer):
     **kwargs
         As in `Optimizer`.
 
+    Raises
+    ------
+    ValueError
+        If *momentum* is not from 0 to 1; others as in `Optimizer`.
+
     Examples
     --------
-    >>> SGD(0.1, momentum=0.9).momentum
-    0.9
+    >>> import numpy as np
+    >>> from fastconv.keras.layers.variable import Variable
+    >>> weight = Variable("kernel", np.ones(2))
+    >>> weight.gradient = np.array([1.0, -2.0])
+    >>> SGD(0.5).apply([weight])
+    >>> weight.numpy()
+    array([0.5, 2. ])
     """
 
     def __init__(

@@ -109,6 +109,11 @@ def array_to_img(x: ArrayLike, data_format: str = "channels_last", scale: bool =
         If the shape is that of no image, or *data_format* is unknown.
     ImportError
         If Pillow is not installed.
+
+    Examples
+    --------
+    >>> array_to_img(np.zeros((4, 3, 1))).size
+    (3, 4)
     """
     one_of("data_format", data_format, LAYOUTS)
     array: FloatArray = np.asarray(x, np.float32)

@@ -14,6 +14,18 @@ from fastconv.keras.preprocessing.image.iterators import ArrayIterator, Director
 from fastconv.keras.preprocessing.image.transform import FILL_MODES, apply_affine_transform
 
 Range = float | Sequence[float]
+#: Options of Keras that are not offered, with the values that say that they are off, as tutorials do.
+LEFT_OUT = {
+    "brightness_range": None,
+    "channel_shift_range": 0,
+    "dtype": None,
+    "featurewise_center": False,
+    "featurewise_std_normalization": False,
+    "samplewise_center": False,
+    "samplewise_std_normalization": False,
+    "zca_epsilon": 1e-6,
+    "zca_whitening": False,
+}
 
 
 class ImageDataGenerator:
@@ -41,9 +53,18 @@ class ImageDataGenerator:
         Every number is multiplied by it, after the variations.
     preprocessing_function : callable, optional
         Called with each image (H, W, C) after the variations and before *rescale*; returns one of the same shape.
-    data_format : "channels_last" or "channels_first"
+    data_format : "channels_last" or "channels_first", optional
     validation_split : float
         Share of the images that is kept for ``subset="validation"``.
+    **left_out
+        Keras's other options, such as ``featurewise_center``, are not offered: they may be named to be left off.
+
+    Raises
+    ------
+    ValueError
+        If an argument is none of these values.
+    TypeError
+        If an option that is left out is on.
 
     Notes
     -----
@@ -72,9 +93,16 @@ class ImageDataGenerator:
         vertical_flip: bool = False,
         rescale: float | None = None,
         preprocessing_function: Callable[[NDArray[np.float32]], ArrayLike] | None = None,
-        data_format: str = "channels_last",
+        data_format: str | None = None,
         validation_split: float = 0.0,
+        **left_out: Any,
     ) -> None:
+        for name, value in left_out.items():
+            if name not in LEFT_OUT or value != LEFT_OUT[name]:
+                raise TypeError(
+                    f"ImageDataGenerator has no option {name}: change the images with NumPy before `flow`, or each one "
+                    f"in preprocessing_function. Received: {name}={value!r}"
+                )
         if not 0 <= validation_split < 1:
             raise ValueError(
                 f"validation_split must be at least 0 and below 1. Received: validation_split={validation_split!r}"
@@ -90,7 +118,7 @@ class ImageDataGenerator:
         self.vertical_flip = vertical_flip
         self.rescale = rescale
         self.preprocessing_function = preprocessing_function
-        self.data_format = one_of("data_format", data_format, LAYOUTS)
+        self.data_format = one_of("data_format", data_format or LAYOUTS[0], LAYOUTS)
         self.validation_split = validation_split
 
     def flow(
@@ -181,6 +209,9 @@ class ImageDataGenerator:
             subset,
             interpolation,
         )
+
+    def fit(self, x: ArrayLike) -> None:
+        """Nothing: there are no statistics to take, but tutorials call it before `flow`."""
 
     def random_transform(self, x: ArrayLike, seed: Any = None) -> NDArray[np.float32]:
         """One random variation of an image.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,31 @@ class BatchIterator:
     """Epoch after epoch of batches, without end.
 
     Subclasses say how many samples there are, `n`, and make the batch of given ones, `make`.
+
+    Parameters
+    ----------
+    n : int
+        Samples of an epoch.
+    batch_size : int
+        Samples of a batch; the last one of an epoch may be smaller.
+    shuffle : bool
+        Whether each epoch has an order of its own.
+    seed : int, optional
+        Makes the orders the same in every run.
+
+    Raises
+    ------
+    ValueError
+        If *batch_size* is below 1.
+
+    Examples
+    --------
+    >>> class Numbers(BatchIterator):
+    ...     def make(self, samples, epoch):
+    ...         return samples + 10 * epoch
+    >>> batches = Numbers(3, batch_size=2, shuffle=False, seed=0)
+    >>> [next(batches).tolist() for _ in range(4)]
+    [[0, 1], [2], [10, 11], [12]]
     """
 
     def __init__(self, n: int, batch_size: int, shuffle: bool, seed: int | None) -> None:
@@ -48,6 +74,13 @@ class BatchIterator:
         """Begin again with the first epoch."""
         self._next = 0
         self._waiting: deque[Future[Any]] = deque()
+
+    def from_batch(self, number: int) -> Self:
+        """The same batches from *number* on, counted through all epochs; this iterator stays where it is."""
+        twin = copy.copy(self)
+        twin.reset()
+        twin._next = number
+        return twin
 
     def __iter__(self) -> BatchIterator:
         return self
@@ -148,6 +181,8 @@ class DirectoryIterator(ImageIterator):
         How many images and classes there are.
     class_indices : dict of str to int
         The number of each class by its folder.
+    image_shape : (height, width, channels)
+        Of every image, channels last.
     filenames, filepaths : list
         The image files, within the directory and whole.
     classes : ndarray of int
@@ -176,6 +211,7 @@ class DirectoryIterator(ImageIterator):
             raise ValueError(f'class_mode="binary" needs two classes. Received: {len(names)} in {root}')
         self.target_size = target_size
         self.color_mode = one_of("color_mode", color_mode, COLOR_MODES)
+        self.image_shape = (*target_size, COLOR_MODES[color_mode][1])
         self.class_mode = class_mode
         self.interpolation = interpolation
         self.class_indices = {name: number for number, name in enumerate(names)}

@@ -102,6 +102,13 @@ def apply_affine_transform(
     -----
     Computed by `scipy.ndimage.affine_transform`, as in Keras, which turns images that are not square around another
     point than the middle.  Without any change asked for, *x* comes back as it is.
+
+    Examples
+    --------
+    >>> image = np.array([[[1.0], [2.0]], [[3.0], [4.0]]])
+    >>> apply_affine_transform(image, tx=1)[..., 0]
+    array([[2., 2.],
+           [4., 4.]], dtype=float32)
     """
     one_of("fill_mode", fill_mode, FILL_MODES)
     image = np.asarray(x, np.float32)
