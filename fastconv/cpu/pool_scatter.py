@@ -5,6 +5,7 @@ Two ways with the same bits: cell by cell where windows lie side by side, anywhe
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
 
 from fastconv import _jit
@@ -87,7 +88,8 @@ def scatter_serial(values, indices, accumulate, out, rejected, tasks):
 def scatter_parallel(workers, values, indices, accumulate, out, rejected, tasks):
     for worker in prange(workers):
         first, last = tasks * worker // workers, tasks * (worker + 1) // workers
-        scatter_tasks(values, indices, accumulate, out, rejected, worker, first, last)
+        # a prange counts without a sign: as an argument that would be one more kernel to compile
+        scatter_tasks(values, indices, accumulate, out, rejected, np.int64(worker), first, last)
 
 
 # ---- one window for each pixel ----------------------------------------------------------------------------------
@@ -172,4 +174,5 @@ def give_serial(values, indices, zero, out, elsewhere, tasks):
 def give_parallel(workers, values, indices, zero, out, elsewhere, tasks):
     for worker in prange(workers):
         first, last = tasks * worker // workers, tasks * (worker + 1) // workers
-        give_tasks(values, indices, zero, out, elsewhere, worker, first, last)
+        # a prange counts without a sign: as an argument that would be one more kernel to compile
+        give_tasks(values, indices, zero, out, elsewhere, np.int64(worker), first, last)
