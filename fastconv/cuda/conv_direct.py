@@ -1,7 +1,7 @@
 """Direct convolution on the GPU: forward, grad_x and grad_weight as products of matrices that are never stored.
 
 Ladder: registers and spilled bytes of a thread (ptxas 13.5), and the share of fused multiply-adds in the machine code
-of the main loop (nvdisasm 13.1), of the forward kernel with a tile of 128 x 128, four channels at a time, sm_90.  At
+of the main loop (nvdisasm 13.5), of the forward kernel with a tile of 128 x 128, four channels at a time, sm_90.  At
 most 128 registers let a multiprocessor hold two blocks.  Nothing here has been timed on a GPU yet.
 
                                                                         registers   spilled   share
@@ -9,21 +9,31 @@ most 128 registers let a multiprocessor hold two blocks.  Nothing here has been 
     bound to 128 registers                                                 128        208      81%
     one counter; the block's place worked out again after the loop         128        152      82%
     the rows of a tile finished one after another, not in a loop           126          0      84%
+    addresses that move along, in place of arrays and positions            125          0      87%
+    what stands for padding is constant, and not in the table              122          0      88%
 
-A loop of four over two depths each, in place of eight depths in a row, has the products at 88%, but the loads between
-them bring a whole turn to 69%.  The other tiles, and how many blocks of them share a multiprocessor:
+94% would be the loads of the factors alone.  A loop of four over two depths each, in place of eight depths in a row,
+has the products at 88%, but the loads between them bring a whole turn to 69%.  grad_weight with a tile of 128 x 64 came
+from 75% to 82% by addresses that move along, and to 85% by threads that load several taps of one pixel, whose place
+they work out once, in place of one tap of several pixels.
 
-                                  blocks   four channels at a time   one at a time
-    forward       128 x 128          2          126       84%          127     76%
-                  128 x 64           3          147       82%          143     70%
-                   64 x 32           8          113       71%          108     55%
-                   64 x 32, parts    6          147       61%          141     49%
-    grad_weight   128 x 128          2          126       81%          125     75%
-                  128 x 64           3          165       75%          167     65%
-                   64 x 32           8          117       62%          127     49%
+The tiles, and how many blocks of them share a multiprocessor at least; a thread has 8 x 8 sums, where a tile comes
+twice 8 x 4 in the version with more threads, and 4 x 4 in the last:
 
-    python -m pytest tests/cuda/test_machine_code.py      # registers, spills, and shares in PTX
-    nvdisasm -c kernel.cubin                              # of what ptxas makes of the same PTX
+                      threads   blocks   four channels at a time   one at a time
+    forward       128 x 128       256        2          122       88%          127     83%
+                  128 x 64        128        3          130       86%          128     79%
+                   64 x 32         32        8          167       82%          156     70%
+                   64 x 32         64        8           96       79%           96     68%
+                   32 x 32         64       12           77       72%           80     62%
+                   64 x 32 parts    64        6          128       67%          128     58%
+    grad_weight   128 x 128       256        2          128       86%          128     79%
+                  128 x 64        128        3          163       85%          167     74%
+                   64 x 32         32        8          187       79%          255     64%
+                   64 x 32         64        8          115       76%          127     60%
+                   32 x 32         64       12           79       68%           79     53%
+
+    python -m pytest tests/cuda/test_machine_code.py      # registers, spills, and shares in machine code
 
 The bits are those of `cpu.conv_direct`: every element is the same chain of fused multiply-adds from zero, denormals are
 zero, padding takes part as zeros.  One difference is left: where the CPU sums the products of each tap apart

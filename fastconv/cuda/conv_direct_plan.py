@@ -19,34 +19,39 @@ DEPTH = 8
 QUAD = 4
 #: A row or column from which no tap reaches an image.
 OUTSIDE = -(2**30)
-#: The bits of -0.0.
-_MINUS_ZERO = np.int32(-(2**31))
 #: What addresses within a weight, and distances within x, must stay below.
 _LARGEST = 2**31 - 2**16
 
 
 class Tile(NamedTuple):
-    """What a block computes: rows x columns; a thread has 8 rows and *width* columns of it, in runs of four.
+    """What a block computes: rows x columns; a thread has *height* rows and *width* columns of it, in runs of four.
 
-    A multiprocessor is to hold *residents* blocks at the same time, which share its 65,536 registers.
+    A multiprocessor is to hold *residents* blocks at the same time, which share its 65,536 registers.  With *enough*
+    blocks, every multiprocessor of a large GPU is kept busy; with fewer, a smaller tile is better.
     """
 
     rows: int
     columns: int
     width: int
     residents: int
+    enough: int = 0
+    height: int = 8
 
     @property
     def threads(self) -> int:
-        return self.rows * self.columns // (8 * self.width)
+        return self.rows * self.columns // (self.height * self.width)
 
 
 #: The largest first.  More numbers per thread mean fewer loads for each product, fewer mean more blocks.
-TILES = (Tile(128, 128, 8, residents=2), Tile(128, 64, 8, residents=3), Tile(64, 32, 4, residents=8))
+TILES = (
+    Tile(128, 128, 8, residents=2, enough=264),
+    Tile(128, 64, 8, residents=3, enough=264),
+    Tile(64, 32, 8, residents=8, enough=528),
+    Tile(64, 32, 4, residents=8, enough=132),
+    Tile(32, 32, 4, residents=12, height=4),
+)
 #: For sums in parts, which take twice the registers.
 TILE_IN_PARTS = Tile(64, 32, 4, residents=6)
-#: Blocks that keep every multiprocessor of a large GPU busy; below, a smaller tile is better.
-_ENOUGH_BLOCKS = 264
 
 
 class Problem(NamedTuple):
@@ -79,7 +84,12 @@ class Problem(NamedTuple):
 
 
 class WeightProblem(NamedTuple):
-    """The same for grad_weight; DEPTH pixels on in the sequence of pixels is (next_n, next_oh, next_ow) on."""
+    """The same for grad_weight.
+
+    DEPTH output pixels on, their pixels of x are *step_at* on, *step_top* rows and *step_left* columns; where this
+    leaves a row of the output, *row_at* more and *row_left* columns back, where it leaves an image, *image_at* more and
+    *image_top* rows back.
+    """
 
     pixels: int
     columns: int
@@ -99,16 +109,20 @@ class WeightProblem(NamedTuple):
     stride_w: int
     pad_top: int
     pad_left: int
-    next_n: int
-    next_oh: int
-    next_ow: int
+    step_at: int
+    step_top: int
+    step_left: int
+    row_at: int
+    row_left: int
+    image_at: int
+    image_top: int
 
 
 def choose_tile(rows: int, columns: int, others: int) -> Tile:
     """The largest tile that gives enough blocks and is not mostly empty; *others*: groups, or groups x splits."""
     for tile in TILES[:-1]:
         blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * others
-        if blocks >= _ENOUGH_BLOCKS and 2 * columns > tile.columns:
+        if blocks >= tile.enough and (2 * columns > tile.columns or tile.columns == TILES[-1].columns):
             return tile
     return TILES[-1]
 
@@ -126,6 +140,7 @@ def check_size(shape: ConvShape) -> None:
     reach = ((s.KH - 1) * s.dilation_h * s.IW + (s.KW - 1) * s.dilation_w + 1) * s.IC
     counts = {
         "output pixels": s.N * s.OH * s.OW,
+        "pixels of x": s.N * s.IH * s.IW,
         "weights": (depths + 2 * DEPTH) * s.OC,
         "numbers of x from the first to the last tap of a kernel": reach,
     }
@@ -160,24 +175,28 @@ def weight_problem(shape: ConvShape, tile: Tile, splits: int) -> tuple[WeightPro
     s = shape
     columns, depths = s.OC // s.G, s.KH * s.KW * (s.IC // s.G)
     depth_blocks, column_blocks = -(-depths // tile.rows), -(-columns // tile.columns)
-    rows, next_ow = divmod(DEPTH, s.OW)
-    next_n, next_oh = divmod(rows, s.OH)
+    rows, right = divmod(DEPTH, s.OW)
+    images, down = divmod(rows, s.OH)
+    row_left, image_top = s.OW * s.stride_w, s.OH * s.stride_h
     problem = WeightProblem(
         *(s.N * s.OH * s.OW, columns, depths, splits, s.G, depth_blocks, column_blocks),
         *(s.IH, s.IW, s.IC, s.IC // s.G, s.OH, s.OW, s.OC),
         *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
-        *(next_n, next_oh, next_ow),
+        (images * s.IH + down * s.stride_h) * s.IW + right * s.stride_w,
+        *(down * s.stride_h, right * s.stride_w),
+        *(s.stride_h * s.IW - row_left, row_left),
+        *((s.IH - image_top) * s.IW, image_top),
     )
     return problem, depth_blocks * column_blocks * s.G * splits
 
 
 @lru_cache(maxsize=1024)
 def table_of_taps(shape: ConvShape, run: int, turns_of_part: int = 0) -> NDArray[np.int32]:
-    """A row (distance in x, rows down, columns right, fill) for each *run* of neighbours of the chain (kh, kw, ic).
+    """A row (distance in x, rows down, columns right, 0) for each *run* of neighbours of the chain (kh, kw, ic).
 
-    *fill* are the bits of what stands for x where the tap misses the image: +0 for padding.  Behind the chain follow
-    entries that always miss, with -0, up to a whole turn and, as kernels load ahead, for one turn more.  With
-    *turns_of_part*, every tap is filled up to so many turns.
+    Four numbers, because one load brings four.  Behind the chain follow entries that always miss the image, up to a
+    whole turn and, as kernels load ahead, for one turn more.  With *turns_of_part*, every tap is filled up to so many
+    turns.
     """
     s = shape
     ic_of_group = s.IC // s.G
@@ -185,7 +204,7 @@ def table_of_taps(shape: ConvShape, run: int, turns_of_part: int = 0) -> NDArray
     kh, kw, ic = np.unravel_index(np.arange(taps * ic_of_group // run) * run, (s.KH, s.KW, ic_of_group))
     down, right = kh * s.dilation_h, kw * s.dilation_w
     entries = np.stack([(down * s.IW + right) * s.IC + ic, down, right, np.zeros_like(ic)], axis=1)
-    neutral = np.array([0, OUTSIDE, OUTSIDE, _MINUS_ZERO])
+    neutral = np.array([0, OUTSIDE, OUTSIDE, 0])
     of_turn = DEPTH // run
     if turns_of_part:
         of_tap = turns_of_part * of_turn

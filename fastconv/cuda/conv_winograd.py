@@ -5,8 +5,8 @@ that these take at least on a T4, an A100 and an H100.  Counted; nothing here ha
 
                                           64 channels, 56 x 56            256 channels, 14 x 14
                                         FMA    MB    T4  A100  H100      FMA    MB    T4  A100  H100
-    direct convolution                 3699    52   913   379   131     3699    15   913   379   131
-    this: transforms, 36 products       925   284  1116   277   118     1208   110   641   194    76
+    direct convolution                 3699    52   913   379   125     3699    15   913   379   125
+    this: transforms, 36 products       925   284  1116   277   116     1208   110   641   194    74
     one kernel (`conv_winograd_fused`) 1644    52   406   169    72     1644    24   406   169    72
 
     python -c "from fastconv.cuda.conv_winograd_plan import costs; from fastconv.geometry import conv2d_geometry as g

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fastconv.cuda.conv_direct_plan import TILE_IN_PARTS, TILES, Tile
 
-LARGE, MIDDLE, SMALL = TILES
+LARGE, MIDDLE, SLIM, SMALL, LEAST = TILES
 
 
 class Code(NamedTuple):
@@ -27,24 +27,32 @@ class Code(NamedTuple):
 
 #: By tile, and by whether four channels are loaded at a time.
 FORWARD: dict[tuple[Tile, bool], Code] = {
-    (LARGE, True): Code(126, 16640, 0.84),
-    (LARGE, False): Code(127, 16640, 0.76),
-    (MIDDLE, True): Code(147, 13568, 0.82),
-    (MIDDLE, False): Code(143, 13568, 0.70),
-    (SMALL, True): Code(113, 6912, 0.71),
-    (SMALL, False): Code(108, 6912, 0.55),
+    (LARGE, True): Code(122, 16640, 0.88),
+    (LARGE, False): Code(127, 16640, 0.83),
+    (MIDDLE, True): Code(130, 13568, 0.86),
+    (MIDDLE, False): Code(128, 13568, 0.79),
+    (SLIM, True): Code(167, 6912, 0.82),
+    (SLIM, False): Code(156, 6912, 0.70),
+    (SMALL, True): Code(96, 6912, 0.79),
+    (SMALL, False): Code(96, 6912, 0.68),
+    (LEAST, True): Code(77, 4864, 0.72),
+    (LEAST, False): Code(80, 4864, 0.62),
 }
 FORWARD_IN_PARTS: dict[tuple[Tile, bool], Code] = {
-    (TILE_IN_PARTS, True): Code(147, 6912, 0.61),
-    (TILE_IN_PARTS, False): Code(141, 6912, 0.49),
+    (TILE_IN_PARTS, True): Code(128, 6912, 0.67),
+    (TILE_IN_PARTS, False): Code(128, 6912, 0.58),
 }
 GRAD_WEIGHT: dict[tuple[Tile, bool], Code] = {
-    (LARGE, True): Code(126, 16384, 0.81),
-    (LARGE, False): Code(125, 16384, 0.75),
-    (MIDDLE, True): Code(165, 13312, 0.75),
-    (MIDDLE, False): Code(167, 13312, 0.65),
-    (SMALL, True): Code(117, 7680, 0.62),
-    (SMALL, False): Code(127, 7680, 0.49),
+    (LARGE, True): Code(128, 16384, 0.86),
+    (LARGE, False): Code(128, 16384, 0.79),
+    (MIDDLE, True): Code(163, 13312, 0.85),
+    (MIDDLE, False): Code(167, 14336, 0.74),
+    (SLIM, True): Code(187, 7680, 0.79),
+    (SLIM, False): Code(255, 6912, 0.64),
+    (SMALL, True): Code(115, 6656, 0.76),
+    (SMALL, False): Code(127, 7168, 0.60),
+    (LEAST, True): Code(79, 4608, 0.68),
+    (LEAST, False): Code(79, 5120, 0.53),
 }
 #: Kernels with a thread for each element.  Those without arithmetic have a share of 1, which says nothing.
 SWAP_CHANNELS = Code(14, 0, 1.0)

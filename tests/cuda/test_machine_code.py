@@ -1,6 +1,6 @@
 """The code of every kernel, for four architectures: no register goes to memory, and the main loop is what it should be.
 
-Shares are counted in PTX, a proxy for machine code: `cuda.conv_direct` tells what a disassembler counted.
+Where a disassembler is installed, the main loops of the products are counted in machine code as well.
 """
 
 import re
@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 from emulator import ARCHITECTURES, compiled, needs_target
-from machine_code import SHARED_MEMORY, blocks_of_multiprocessor, main_loop, needs_ptxas, resources
+from machine_code import (
+    SHARED_MEMORY,
+    blocks_of_multiprocessor,
+    machine_loop,
+    main_loop,
+    needs_nvdisasm,
+    needs_ptxas,
+    resources,
+)
 
 from fastconv.cpu.activation import ACTIVATIONS
-from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES
+from fastconv.cuda import resources as written_down
+from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES, Tile
 
 needs_target()
 needs_ptxas()
@@ -36,9 +45,14 @@ from fastconv.cuda.kernels import (  # noqa: E402 - needs the target
     update,
 )
 
+
+def name_of(tile: Tile) -> str:
+    return f"{tile.rows}x{tile.columns} by {tile.threads}"
+
+
 PRODUCTS = {
-    **{f"forward {tile.rows}x{tile.columns}": (kernels.forward, (tile,)) for tile in TILES},
-    **{f"grad_weight {tile.rows}x{tile.columns}": (kernels.grad_weight, (tile,)) for tile in TILES},
+    **{f"forward {name_of(tile)}": (kernels.forward, (tile,)) for tile in TILES},
+    **{f"grad_weight {name_of(tile)}": (kernels.grad_weight, (tile,)) for tile in TILES},
 }
 OTHERS = {
     "sum_parts": elements.sum_parts,
@@ -130,9 +144,9 @@ def count(lines: list[str], instruction: str) -> int:
 def check_products(ptx: str, tile: Any, vector: bool, least_share: float) -> None:
     """Every product of a turn once, factors four at a time, and loads from memory four at a time where they can be."""
     everything = ptx.splitlines()
-    products = DEPTH * 8 * tile.width
+    products, factors = DEPTH * tile.height * tile.width, DEPTH * (tile.height + tile.width) // 4
     assert count(everything, "fma.rn.ftz.f32") == products
-    assert count(everything, "ld.shared.v4") == count(everything, "ld.shared") == DEPTH * (2 + tile.width // 4)
+    assert count(everything, "ld.shared.v4") == count(everything, "ld.shared") == factors
     assert count(everything, "bar.sync") + count(everything, "barrier.sync") == 1
     if ".target sm_100" in ptx:
         return  # its code generator puts parts of the loop behind it, where text does not show what belongs to it
@@ -141,8 +155,8 @@ def check_products(ptx: str, tile: Any, vector: bool, least_share: float) -> Non
     vectors = count(loop, "ld.global.v4")
     if vector:
         # of x, of the other factor, and of the table of taps where it is read in the loop
-        of_x = tile.rows * DEPTH // 4 // tile.threads
-        assert of_x + 1 <= vectors == count(loop, "ld.global.") <= of_x + 2
+        loads = (tile.rows + tile.columns) * DEPTH // 4 // tile.threads
+        assert loads <= vectors == count(loop, "ld.global.") <= loads + 1
     else:
         assert count(loop, "ld.global.") - vectors == (tile.rows + tile.columns) * DEPTH // tile.threads
 
@@ -165,6 +179,35 @@ def test_one_channel_at_a_time(name: str, architecture: str) -> None:
 def test_sums_in_parts(architecture: str) -> None:
     ptx = check(kernels.forward(TILE_IN_PARTS, True, True), architecture)
     check_products(ptx, TILE_IN_PARTS, True, 0.5)
+
+
+@pytest.mark.parametrize(("architecture", "vector"), [("sm_80", True), ("sm_80", False), ("sm_90", True)])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_machine_code_of_products(name: str, architecture: str, vector: bool) -> None:
+    """Every product of a turn is one instruction, and what else there is leaves it the share that is written down."""
+    needs_nvdisasm()
+    make, (tile,) = PRODUCTS[name]
+    forward = make is kernels.forward
+    loop = machine_loop(compiled(make(tile, vector), architecture), architecture)
+    products = DEPTH * tile.height * tile.width
+    of_x, of_other = (extent * DEPTH // tile.threads for extent in (tile.rows, tile.columns))
+    run = 4 if vector else 1
+    assert opcodes(loop, "FFMA") == opcodes(loop, "FFMA.FTZ") == products
+    assert opcodes(loop, "LDS") == opcodes(loop, "LDS.128") == DEPTH * (tile.height + tile.width) // 4
+    # forward turns x over, number by number
+    assert opcodes(loop, "STS") == (of_x if forward else of_x // run) + of_other // run
+    assert opcodes(loop, "BAR") == 1
+    assert not any(opcodes(loop, name) for name in ("LDL", "STL", "CALL", "BRX", "RET"))
+    table = written_down.FORWARD if forward else written_down.GRAD_WEIGHT
+    share = products / len(loop)
+    assert share == pytest.approx(table[tile, vector].share, abs=0.012)
+    if vector and (tile.height, tile.width) == (8, 8):
+        assert share >= 0.79
+
+
+def opcodes(loop: list[str], name: str) -> int:
+    """Instructions of this name, with any modifiers behind it."""
+    return sum(f"{opcode}.".startswith(f"{name}.") for opcode in loop)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

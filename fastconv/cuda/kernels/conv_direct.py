@@ -10,8 +10,13 @@ In turns of DEPTH numbers of the chain: while the threads multiply what lies in 
 the next turn are on their way to registers, from where they go to the other half.  One barrier a turn suffices: a half
 is written only after the barrier behind its last read.
 
-Loads need no branch and no special last turn, because `conv_direct` fills every chain up to whole turns with neutral
-products: -0 times +0 is -0, which added to any sum, -0 included, leaves its bits.
+Loads need no branch and no special last turn, because every chain is filled up to whole turns with neutral products: +0
+for x, as in padding, times -0 is -0, which added to any sum, -0 included, leaves its bits.
+
+The two halves lie one behind the other, so a thread moves its four addresses from half to half by adding the distance,
+up and down in turn.  Global memory is reached by addresses that move on with the turns, and distances from them that
+are constants of the kernel or come from the table: most loads have one instruction besides the test whether there is
+anything to load.
 """
 
 from __future__ import annotations
@@ -22,17 +27,15 @@ from typing import Any, NamedTuple
 from fastconv.cuda.conv_direct_plan import DEPTH, OUTSIDE, Problem, Tile, WeightProblem
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.epilogue import LINEAR
+from fastconv.cuda.kernels.addresses import address_of, load_entry, load_from, multiply, put
 from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
 from fastconv.cuda.kernels.intrinsics import (
     add,
-    bits_to_float,
     block_index,
     divide,
     for_each,
     load,
     load_each,
-    load_or,
-    multiply,
     rectify,
     store,
     store_each,
@@ -41,6 +44,7 @@ from fastconv.cuda.kernels.intrinsics import (
     within,
     zeros,
 )
+from fastconv.cuda.kernels.tensor_intrinsics import shared_address
 
 cuda = target()
 types = cuda.types
@@ -54,7 +58,8 @@ class _Layout(NamedTuple):
     #: that 32 threads that turn quads of 16 pixels into columns of `a` meet 32 banks.
     a_stride: int
     b_stride: int
-    #: Warps next to each other over the columns of the tile; a warp is 4 x 8 threads.
+    #: Threads of a warp next to each other over the columns of the tile, and warps.
+    lanes_across: int
     warps_across: int
     #: Distance of the runs of four that a thread has of the rows, and of the columns.
     row_step: int
@@ -64,24 +69,26 @@ class _Layout(NamedTuple):
 
 def _layout(tile: Tile) -> _Layout:
     runs = tile.width // 4
+    lanes_across = min(8, tile.columns // tile.width)
     return _Layout(
         a_stride=tile.rows + 4,
         b_stride=tile.columns + tile.columns // 4 % 32,
-        warps_across=tile.columns // tile.width // 8,
-        row_step=tile.rows // 2,
+        lanes_across=lanes_across,
+        warps_across=tile.columns // tile.width // lanes_across,
+        row_step=tile.rows // (tile.height // 4),
         column_step=tile.columns // runs,
         column_runs=runs,
     )
 
 
 @lru_cache
-def _place_of_thread(warps_across: int) -> Any:
+def _place_of_thread(lanes_across: int, warps_across: int) -> Any:
     @cuda.jit(device=True)
     def place_of_thread(thread):
         """Where the rows and the columns of a thread begin in a tile."""
         lane, warp = int32(thread & 31), int32(thread >> 5)
-        row = int32((warp // warps_across * 4 + (lane >> 3)) * 4)
-        column = int32((warp % warps_across * 8 + (lane & 7)) * 4)
+        row = int32((warp // warps_across * (32 // lanes_across) + lane // lanes_across) * 4)
+        column = int32((warp % warps_across * lanes_across + lane % lanes_across) * 4)
         return row, column
 
     return place_of_thread
@@ -93,27 +100,28 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
 
     *in_parts*, every ``turns_of_part`` turns are a chain of their own, and the sums of the chains are added.
     """
-    ROWS, COLUMNS, WIDTH, _ = tile
-    THREADS, SUMS = tile.threads, 8 * WIDTH
-    A_STRIDE, B_STRIDE, WARPS_ACROSS, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
-    A_HALF, B_HALF = DEPTH * A_STRIDE, DEPTH * B_STRIDE
-    A_NUMBERS, B_NUMBERS = 2 * A_HALF, 2 * B_HALF
+    ROWS, COLUMNS, WIDTH, THREADS, SUMS = tile.rows, tile.columns, tile.width, tile.threads, tile.height * tile.width
+    A_STRIDE, B_STRIDE, LANES_ACROSS, WARPS_ACROSS, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
+    B_START, HALF = DEPTH * A_STRIDE, DEPTH * (A_STRIDE + B_STRIDE)
+    NUMBERS_OF_HALVES = 2 * HALF
+    ROWS_OF_THREAD, COLUMNS_OF_THREAD = tuple(range(0, ROWS, ROW_STEP)), tuple(range(0, COLUMNS, COLUMN_STEP))
     RUN = 4 if vector else 1
     # x: a thread loads the same ENTRIES of the chain for each of its PIXELS
     if vector:
-        PIXELS, ENTRIES = 2 * ROWS // THREADS, 1
-        OF_TURN, PIXEL_STEP, ENTRY_STEP = 2, THREADS // 2, 0
+        PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = 2 * ROWS // THREADS, 1, 2, THREADS // 2, 0
+    elif THREADS >= ROWS:
+        PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = 1, DEPTH * ROWS // THREADS, DEPTH, 0, THREADS // ROWS
     else:
-        PIXELS, ENTRIES = 1, DEPTH * ROWS // THREADS
-        OF_TURN, PIXEL_STEP, ENTRY_STEP = DEPTH, 0, THREADS // ROWS
+        PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = ROWS // THREADS, DEPTH, DEPTH, THREADS, 1
     AHEAD = PIXELS * ENTRIES * RUN
-    # weight: a thread loads 4 columns of one line
+    # weight: a thread loads the same 4 columns of LINES of a turn
     LOADS, LOAD_STEP = 4 // RUN, COLUMNS // 4
-    multiply_turn = multiply((0, ROW_STEP), tuple(range(0, COLUMNS, COLUMN_STEP)), (A_STRIDE, B_STRIDE), DEPTH)
-    no_sums, load_run, load_run_or = zeros(SUMS), load(RUN), load_or(RUN)
-    load_entry, keep, kept, turn_over = load(4), store_each(1), load_each(RUN), store_each(A_STRIDE)
-    take_run = take(RUN)
-    place_of_thread = _place_of_thread(WARPS_ACROSS)
+    LINES, LINE_STEP = DEPTH * LOAD_STEP // THREADS, THREADS // LOAD_STEP
+    WEIGHTS, LINES_AHEAD = LINES * LOADS, 4 * LINES
+    multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH)
+    no_sums, load_run, load_run_from, keep, kept = zeros(SUMS), load(RUN), load_from(RUN), store_each(1), load_each(RUN)
+    put_column, put_run, take_run = put(A_STRIDE), put(1), take(RUN)
+    place_of_thread = _place_of_thread(LANES_ACROSS, WARPS_ACROSS)
 
     @cuda.jit(device=True)
     def finish_row(i, numbers, group, first_pixel, first_channel, bias, residual, out, problem, activation):
@@ -149,13 +157,14 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
         Each output element has one writer.
         """
         p = problem
-        a = cuda.shared.array(A_NUMBERS, float32, alignment=16)
-        b = cuda.shared.array(B_NUMBERS, float32, alignment=16)
+        halves = cuda.shared.array(NUMBERS_OF_HALVES, float32, alignment=16)
         x_ahead = cuda.local.array(AHEAD, float32)
-        weight_ahead = cuda.local.array(4, float32)
+        weights_ahead = cuda.local.array(LINES_AHEAD, float32)
         tops = cuda.local.array(PIXELS, int32)
         lefts = cuda.local.array(PIXELS, int32)
         bases = cuda.local.array(PIXELS, int64)
+        lines_from = cuda.local.array(LINES, int64)
+        last_turns = cuda.local.array(WEIGHTS, int32)
 
         thread = thread_index()
         group, pixel_block, column_block = split_in_three(block_index(), p.pixel_blocks, p.column_blocks)
@@ -166,44 +175,51 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             x_row, x_entry = int32(thread >> 1), int32(thread & 1)
         else:
             x_row, x_entry = int32(thread % ROWS), int32(thread // ROWS)
+        entries_from = address_of(taps, int64(x_entry) * 4)
         for i in range(PIXELS):
             pixel = int32(first_pixel + x_row + i * PIXEL_STEP)
             n, oh, ow = split_in_three(pixel, p.OH, p.OW)
             top, left = int32(oh * p.stride_h - p.pad_top), int32(ow * p.stride_w - p.pad_left)
-            bases[i] = ((int64(n) * p.IH + top) * p.IW + left) * p.IC + group * p.ic_of_group
+            bases[i] = address_of(x, ((int64(n) * p.IH + top) * p.IW + left) * p.IC + group * p.ic_of_group)
             tops[i] = top if pixel < p.pixels else OUTSIDE
             lefts[i] = left
         # and of the weight
-        line = int32(thread // LOAD_STEP)
+        first_line = int32(thread // LOAD_STEP)
         weight_column = int32(thread % LOAD_STEP * RUN)
-        weight_at = int32(line * p.OC + group * p.columns + first_column + weight_column)
         columns_left = int32(p.columns - first_column - weight_column)
-        lines_left = int32(p.depths - line)
+        for i in range(LINES):
+            line = int32(first_line + i * LINE_STEP)
+            lines_from[i] = address_of(weight, int64(line) * p.OC + group * p.columns + first_column + weight_column)
+            for j in range(LOADS):
+                exists = columns_left > j * LOAD_STEP
+                last_turns[i * LOADS + j] = (p.depths - line + DEPTH - 1) >> 3 if exists else 0
 
-        # where its rows and columns of the tile begin
+        # where they go, and where the factors of its rows and columns lie: in halves that change places every turn
         row, column = place_of_thread(thread)
-        x_put = int32(x_entry * RUN * A_STRIDE + x_row)
-        weight_put = int32(line * B_STRIDE + weight_column)
+        start, half = shared_address(halves), int32(4 * HALF)
+        put_x = int32(start + 4 * (x_entry * RUN * A_STRIDE + x_row))
+        put_weight = int32(start + 4 * (B_START + first_line * B_STRIDE + weight_column))
+        rows_at, columns_at = int32(start + half + 4 * row), int32(start + half + 4 * (B_START + column))
 
         sums, total = no_sums(), no_sums()
         turn = int32(0)
         until_part = p.turns_of_part
         while turn <= p.turns:
             for e in range(ENTRIES):
-                entry = int32(turn * OF_TURN + x_entry + e * ENTRY_STEP)
-                distance, down, right, fill = load_entry(taps, int32(entry * 4))
+                distance, down, right, _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
                 for i in range(PIXELS):
                     there = within(int32(tops[i] + down), p.IH) & within(int32(lefts[i] + right), p.IW)
-                    numbers = load_run_or(x, int64(bases[i] + distance), there, bits_to_float(fill))
+                    numbers = load_run_from(bases[i], distance, there, float32(0))
                     keep(x_ahead, int32((i * ENTRIES + e) * RUN), numbers)
-            for i in range(LOADS):
-                there = (int32(turn * DEPTH) < lines_left) & (columns_left > i * LOAD_STEP)
-                at = int32(weight_at + turn * DEPTH * p.OC + i * LOAD_STEP)
-                keep(weight_ahead, int32(i * RUN), load_run_or(weight, at, there, float32(0)))
-            half = int32(turn & 1)
+            entries_from += OF_TURN * 16
+            for i in range(LINES):
+                for j in range(LOADS):
+                    there = turn < last_turns[i * LOADS + j]
+                    numbers = load_run_from(lines_from[i], int32(j * LOAD_STEP), there, float32(-0.0))
+                    keep(weights_ahead, int32((i * LOADS + j) * RUN), numbers)
+                lines_from[i] += int64(p.OC) * (4 * DEPTH)
             if turn > 0:
-                read = int32(half ^ 1)
-                sums = multiply_turn(sums, a, int32(read * A_HALF + row), b, int32(read * B_HALF + column))
+                sums = multiply_turn(sums, rows_at, columns_at)
                 if in_parts:
                     until_part = int32(until_part - 1)
                     if until_part == 0:
@@ -211,10 +227,15 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
                         sums, total = no_sums(), add(total, sums)
             for i in range(PIXELS):
                 for e in range(ENTRIES):
-                    at = int32(half * A_HALF + x_put + e * ENTRY_STEP * RUN * A_STRIDE + i * PIXEL_STEP)
-                    turn_over(a, at, kept(x_ahead, int32((i * ENTRIES + e) * RUN)))
-            for i in range(LOADS):
-                store(b, int32(half * B_HALF + weight_put + i * LOAD_STEP), kept(weight_ahead, int32(i * RUN)))
+                    distance = int32(e * ENTRY_STEP * RUN * A_STRIDE + i * PIXEL_STEP)
+                    put_column(put_x, distance, kept(x_ahead, int32((i * ENTRIES + e) * RUN)))
+            for i in range(LINES):
+                for j in range(LOADS):
+                    distance = int32(i * LINE_STEP * B_STRIDE + j * LOAD_STEP)
+                    put_run(put_weight, distance, kept(weights_ahead, int32((i * LOADS + j) * RUN)))
+            put_x, put_weight = int32(put_x + half), int32(put_weight + half)
+            rows_at, columns_at = int32(rows_at - half), int32(columns_at - half)
+            half = int32(-half)
             turn = int32(turn + 1)
             cuda.syncthreads()
 
@@ -232,21 +253,25 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
 @lru_cache
 def grad_weight(tile: Tile, vector: bool) -> Kernel:
     """The kernel of grad_weight for one tile; with *vector*, four channels are loaded at a time."""
-    ROWS, COLUMNS, WIDTH, _ = tile
-    THREADS, SUMS = tile.threads, 8 * WIDTH
-    _, B_STRIDE, WARPS_ACROSS, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
-    A_STRIDE = ROWS + ROWS // 4 % 32
-    A_HALF, B_HALF = DEPTH * A_STRIDE, DEPTH * B_STRIDE
-    A_NUMBERS, B_NUMBERS = 2 * A_HALF, 2 * B_HALF
+    ROWS, COLUMNS, WIDTH, THREADS, SUMS = tile.rows, tile.columns, tile.width, tile.threads, tile.height * tile.width
+    _, B_STRIDE, LANES_ACROSS, WARPS_ACROSS, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
     RUN = 4 if vector else 1
-    # x: a thread loads the same four rows of the tile, TAPS runs of them, for PIXELS pixels of a turn
-    TAPS, TAP_STEP, PIXELS, PIXEL_STEP = 4 // RUN, ROWS // 4, DEPTH * ROWS // 4 // THREADS, THREADS // (ROWS // 4)
-    AHEAD = PIXELS * 4
-    # grad_out: a thread loads four columns of one pixel
+    # x: a thread loads the same TAPS runs of rows of the tile, for one pixel of a turn
+    THREADS_OF_PIXEL = THREADS // DEPTH
+    TAP_STEP = THREADS_OF_PIXEL * RUN
+    TAPS = ROWS // TAP_STEP
+    A_STRIDE = ROWS + TAP_STEP % 32
+    B_START, HALF = DEPTH * A_STRIDE, DEPTH * (A_STRIDE + B_STRIDE)
+    NUMBERS_OF_HALVES = 2 * HALF
+    ROWS_OF_THREAD, COLUMNS_OF_THREAD = tuple(range(0, ROWS, ROW_STEP)), tuple(range(0, COLUMNS, COLUMN_STEP))
+    AHEAD = TAPS * RUN
+    # grad_out: a thread loads the same four columns of LINES pixels
     LOADS, LOAD_STEP = 4 // RUN, COLUMNS // 4
-    multiply_turn = multiply((0, ROW_STEP), tuple(range(0, COLUMNS, COLUMN_STEP)), (A_STRIDE, B_STRIDE), DEPTH)
-    no_sums, load_run_or, load_entry, keep, kept = zeros(SUMS), load_or(RUN), load(4), store_each(1), load_each(RUN)
-    take_run, place_of_thread, store_rows = take(RUN), _place_of_thread(WARPS_ACROSS), for_each(WIDTH)
+    LINES, LINE_STEP = DEPTH * LOAD_STEP // THREADS, THREADS // LOAD_STEP
+    GRADS, LINES_AHEAD = LINES * LOADS, 4 * LINES
+    multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH)
+    no_sums, load_run_from, keep, kept, put_run = zeros(SUMS), load_from(RUN), store_each(1), load_each(RUN), put(1)
+    take_run, place_of_thread, store_rows = take(RUN), _place_of_thread(LANES_ACROSS, WARPS_ACROSS), for_each(WIDTH)
 
     @cuda.jit(device=True)
     def store_row(i, numbers, split, group, first_depth, first_channel, partial, problem):
@@ -269,81 +294,89 @@ def grad_weight(tile: Tile, vector: bool) -> Kernel:
         element has one writer.
         """
         p = problem
-        a = cuda.shared.array(A_NUMBERS, float32, alignment=16)
-        b = cuda.shared.array(B_NUMBERS, float32, alignment=16)
+        halves = cuda.shared.array(NUMBERS_OF_HALVES, float32, alignment=16)
         x_ahead = cuda.local.array(AHEAD, float32)
-        grad_ahead = cuda.local.array(4, float32)
+        grads_ahead = cuda.local.array(LINES_AHEAD, float32)
         distances = cuda.local.array(TAPS, int32)
         downs = cuda.local.array(TAPS, int32)
         rights = cuda.local.array(TAPS, int32)
-        ns = cuda.local.array(PIXELS, int32)
-        ohs = cuda.local.array(PIXELS, int32)
-        ows = cuda.local.array(PIXELS, int32)
+        lines_from = cuda.local.array(LINES, int64)
+        grad_turns = cuda.local.array(GRADS, int32)
 
         thread = thread_index()
         rest, depth_block, column_block = split_in_three(block_index(), p.depth_blocks, p.column_blocks)
         split = divide(rest, p.groups)
         group = int32(rest - split * p.groups)
         first_depth, first_column = int32(depth_block * ROWS), int32(column_block * COLUMNS)
-        start = starts[split]
-        pixels = int32(starts[split + 1] - start)
+        first_pixel = starts[split]
+        pixels = int32(starts[split + 1] - first_pixel)
 
         # what this thread loads of x
-        x_line = int32(thread // TAP_STEP)
-        x_row = int32(thread % TAP_STEP * RUN)
+        x_line = int32(thread // THREADS_OF_PIXEL)
+        x_row = int32(thread % THREADS_OF_PIXEL * RUN)
         for i in range(TAPS):
             depth = int32(first_depth + x_row + i * TAP_STEP)
-            distance, down, right, _ = load_entry(taps, int32((depth if depth < p.depths else 0) // RUN * 4))
-            distances[i], rights[i] = distance, right
-            downs[i] = down if depth < p.depths else OUTSIDE
-        for i in range(PIXELS):
-            ns[i], ohs[i], ows[i] = split_in_three(int32(start + x_line + i * PIXEL_STEP), p.OH, p.OW)
+            entry = (depth if depth < p.depths else 0) // RUN * 4
+            distances[i], downs[i], rights[i], _ = load_entry(address_of(taps, int64(entry)), int32(0))
+            downs[i] = downs[i] if depth < p.depths else OUTSIDE
+        n, oh, ow = split_in_three(int32(first_pixel + x_line), p.OH, p.OW)
+        top, left = int32(oh * p.stride_h - p.pad_top), int32(ow * p.stride_w - p.pad_left)
+        pixel_at = int32((n * p.IH + top) * p.IW + left)
+        x_turns = int32((pixels - x_line + DEPTH - 1) >> 3)
+        x_from = address_of(x, int64(group) * p.ic_of_group)
+        bottom, end = int32(p.image_top - p.pad_top), int32(p.row_left - p.pad_left)
         # and of grad_out
-        line = int32(thread // LOAD_STEP)
+        first_line = int32(thread // LOAD_STEP)
         grad_column = int32(thread % LOAD_STEP * RUN)
-        grad_at = (int64(start) + line) * p.OC + group * p.columns + first_column + grad_column
         columns_left = int32(p.columns - first_column - grad_column)
+        for i in range(LINES):
+            line = int32(first_line + i * LINE_STEP)
+            lines_from[i] = address_of(
+                grad_out, (int64(first_pixel) + line) * p.OC + group * p.columns + first_column + grad_column
+            )
+            for j in range(LOADS):
+                exists = columns_left > j * LOAD_STEP
+                grad_turns[i * LOADS + j] = (pixels - line + DEPTH - 1) >> 3 if exists else 0
 
         row, column = place_of_thread(thread)
-        x_put = int32(x_line * A_STRIDE + x_row)
-        grad_put = int32(line * B_STRIDE + grad_column)
+        start, half = shared_address(halves), int32(4 * HALF)
+        put_x = int32(start + 4 * (x_line * A_STRIDE + x_row))
+        put_grad = int32(start + 4 * (B_START + first_line * B_STRIDE + grad_column))
+        rows_at, columns_at = int32(start + half + 4 * row), int32(start + half + 4 * (B_START + column))
 
         sums = no_sums()
-        turn = int32(0)
-        while turn <= ((pixels + DEPTH - 1) >> 3):
-            done = int32(turn * DEPTH)
-            for i in range(PIXELS):
-                n, oh, ow = ns[i], ohs[i], ows[i]
-                top, left = int32(oh * p.stride_h - p.pad_top), int32(ow * p.stride_w - p.pad_left)
-                base = ((int64(n) * p.IH + top) * p.IW + left) * p.IC + group * p.ic_of_group
-                exists = int32(done + x_line + i * PIXEL_STEP) < pixels
-                fill = float32(0.0) if exists else float32(-0.0)
-                for j in range(TAPS):
-                    inside = within(int32(top + downs[j]), p.IH) & within(int32(left + rights[j]), p.IW)
-                    numbers = load_run_or(x, int64(base + distances[j]), exists & inside, fill)
-                    keep(x_ahead, int32(i * 4 + j * RUN), numbers)
-                # the pixel of the next turn
-                ow = int32(ow + p.next_ow)
-                carry = int32(ow >= p.OW)
-                ows[i] = int32(ow - carry * p.OW)
-                oh = int32(oh + p.next_oh + carry)
-                carry = int32(oh >= p.OH)
-                ohs[i] = int32(oh - carry * p.OH)
-                ns[i] = int32(n + p.next_n + carry)
-            for i in range(LOADS):
-                there = (int32(done + line) < pixels) & (columns_left > i * LOAD_STEP)
-                keep(grad_ahead, int32(i * RUN), load_run_or(grad_out, grad_at + i * LOAD_STEP, there, float32(0)))
-            grad_at += int32(DEPTH * p.OC)
-            half = int32(turn & 1)
+        turn, turns = int32(0), int32((pixels + DEPTH - 1) >> 3)
+        while turn <= turns:
+            exists = turn < x_turns
+            base = x_from + int64(pixel_at) * (4 * p.IC)
+            for i in range(TAPS):
+                inside = within(int32(top + downs[i]), p.IH) & within(int32(left + rights[i]), p.IW)
+                keep(x_ahead, int32(i * RUN), load_run_from(base, distances[i], exists & inside, float32(0)))
+            # the pixel of the next turn
+            left = int32(left + p.step_left)
+            leaves = left >= end
+            left = int32(left - p.row_left) if leaves else left
+            top = int32(top + p.step_top + (p.stride_h if leaves else 0))
+            falls = top >= bottom
+            top = int32(top - p.image_top) if falls else top
+            pixel_at = int32(pixel_at + p.step_at + (p.row_at if leaves else 0) + (p.image_at if falls else 0))
+            for i in range(LINES):
+                for j in range(LOADS):
+                    there = turn < grad_turns[i * LOADS + j]
+                    numbers = load_run_from(lines_from[i], int32(j * LOAD_STEP), there, float32(-0.0))
+                    keep(grads_ahead, int32((i * LOADS + j) * RUN), numbers)
+                lines_from[i] += int64(p.OC) * (4 * DEPTH)
             if turn > 0:
-                read = int32(half ^ 1)
-                sums = multiply_turn(sums, a, int32(read * A_HALF + row), b, int32(read * B_HALF + column))
-            for i in range(PIXELS):
-                for j in range(TAPS):
-                    at = int32(half * A_HALF + x_put + i * PIXEL_STEP * A_STRIDE + j * TAP_STEP)
-                    store(a, at, kept(x_ahead, int32(i * 4 + j * RUN)))
-            for i in range(LOADS):
-                store(b, int32(half * B_HALF + grad_put + i * LOAD_STEP), kept(grad_ahead, int32(i * RUN)))
+                sums = multiply_turn(sums, rows_at, columns_at)
+            for i in range(TAPS):
+                put_run(put_x, int32(i * TAP_STEP), kept(x_ahead, int32(i * RUN)))
+            for i in range(LINES):
+                for j in range(LOADS):
+                    distance = int32(i * LINE_STEP * B_STRIDE + j * LOAD_STEP)
+                    put_run(put_grad, distance, kept(grads_ahead, int32((i * LOADS + j) * RUN)))
+            put_x, put_grad = int32(put_x + half), int32(put_grad + half)
+            rows_at, columns_at = int32(rows_at - half), int32(columns_at - half)
+            half = int32(-half)
             turn = int32(turn + 1)
             cuda.syncthreads()
 
@@ -365,7 +398,7 @@ def swap_channels() -> Kernel:
     def swap_channels_of_taps(weight, taps, out, inputs, outputs, lines, groups):
         """``out[t, oc, g * inputs + ic] = weight[taps[t], ic, g * outputs + oc]``, one element a thread.
 
-        Each tap has *lines* lines; those behind its outputs are zero.
+        Each tap has *lines* lines; those behind its outputs are -0.
         """
         i = int32(element())
         if i < out.size:
@@ -376,6 +409,6 @@ def swap_channels() -> Kernel:
             group = divide(channel, inputs)
             ic = int32(channel - group * inputs)
             source = int32(((taps[tap] * inputs + ic) * groups + group) * outputs + oc)
-            out[i] = weight[source] if oc < outputs else float32(0)
+            out[i] = weight[source] if oc < outputs else float32(-0.0)
 
     return kernel_of_elements(swap_channels_of_taps, NUMBERS, TABLE, NUMBERS, int32, int32, int32, int32)

@@ -28,6 +28,7 @@ from fastconv.cuda.conv_winograd_plan import (
 )
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.kernels import winograd
+from fastconv.cuda.kernels.addresses import multiply
 from fastconv.cuda.kernels.conv_winograd import finish_output, number_of_line, pixel_of
 from fastconv.cuda.kernels.elements import NUMBERS, split_in_three, told
 from fastconv.cuda.kernels.intrinsics import (
@@ -36,12 +37,12 @@ from fastconv.cuda.kernels.intrinsics import (
     divide,
     for_each,
     load_or,
-    multiply,
     store,
     take,
     thread_index,
     zeros,
 )
+from fastconv.cuda.kernels.tensor_intrinsics import shared_address
 
 cuda = target()
 types = cuda.types
@@ -55,6 +56,7 @@ _RESIDENTS = 2
 #: Shared memory: a, and b behind it.
 A_PLANE, B_PLANE = DEPTH * TILES, DEPTH * COLUMNS
 B_START = POINTS * A_PLANE
+A_LINE_BYTES = 4 * TILES
 MEMORY = B_START + POINTS * B_PLANE
 #: Of a turn of weights, a thread loads runs of four columns at points some steps apart.
 RUNS_OF_PLANE = B_PLANE // RUN
@@ -81,10 +83,10 @@ def _place_of_block(column_blocks):
 
 @cuda.jit(device=True)
 def _factors_of_thread():
-    """Where in a and b the rows and columns of this thread begin."""
+    """Where in a and b the rows and columns of this thread begin, in bytes."""
     thread = thread_index()
     point, row, column = int32(thread >> 4), int32(thread >> 2 & 3), int32(thread & 3)
-    return int32(point * A_PLANE + row * RUN), int32(B_START + point * B_PLANE + column * RUN)
+    return int32(4 * (point * A_PLANE + row * RUN)), int32(4 * (B_START + point * B_PLANE + column * RUN))
 
 
 @cuda.jit(device=True)
@@ -162,7 +164,7 @@ def forward() -> Kernel:
         writer.
         """
         g = inputs
-        memory = cuda.shared.array(MEMORY, float32, alignment=16)
+        memory = cuda.shared.array(MEMORY, float32, alignment=A_LINE_BYTES)
         thread = thread_index()
         first_tile, first_column = _place_of_block(column_blocks)
         # what this thread loads of x: a channel of a tile
@@ -190,7 +192,8 @@ def forward() -> Kernel:
             _each(_put_weights, weights, (memory, b_at))
             cuda.syncthreads()
             a_at, b_at = _factors_of_thread()
-            sums = _multiply(sums, memory, a_at, memory, b_at)
+            start = shared_address(memory)
+            sums = _multiply(sums, int32(start + a_at), int32(start + b_at))
             done = int32(done + DEPTH)
         cuda.syncthreads()
 

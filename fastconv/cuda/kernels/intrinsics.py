@@ -7,8 +7,6 @@
 - Multiply-add and addition that take denormals as zero, as the convolutions on the CPU do (`fastconv.denormals`).
 - Products that are rounded.  Compilers for GPUs fuse ``a * b + c`` wherever they see it, which moves the last bit; the
   CPU's do not.
-- The product of two tiles in shared memory.  Its hundreds of multiply-adds are generated here, because Numba spends
-  8 seconds on them as Python and 0.4 as one operation.
 
 Values that live in registers are tuples.  A tuple must not be indexed by a variable: that puts it into memory.
 """
@@ -185,22 +183,13 @@ def divide(typingctx, dividend, divisor):
     return _types.int32(_types.int32, _types.int32), generate
 
 
-@intrinsic
-def bits_to_float(typingctx, bits):
-    """The float32 with these 32 bits."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], _F32)
-
-    return _types.float32(_types.int32), generate
-
-
 def _call(builder: Any, name: str, *arguments: Any) -> Any:
     kind = ir.FunctionType(_F32, [_F32] * len(arguments))
     return builder.call(_cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """The multiply-add of `multiply_add`, for those that generate many."""
     return _call(builder, "llvm.nvvm.fma.rn.ftz.f", a, b, c)
 
 
@@ -209,7 +198,7 @@ def multiply_add(typingctx, a, b, c):
     """``a * b + c``, rounded once; denormals are zero."""
 
     def generate(context, builder, signature, arguments):
-        return _multiply_add(builder, *arguments)
+        return fused(builder, *arguments)
 
     return _types.float32(_types.float32, _types.float32, _types.float32), generate
 
@@ -372,44 +361,3 @@ def collect(count: int) -> Any:
         return _types.UniTuple(called.return_type, count)(function, arguments), generate
 
     return collect_results
-
-
-@lru_cache
-def multiply(
-    rows: tuple[int, ...], columns: tuple[int, ...], strides: tuple[int, int], depth: int, twist: int = 0
-) -> Any:
-    """``sums = multiply(...)(sums, a, a_at, b, b_at)``: the product of two tiles in shared memory, for one thread.
-
-    ``sums[i, j] += sum over k of a[a_at + k * strides[0] + row i] * b[b_at + k * strides[1] + column j]``: *rows* and
-    *columns* are the offsets of runs of four, so that one load brings four factors; k rises.  In line k of a, runs have
-    changed places: row i lies at ``(a_at + row i) ^ (k * twist)``, where a_at must not reach from one row to the next.
-    """
-
-    @intrinsic
-    def multiply_tiles(typingctx, sums, a, a_at, b, b_at):
-        def generate(context, builder, signature, arguments):
-            totals = [builder.extract_value(arguments[0], i) for i in range(sums.count)]
-            b_data = _pointer(context, builder, b, arguments[3], b_at, arguments[4])
-            # the part of a twist below the step from row to row changes a_at, the rest changes the row
-            step = rows[1] - rows[0]
-            parts = {k * twist % step for k in range(depth)}
-            turned = {part: builder.xor(arguments[2], _I32(part)) for part in sorted(parts)}
-            a_data = {part: _pointer(context, builder, a, arguments[1], a_at, turned[part]) for part in turned}
-
-            def factors(kind, data, first, offsets):
-                pointers = [builder.gep(data, [_I64(first + offset)]) for offset in offsets]
-                return [number for pointer in pointers for number in _load_numbers(context, builder, kind, pointer, 4)]
-
-            for k in range(depth):
-                part = k * twist % step
-                left = factors(a, a_data[part], k * strides[0], [row ^ (k * twist - part) for row in rows])
-                right = factors(b, b_data, k * strides[1], columns)
-                for i, value in enumerate(left):
-                    for j, factor in enumerate(right):
-                        at = i * len(right) + j
-                        totals[at] = _multiply_add(builder, value, factor, totals[at])
-            return context.make_tuple(builder, signature.return_type, totals)
-
-        return sums(sums, a, a_at, b, b_at), generate
-
-    return multiply_tiles
