@@ -32,8 +32,6 @@ class UpSampling2D(ImageLayer):
     ------
     ValueError
         If an argument is not one of these values, or an input is no batch of images.
-    TypeError
-        If the model is to work on a device.
 
     Examples
     --------
