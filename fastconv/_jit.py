@@ -119,6 +119,9 @@ def splice(function: Callable[..., Any]) -> Any:
 
     A function that is `inline` is compiled, optimised and turned into machine code once by itself before it becomes
     part of a kernel.  For the large ones with one or two callers that is half the compile time of the kernel.
+
+    To leave that out for all inline functions would cut the compile time of all kernels by a third, and makes Winograd
+    and depthwise convolutions 4% slower: LLVM's last steps change a function, and what it is put into is better for it.
     """
     return njit(inline="always", **_OPTIONS)(function)
 
