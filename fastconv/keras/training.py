@@ -168,7 +168,8 @@ class Trainer(Network):
 
     def _predict(self, inputs: list[Any]) -> list[FloatArray]:
         """What one batch gives, in host memory."""
-        return [placed(out, None) for out in self._graph.forward(self._enter(inputs), training=False)]
+        arrays = self._enter(inputs)  # builds the model, if need be
+        return [placed(out, None) for out in self._graph.forward(arrays, training=False)]
 
     def evaluate(
         self,
