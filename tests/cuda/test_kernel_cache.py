@@ -21,9 +21,10 @@ from emulator import needs_target
 from fastconv import warmup
 from fastconv.cuda import ahead, conv_direct_plan, device, kernel_cache
 from fastconv.cuda.emulator import compiling_for
-from fastconv.cuda.kernels import conv_direct, elements
 
 needs_target()
+
+from fastconv.cuda.kernels import conv_direct, elements  # noqa: E402 - needs the target
 
 CUDA = device.target()
 HOPPER, AMPERE = (9, 0), (8, 0)
