@@ -151,7 +151,9 @@ def _left_size(plan):
     """Numbers of the strip, the gathered patches or the packed x of a block."""
     if plan.source == PACKED:
         return (plan.depth + TILE_ROWS - 1) // TILE_ROWS * _pitch(plan, TILE_ROWS) + LINE
-    return max(plan.strip + LINE, plan.pixels * PATCH_STRIDE)
+    if plan.source == PATCHES:
+        return plan.pixels * PATCH_STRIDE
+    return plan.strip + LINE
 
 
 @_jit.inline
