@@ -8,7 +8,7 @@ In this order, most likely to fail first:
 2. kernel cache    a second process loads what the first has compiled: sooner, the same bits; so does one after
                    kernels were compiled ahead, without asking the driver
 3. values          the tests of the emulator on the device, file by file: every kernel against the CPU, bit by bit;
-                   first the convolution, among the last tensor-core fragments and two streams at once
+                   first the convolution, at last two streams at once, arrays of other libraries, whole models
 4. times           layers of networks on the GPU by its own clock, beside the roofline of its data sheet, the CPU, and
                    where PyTorch with CUDA is installed, cuDNN on the same arrays, without TF32 and with it
 
@@ -51,7 +51,6 @@ from fastconv.bench.measure import difference
 from fastconv.bench.model_layers import layers_of
 from fastconv.bench.problems import ConvProblem, Layer
 from fastconv.bench.record import Row
-from fastconv.bench.timing import calls_in_sample
 from fastconv.demo import tutorial_network
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import Conv2dGeometry
@@ -59,11 +58,14 @@ from fastconv.keras.utils import set_random_seed
 
 EXIT_OK, EXIT_WRONG, EXIT_NO_GPU = 0, 1, 3
 TESTS = Path(__file__).parent.parent / "tests" / "cuda"
-#: Files of tests that run before the others, and after them.
-FIRST, LAST = ("conv_direct", "conv_winograd", "keras_device"), ("conv_tensorcore", "on_device")
+#: Files of tests that run before the others.
+FIRST = ("conv_direct", "conv_winograd", "keras_device")
+#: Tests that are for a GPU alone, and what of them: two streams; libraries, graphs, memory and whole models.
+ON_GPU_ALONE = {"streams": ("test_on_device.py", "test_two_streams"), "libraries and models": ("test_gpu.py", "")}
 NETWORKS = ("resnet_50_v1_5", "mobilenet_dw", "pool")
 BATCHES = (1, 32)
 SAMPLES = 9
+CALLS_OF_GRAPH = 20
 MINUTES = 10.0
 #: No check may take longer.
 CHECK_SECONDS = 180.0
@@ -73,7 +75,7 @@ MESSAGE_LINES = 200
 TF32_TOLERANCE = 1e-2
 
 #: Processes that check values at the same time: most of their time goes into compiling, on one core.
-AT_ONCE = min(4, numba.config.NUMBA_NUM_THREADS)
+AT_ONCE = min(16, numba.config.NUMBA_NUM_THREADS)
 LEFT_OUT = "left out"
 
 #: What became of a check.
@@ -181,13 +183,11 @@ def check_cache(folder: Path, seconds: float) -> dict[str, Any]:
     return told
 
 
-def tests_of(name: str) -> What:
-    """The check that runs one file of the emulator's tests on the device."""
+def tests_of(file: str, wanted: str) -> What:
+    """The check that runs the tests of a file whose names hold *wanted*."""
 
     def check(folder: Path, seconds: float) -> dict[str, Any]:
-        # tests of a file have its name in theirs, where `test_on_device` collects them
-        wanted = "test_two_streams" if name == "on_device" else f"test_{name}_"
-        arguments = ["-m", "pytest", "-q", "-m", "gpu", "-k", wanted, str(TESTS / "test_on_device.py")]
+        arguments = ["-m", "pytest", "-q", "-m", "gpu", "-k", wanted, str(TESTS / file)]
         # a file may have nothing for a device, which the page tells
         good = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         outcome, printed = run_process(arguments, folder, seconds, good)
@@ -206,9 +206,10 @@ def checks_alone() -> list[tuple[str, What]]:
 def checks_of_values() -> list[tuple[str, What]]:
     """Names and checks in the order in which they begin; several run at once."""
     files = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py") if "Emulator(" in path.read_text()}
-    middle = sorted(files - {*FIRST, *LAST})
-    ordered = [*(name for name in FIRST if name in files), *middle, *(name for name in LAST if name in files)]
-    return [(f"values: {name}", tests_of(name)) for name in ordered]
+    ordered = [*(name for name in FIRST if name in files), *sorted(files - {*FIRST})]
+    # `test_on_device` collects the tests of all files, whose names stand in theirs
+    of_files = {name: ("test_on_device.py", f"test_{name}_") for name in ordered if name != "on_device"}
+    return [(f"values: {name}", tests_of(*where)) for name, where in {**of_files, **ON_GPU_ALONE}.items()]
 
 
 def run_checks(folder: Path, end: float) -> Iterator[Check]:
@@ -266,22 +267,28 @@ def rivals(layer: Layer) -> dict[str, Any]:
             return torch.nn.functional.conv2d(x, weight, None, g.stride, (top, left), g.dilation, g.G)
 
         error = difference(call().permute(0, 2, 3, 1).cpu().numpy(), expected)  # chooses its algorithm meanwhile
-        calls = calls_in_sample(max(_torch_seconds(torch, call, 1), 1e-9))
-        seconds = [record.seconds(_torch_seconds(torch, call, calls)) for _ in range(SAMPLES)]
+        seconds = [record.seconds(time) for time in _replayed(torch, call)]
         within = error <= (TF32_TOLERANCE if allowed else layer.tolerance)
         found[name] = {"seconds": seconds if within else [], "error": error}
     return found
 
 
-def _torch_seconds(torch: Any, call: Callable[[], Any], calls: int) -> float:
-    """Seconds of each of several calls in a row, by the GPU's own clock."""
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(calls):
-        call()
-    stop.record()
-    stop.synchronize()
-    return float(start.elapsed_time(stop)) / 1e3 / calls
+def _replayed(torch: Any, call: Callable[[], Any]) -> list[float]:
+    """Seconds of a call without what starting it takes, by the GPU's own clock: see `fastconv.bench.graph`."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        for _ in range(CALLS_OF_GRAPH):
+            call()
+    found = []
+    for _ in range(SAMPLES):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        stop.record()
+        stop.synchronize()
+        found.append(float(start.elapsed_time(stop)) / 1e3 / CALLS_OF_GRAPH)
+    return found
 
 
 def time_layer(layer: Layer, described: dict[str, Any], console: Console) -> Row:

@@ -152,7 +152,7 @@ def test_what_the_cache_must_do(monkeypatch, tmp_path, changed, complaint):
 def test_every_file_with_an_emulator_is_a_check():
     names = [name for name, _ in gpu_first_run.checks_of_values()]
     assert names[0] == "values: conv_direct"
-    assert names[-1] == "values: on_device"
+    assert names[-1] == "values: libraries and models"
     assert {"values: conv_winograd", "values: keras_device", "values: conv_tensorcore"} <= set(names)
     assert len(names) == len(set(names))
 

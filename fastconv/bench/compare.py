@@ -206,6 +206,7 @@ def _row(layer: Layer, threads: int, samples: int, sheet: Gpu | None, measured: 
         "cpu": cpu,
         "measured": measured,
         "kernel": [seconds(time) for time in times.kernel],
+        "call": [seconds(time) for time in times.call],
         "upload": [seconds(time) for time in times.upload],
         "download": [seconds(time) for time in times.download],
         "compile": seconds(found.compile) if found else None,
@@ -235,7 +236,17 @@ def results_table(rows: Iterable[Row], title: str, described: dict[str, Any]) ->
     """The rows with their times: medians in ms."""
     predicted = described["why_not"] is not None
     kernel = f"GPU kernel, ms\n{'PREDICTED, ' * predicted}{described['name']}"
-    header = ["layer", "batch", "CPU, ms", kernel, "transfer, ms", "faster by:\nkernel alone", "\nwith transfer"]
+    called = [] if predicted else ["call, ms"]
+    header = [
+        "layer",
+        "batch",
+        "CPU, ms",
+        kernel,
+        *called,
+        "transfer, ms",
+        "faster by:\nkernel alone",
+        "\nwith transfer",
+    ]
     table = Table(
         *(*header, "agreement", *([] if predicted else ["compile"])),
         title=title,
@@ -245,7 +256,8 @@ def results_table(rows: Iterable[Row], title: str, described: dict[str, Any]) ->
     for row in rows:
         at = crossover.point(row)
         about = "[yellow]~" if predicted else ""
-        times = [f"{1e3 * at.cpu:.3f}", f"{about}{1e3 * at.kernel:.4f}", f"{about}{1e3 * at.transfer:.4f}"]
+        on_gpu = (at.kernel, at.transfer) if predicted else (at.kernel, at.call, at.transfer)
+        times = [f"{1e3 * at.cpu:.3f}", *(f"{about}{1e3 * time:.4f}" for time in on_gpu)]
         ratios = [_ratio(at.cpu / time, predicted) for time in (at.kernel, at.gpu)]
         compiled = [] if predicted else [f"{1e3 * row['compile']:.0f} ms"]
         words = crossover.agreement(row)

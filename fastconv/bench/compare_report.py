@@ -48,9 +48,9 @@ def page(description: dict[str, Any], rows: Sequence[Row]) -> str:
         f'<p class="soft">{escape(machines.line(description))}; {_threads(description)}</p>',
         *_alarms(description, rows),
         *(_prediction(gpu) if predicted else [f"<p>GPU: <b>{escape(gpu['name'])}</b></p>"]),
-        "<p>The time of the CPU is that of fastconv's own kernels. On the GPU, <b>with transfer</b> counts x on its "
-        "way there and the result on its way back, <b>kernel alone</b> does not; between the layers of a network "
-        "nothing is copied. Compiling is not counted.</p>",
+        "<p>The time of the CPU is that of fastconv's own kernels. On the GPU, <b>with transfer</b> counts a call from "
+        "Python, x on its way there and the result on its way back, <b>kernel alone</b> what the GPU is busy with the "
+        "call; between the layers of a network nothing is copied. Compiling is not counted.</p>",
         "<h2>From which batch size on the GPU is as fast</h2>",
         _summary(curves, predicted),
     ]
@@ -127,18 +127,19 @@ def _plot(curve: Curve) -> str:
 
 def _every_row(rows: Sequence[Row], predicted: bool) -> str:
     mark = ", predicted" if predicted else ""
-    header = ["layer", "batch", "CPU, ms", f"kernel, ms{mark}", f"transfer, ms{mark}", "CPU / GPU", "agreement"]
-    if not predicted:
-        header.append("compile, ms")
+    called, compiled = ([], []) if predicted else (["call, ms"], ["compile, ms"])
+    header = ["layer", "batch", "CPU, ms", f"kernel, ms{mark}", *called, f"transfer, ms{mark}", "CPU / GPU"]
+    header += ["agreement", *compiled]
     body = []
     for row in rows:
         at = crossover.point(row)
         ratio = at.cpu / at.gpu
         verdict = f'<span class="{"good" if ratio >= 1 else "bad"}">{"~" * predicted}{ratio:.3g}</span>'
         compiled = [] if predicted else [f"{1e3 * row['compile']:.0f}"]
-        times = [f"{1e3 * at.cpu:.3f}", f"{1e3 * at.kernel:.4f}", f"{1e3 * at.transfer:.4f}"]
+        on_gpu = (at.kernel, at.transfer) if predicted else (at.kernel, at.call, at.transfer)
+        times = [f"{1e3 * at.cpu:.3f}", *(f"{1e3 * time:.4f}" for time in on_gpu)]
         place = f'<span title="{escape(row["problem"])}">{escape(row["network"])} {escape(row["layer"])}</span>'
         words = escape(crossover.agreement(row))
         agreement = f'<span class="bad">{words}</span>' if crossover.wrong(row) else words
         body.append([place, str(row["batch"]), *times, verdict, agreement, *compiled])
-    return table(header, body, numbers={1, 2, 3, 4, 5, 7})
+    return table(header, body, numbers={*range(1, len(header))} - {header.index("agreement")})

@@ -14,17 +14,18 @@ WHOLE = "all layers"
 
 
 class Point(NamedTuple):
-    """Seconds at one batch size: of the CPU, of the GPU's kernels, and of copying x there and the result back."""
+    """Seconds at one batch size: of the CPU, of the GPU's kernels, of a call of them from Python, and of the copies."""
 
     batch: int
     cpu: float
     kernel: float
+    call: float
     transfer: float
 
     @property
     def gpu(self) -> float:
-        """What the GPU takes for data that is on the host."""
-        return self.kernel + self.transfer
+        """What the GPU takes for data that is on the host: the call, x on its way there and the result back."""
+        return self.call + self.transfer
 
 
 class Curve(NamedTuple):
@@ -57,9 +58,7 @@ class Curve(NamedTuple):
 
 def point(row: Row) -> Point:
     """A row as a point of its curve."""
-    return Point(
-        row["batch"], median(row["cpu"]), median(row["kernel"]), median(row["upload"]) + median(row["download"])
-    )
+    return _sum([{**row, "count": 1}])
 
 
 def curves(rows: Sequence[Row]) -> list[Curve]:
@@ -83,8 +82,8 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
 
 
 def _sum(rows: Sequence[Row]) -> Point:
-    cpu, kernel = (sum(row["count"] * median(row[who]) for row in rows) for who in ("cpu", "kernel"))
-    return Point(rows[0]["batch"], cpu, kernel, median(rows[0]["upload"]) + median(rows[-1]["download"]))
+    cpu, kernel, call = (sum(row["count"] * median(row[who]) for row in rows) for who in ("cpu", "kernel", "call"))
+    return Point(rows[0]["batch"], cpu, kernel, call, median(rows[0]["upload"]) + median(rows[-1]["download"]))
 
 
 def wrong(row: Row) -> bool:

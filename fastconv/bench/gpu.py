@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv import cuda
+from fastconv.bench.graph import Graph
 from fastconv.bench.measure import difference
 from fastconv.bench.problems import Array, ConvProblem, Layer, Pooling, pooling
 from fastconv.bench.timing import calls_in_sample
@@ -32,6 +33,8 @@ _ITEMSIZE = np.dtype(np.float32).itemsize
 #: What no data sheet says: starting a kernel, and starting a copy.  Usual orders of magnitude, assumed, not measured;
 #: without them, a prediction for a small layer would be one of nothing at all.
 LAUNCH_SECONDS, COPY_SECONDS = 5e-6, 10e-6
+# More need not be recorded: a sample of so many is long beside the ticks of the GPU's clock.
+_CALLS_OF_GRAPH = 50
 
 
 class Agreement(NamedTuple):
@@ -44,9 +47,13 @@ class Agreement(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Seconds of a layer on a GPU: of its kernels, and of x on its way there and the result on its way back."""
+    """Seconds of a layer on a GPU: of its kernels, and of x on its way there and the result on its way back.
+
+    A *call* of a row of calls takes as long as its kernels, or as long as Python needs to start them.
+    """
 
     kernel: list[float]
+    call: list[float]
     upload: list[float]
     download: list[float]
 
@@ -75,7 +82,8 @@ def predict(layer: Layer, gpu: Gpu) -> Times:
         steps = launches.pool2d(g.kind != "max", int(np.prod(g.out_shape)), window, g.bytes(_ITEMSIZE))
     moved = [_ITEMSIZE * int(np.prod(shape)) for shape in (g.x_shape, g.out_shape)]
     upload, download = (COPY_SECONDS + transfer_seconds(gpu, count) for count in moved)
-    return Times([seconds(gpu, steps) + LAUNCH_SECONDS * len(steps)], [upload], [download])
+    kernel = seconds(gpu, steps) + LAUNCH_SECONDS * len(steps)
+    return Times([kernel], [kernel], [upload], [download])
 
 
 def measure(layer: Layer, samples: int) -> Measured:
@@ -98,15 +106,16 @@ def measure(layer: Layer, samples: int) -> Measured:
         compute(layer, on_device, out)
 
     agreement = compare(layer, arrays, out.numpy())
-    once = _seconds_by_events(clock, call, 1)
-    calls = calls_in_sample(max(once, 1e-9))
+    calls = min(calls_in_sample(max(_seconds_by_events(clock, call, 1), 1e-9)), _CALLS_OF_GRAPH)
+    graph = Graph(clock, call, calls)
     host, x = np.empty(out.size, np.float32), arrays[0].reshape(-1)
     times = Times(
+        [_seconds_by_events(clock, graph.replay, 1, graph.stream) / calls for _ in range(samples)],
         [_seconds_by_events(clock, call, calls) for _ in range(samples)],
         [_seconds_by_events(clock, lambda: on_device[0].memory.copy_to_device(x), 1) for _ in range(samples)],
         [_seconds_by_events(clock, lambda: out.memory.copy_to_host(host), 1) for _ in range(samples)],
     )
-    return Measured(times, max(first - median(times.kernel), 0.0), agreement)
+    return Measured(times, max(first - median(times.call), 0.0), agreement)
 
 
 def emulate(layer: Layer) -> Agreement:
@@ -192,12 +201,12 @@ def _inputs(layer: Layer) -> list[Array]:
     return [problem.x[0], problem.weight[0]] if isinstance(problem, ConvProblem) else [problem.x[0]]
 
 
-def _seconds_by_events(clock: Any, call: Callable[[], object], calls: int) -> float:
+def _seconds_by_events(clock: Any, call: Callable[[], object], calls: int, stream: Any = 0) -> float:
     """Seconds of each of several calls in a row, by the GPU's own clock."""
     start, stop = clock.event(), clock.event()
-    start.record()
+    start.record(stream)
     for _ in range(calls):
         call()
-    stop.record()
+    stop.record(stream)
     stop.synchronize()
     return float(clock.event_elapsed_time(start, stop)) / 1e3 / calls

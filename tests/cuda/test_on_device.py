@@ -35,7 +35,12 @@ class OnDevice(Emulator):
         if traffic or change is not str:
             pytest.skip("only the interpreter counts traffic and changes PTX")
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        return super().capability if self.architecture else libraries.current().capability
+
     def launch(self, kernel: device.Kernel, blocks: int, *arguments: Any) -> None:
+        self.counters.append(None)
         cuda = device.target()
         there = [_copy(cuda, value) if isinstance(value, np.ndarray) else value for value in arguments]
         libraries.current().launch(kernel, blocks, *there)
