@@ -36,6 +36,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import gpu_torch
 import numba
 import numpy as np
 import pytest
@@ -45,15 +46,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastconv import cuda
-from fastconv.bench import compare, gpu, machine, problems, record
+from fastconv.bench import compare, machine, problems, record
 from fastconv.bench.command import PIPE_WIDTH, numbers
-from fastconv.bench.measure import difference
 from fastconv.bench.model_layers import layers_of
-from fastconv.bench.problems import ConvProblem, Layer
+from fastconv.bench.problems import Layer
 from fastconv.bench.record import Row
 from fastconv.demo import tutorial_network
-from fastconv.functional.conv import conv2d
-from fastconv.geometry import Conv2dGeometry
 from fastconv.keras.utils import set_random_seed
 
 EXIT_OK, EXIT_WRONG, EXIT_NO_GPU = 0, 1, 3
@@ -65,14 +63,11 @@ ON_GPU_ALONE = {"streams": ("test_on_device.py", "test_two_streams"), "libraries
 NETWORKS = ("resnet_50_v1_5", "mobilenet_dw", "pool")
 BATCHES = (1, 32)
 SAMPLES = 9
-CALLS_OF_GRAPH = 20
 MINUTES = 10.0
 #: No check may take longer.
 CHECK_SECONDS = 180.0
 #: Lines of a failed process that are kept: with nobody's GPU at hand, they are all there is to understand it by.
 MESSAGE_LINES = 200
-# A tensor core rounds its factors to 10 bits, so a long sum may be off by this share of its largest value.
-TF32_TOLERANCE = 1e-2
 
 #: Processes that check values at the same time: most of their time goes into compiling, on one core.
 AT_ONCE = min(16, numba.config.NUMBA_NUM_THREADS)
@@ -239,56 +234,13 @@ def run_check(name: str, check: What, folder: Path, end: float) -> Check:
 # ---- times ----------------------------------------------------------------------------------------------------------
 
 
-def rivals(layer: Layer) -> dict[str, Any]:
-    """Seconds of PyTorch's cuDNN without and with TF32, and its difference from the CPU; empty where it is missing."""
+def rivals(layer: Layer) -> list[Row]:
+    """Rows of `gpu_torch`; none where PyTorch or its CUDA is missing."""
     try:
         import torch
     except ImportError:
-        return {}
-    g = layer.geometry
-    if not torch.cuda.is_available() or not isinstance(g, Conv2dGeometry):
-        return {}
-    (top, bottom), (left, right) = g.padding
-    if (top, left) != (bottom, right):
-        return {}
-    problem = layer.problem()
-    assert isinstance(problem, ConvProblem)
-    options = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation, "groups": g.G}
-    expected = conv2d(problem.x[0], problem.weight[0], algorithm=gpu.algorithm(layer), **options)
-    x = torch.from_numpy(problem.x[0]).permute(0, 3, 1, 2).cuda().contiguous(memory_format=torch.channels_last)
-    weight = torch.from_numpy(problem.weight[0]).permute(3, 2, 0, 1).cuda()
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    torch.backends.cudnn.benchmark = True
-    found = {}
-    for name, allowed in (("cudnn", False), ("cudnn_tf32", True)):
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
-
-        def call() -> Any:
-            return torch.nn.functional.conv2d(x, weight, None, g.stride, (top, left), g.dilation, g.G)
-
-        error = difference(call().permute(0, 2, 3, 1).cpu().numpy(), expected)  # chooses its algorithm meanwhile
-        seconds = [record.seconds(time) for time in _replayed(torch, call)]
-        within = error <= (TF32_TOLERANCE if allowed else layer.tolerance)
-        found[name] = {"seconds": seconds if within else [], "error": error}
-    return found
-
-
-def _replayed(torch: Any, call: Callable[[], Any]) -> list[float]:
-    """Seconds of a call without what starting it takes, by the GPU's own clock: see `fastconv.bench.graph`."""
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS_OF_GRAPH):
-            call()
-    found = []
-    for _ in range(SAMPLES):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        stop.record()
-        stop.synchronize()
-        found.append(float(start.elapsed_time(stop)) / 1e3 / CALLS_OF_GRAPH)
-    return found
+        return []
+    return list(gpu_torch.rows_of(torch, layer, SAMPLES)) if torch.cuda.is_available() else []
 
 
 def time_layer(layer: Layer, described: dict[str, Any], console: Console) -> Row:
@@ -329,11 +281,11 @@ def times_table(rows: list[Row]) -> Table:
         "CPU, ms",
         "GPU, ms",
         "of roofline",
-        "cuDNN / ours",
-        "TF32 / ours",
+        "PyTorch / ours",
+        "both in TF32",
         "values",
     ]
-    table = Table(*header, title="Times", caption="medians; GPU and cuDNN: kernels alone", box=SIMPLE_HEAD)
+    table = Table(*header, title="Times", caption="medians; GPU and PyTorch: kernels alone", box=SIMPLE_HEAD)
     parts: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         parts.setdefault((row["network"], row["batch"]), []).append(row)
@@ -348,16 +300,16 @@ def times_table(rows: list[Row]) -> Table:
             f"{1e3 * sum(row['count'] * median(row['cpu']) for row in timed):.3f}",
             f"{1e3 * kernel:.4f}",
             f"{least / kernel:.0%}" if least else "",
-            *(_mean_ratio(timed, name) for name in ("cudnn", "cudnn_tf32")),
+            *(_mean_ratio(timed, name) for name in (gpu_torch.LIBRARY, gpu_torch.LIBRARY_TF32)),
             _values(part),
         )
     return table
 
 
-def _mean_ratio(rows: list[Row], rival: str) -> str:
-    """Geometric mean of a rival's time over ours."""
-    theirs = [(row, row["rivals"].get(rival, {}).get("seconds")) for row in rows]
-    logarithms = [log(median(seconds) / median(row["kernel"])) for row, seconds in theirs if seconds]
+def _mean_ratio(rows: list[Row], library: str) -> str:
+    """Geometric mean of PyTorch's time over ours in the forward pass."""
+    compared = [rival for row in rows for rival in row["rivals"] if rival["library"] == library and rival["ours"]]
+    logarithms = [log(record.ratio(rival)) for rival in compared if rival["pass"] == "forward"]
     return f"{exp(sum(logarithms) / len(logarithms)):.2f}" if logarithms else ""
 
 

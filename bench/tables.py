@@ -45,7 +45,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def machine_line(description: dict[str, Any]) -> str:
     """What the numbers below belong to."""
     settings = machine.settings(description)
-    return f"{machine.line(description)}." + (f" **With {settings}.**" if settings else "") + "\n\n"
+    gpu = f"{description['gpu']['name']}; " if "gpu" in description else ""
+    return f"{gpu}{machine.line(description)}." + (f" **With {settings}.**" if settings else "") + "\n\n"
 
 
 def compare_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
@@ -123,11 +124,32 @@ def peak_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
     return f"{text}\n<details><summary>All {len(rows)} rows</summary>\n\n{table}\n</details>\n"
 
 
+def gpu_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
+    """Geometric means for each network, pass and library; below, every row, the slowest beside theirs first."""
+    body = []
+    for part in record.summarise(rows):
+        best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
+        lost = f"{part.lost} of {part.layers}" + (f", {part.wrong} with wrong values" if part.wrong else "")
+        start = [part.network, f"{part.direction} against {part.library}", str(part.batch)]
+        body.append([*start, f"{part.mean:.2f}", best, worst, lost])
+    header = ["network", "pass", "batch", "mean speed-up", "best layer", "worst layer", "layers lost"]
+    every = sorted((row for row in rows if row["ours"]), key=record.ratio)
+    lines = [[f"{row['network']} {row['layer']}", *_on_gpu(row)] for row in every]
+    table = markdown(["layer", "pass", "batch", "us", "theirs, us", "speed-up"], lines)
+    return f"{markdown(header, body)}\n<details><summary>All {len(lines)} rows</summary>\n\n{table}\n</details>\n"
+
+
+def _on_gpu(row: Row) -> list[str]:
+    times = [f"{1e6 * median(row[who]):.1f}" for who in ("ours", "theirs")]
+    return [f"{row['pass']} against {row['library']}", str(row["batch"]), *times, f"{record.ratio(row):.2f}"]
+
+
 TABLES: dict[tuple[str, str], Callable[[Sequence[Row], Sequence[dict[str, Any]]], str]] = {
     ("table", "compare"): compare_table,
     ("short", "compare"): short_table,
     ("table", "startup"): startup_table,
     ("table", "peak"): peak_table,
+    ("table", "gpu"): gpu_table,
 }
 
 

@@ -27,6 +27,9 @@ def row(layer):
     }
 
 
+RIVAL = {"library": "PyTorch", "pass": "forward", "ours": [2e-4], "theirs": [3e-4]}
+
+
 def nothing_found(folder: Path, seconds: float) -> dict[str, Any]:
     return {}
 
@@ -42,7 +45,7 @@ def pretended_gpu(monkeypatch):
     monkeypatch.setattr(compare, "describe_gpu", lambda name: described)
     monkeypatch.setattr(gpu_first_run, "checks_alone", lambda: [("one kernel", nothing_found)])
     monkeypatch.setattr(gpu_first_run, "checks_of_values", list)
-    monkeypatch.setattr(gpu_first_run, "rivals", lambda layer: {"cudnn": {"seconds": [3e-4], "error": 1e-6}})
+    monkeypatch.setattr(gpu_first_run, "rivals", lambda layer: [RIVAL])
     monkeypatch.setattr(compare, "measure", lambda layers, *others: [row(layer) for layer in layers])
 
 
@@ -61,7 +64,7 @@ def test_checks_then_times_in_one_file_and_on_one_page(pretended_gpu, tmp_path, 
     assert data["kind"] == "gpu_first_run"
     assert [(check["check"], check["outcome"]) for check in data["machine"]["checks"]] == [("one kernel", "passed")]
     assert {found["network"] for found in data["rows"]} == {*gpu_first_run.NETWORKS, "demo"}
-    assert all(found["rivals"]["cudnn"]["seconds"] == [3e-4] for found in data["rows"])
+    assert all(found["rivals"] == [RIVAL] for found in data["rows"])
     lines = capsys.readouterr().out.splitlines()
     (demo,) = [line for line in lines if line.split()[:2] == ["demo", "2"]]
     # layers, CPU, GPU, share of the roofline, cuDNN's time over ours

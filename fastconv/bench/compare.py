@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.print(results_table(rows, "Rows", described), summary_table(rows, described))
     description = {**machine.describe(), "gpu": described, "threads": threads}
     if arguments.json:
-        record.write(arguments.json, "compare", description, rows)
+        record.write(arguments.json, "cpu_and_gpu", description, rows)
     if arguments.html:
         arguments.html.parent.mkdir(parents=True, exist_ok=True)
         arguments.html.write_text(compare_report.page(description, rows), encoding="utf-8")

@@ -1,0 +1,199 @@
+"""Layers on a GPU beside PyTorch's, whose convolutions are cuDNN's: every pass, on the same arrays of PyTorch.
+
+    python bench/gpu_torch.py --json bench/results/gpu.json
+
+Arrays are NHWC (PyTorch: channels_last) and float32.  Factors are rounded to TF32 only in rows that say so, in theirs
+as in ours.  PyTorch tries all its algorithms first (``cudnn.benchmark``).  Values are compared, then calls are recorded
+once and replayed in turns: what Python takes to start a kernel does not count (see `fastconv.bench.graph`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import fastconv
+from fastconv import cuda
+from fastconv.bench import compare, machine, problems, record
+from fastconv.bench.command import numbers
+from fastconv.bench.measure import difference
+from fastconv.bench.problems import ConvProblem, Layer, Pooling
+from fastconv.bench.record import Row
+from fastconv.geometry import Conv2dGeometry
+
+NETWORKS = ("resnet_50_v1_5", "vgg_19", "mobilenet", "mobilenet_dw", "keras_cifar10", "pool")
+BATCHES = (1, 32)
+PASSES = ("forward", "grad_x", "grad_weight")
+PAIRS = 15
+LIBRARY, LIBRARY_TF32 = "PyTorch", "PyTorch with TF32"
+# A tensor core rounds its factors to 10 bits, so a long sum may be off by this share of its largest value.
+TF32_TOLERANCE = 1e-2
+# A graph of at most so many calls takes about so long: long beside the ticks of the GPU's clock.
+MOST_CALLS, SAMPLE_SECONDS = 50, 1e-3
+
+Call = Callable[[], Any]
+
+
+def calls_of_convolution(torch: Any, layer: Layer, direction: str) -> tuple[Callable[[str | None], Call], Call]:
+    """Ours, for a precision, and PyTorch's, whose result has our layout."""
+    g = layer.geometry
+    assert isinstance(g, Conv2dGeometry)
+    problem = layer.problem()
+    assert isinstance(problem, ConvProblem)
+    x, weight, grad_out = (
+        torch.from_numpy(arrays[0]).cuda() for arrays in (problem.x, problem.weight, problem.grad_out)
+    )
+    place: dict[str, Any] = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation, "groups": g.G}
+    ours = {
+        "forward": lambda precision: fastconv.conv2d(x, weight, **place, precision=precision),
+        "grad_x": lambda precision: fastconv.conv2d_grad_x(grad_out, weight, g.x_shape, **place, precision=precision),
+        "grad_weight": lambda precision: fastconv.conv2d_grad_weight(
+            grad_out, x, g.weight_shape, **place, precision=precision
+        ),
+    }[direction]
+    image, gradient = (array.permute(0, 3, 1, 2) for array in (x, grad_out))
+    kernel = weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    sides = [side for side, _ in g.padding]
+
+    def backward(which: int) -> Any:
+        wanted = [which == 0, which == 1, False]
+        options = (None, g.stride, sides, g.dilation, False, (0, 0), g.G, wanted)
+        return torch.ops.aten.convolution_backward(gradient, image, kernel, *options)[which]
+
+    theirs = {
+        "forward": lambda: torch.nn.functional.conv2d(image, kernel, None, g.stride, sides, g.dilation, g.G).permute(
+            0, 2, 3, 1
+        ),
+        "grad_x": lambda: backward(0).permute(0, 2, 3, 1),
+        "grad_weight": lambda: backward(1).permute(2, 3, 1, 0),
+    }[direction]
+    return lambda precision: lambda: ours(precision), theirs
+
+
+def calls_of_pooling(torch: Any, layer: Layer) -> tuple[Callable[[str | None], Call], Call]:
+    """The same for the forward pass of a pooling."""
+    g = layer.geometry
+    assert isinstance(g, Pooling)
+    x = torch.from_numpy(layer.problem().x[0]).cuda()
+    image, sides = x.permute(0, 3, 1, 2), [side for side, _ in g.padding]
+    ours = fastconv.max_pool2d if g.kind == "max" else fastconv.avg_pool2d
+    theirs = torch.nn.functional.max_pool2d if g.kind == "max" else torch.nn.functional.avg_pool2d
+    return (
+        lambda precision: lambda: ours(x, g.kernel_size, stride=g.stride, padding=g.padding),
+        lambda: theirs(image, g.kernel_size, g.stride, sides).permute(0, 2, 3, 1),
+    )
+
+
+def recorded(torch: Any, call: Call) -> tuple[Any, int]:
+    """A graph of several calls, and how many."""
+    call()
+    torch.cuda.synchronize()
+    calls = min(MOST_CALLS, 1 + int(SAMPLE_SECONDS / seconds_of(torch, call)))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            call()
+    graph.replay()
+    return graph, calls
+
+
+def seconds_of(torch: Any, run: Call) -> float:
+    """Seconds by the GPU's own clock."""
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    stop.record()
+    stop.synchronize()
+    return float(start.elapsed_time(stop)) / 1e3
+
+
+def rows_of(torch: Any, layer: Layer, pairs: int) -> Iterator[Row]:
+    """A row for each pass, in float32 and with TF32; none where PyTorch has no such padding."""
+    torch.backends.cudnn.benchmark = True
+    pooled = layer.operation != "conv2d"
+    if any(before != after for before, after in layer.geometry.padding):
+        return
+    for direction in ("forward",) if pooled else PASSES:
+        ours, theirs = calls_of_pooling(torch, layer) if pooled else calls_of_convolution(torch, layer, direction)
+        flops, moved = layer.work(direction)
+        for library, precision in ((LIBRARY, None),) if pooled else ((LIBRARY, None), (LIBRARY_TF32, "tf32")):
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision is not None
+            call = ours(precision)
+            try:
+                mine = call()
+            except ValueError:  # channels that no tensor core takes
+                continue
+            error = difference(mine.cpu().numpy(), theirs().cpu().numpy())
+            times: tuple[list[float], list[float]] = ([], [])
+            if error <= (layer.tolerance if precision is None else TF32_TOLERANCE):
+                graphs = [recorded(torch, one) for one in (call, theirs)]
+                for _ in range(pairs):
+                    for (graph, calls), found in zip(graphs, times, strict=True):
+                        found.append(record.seconds(seconds_of(torch, graph.replay) / calls))
+            yield {
+                "network": layer.network,
+                "layer": layer.name,
+                "count": layer.count,
+                "batch": layer.batch,
+                "problem": str(layer.geometry),
+                "flops": flops,
+                "bytes": moved,
+                "pass": direction,
+                "algorithm": "auto",
+                "library": library,
+                "threads": 0,
+                "error": error,
+                "ours": times[0],
+                "theirs": times[1],
+            }
+
+
+def summary(rows: Sequence[Row]) -> Table:
+    """Geometric means for each network and pass."""
+    header = ["network", "pass", "batch", "against", "mean speed-up", "best layer", "worst layer", "layers lost"]
+    table = Table(*header, title="PyTorch's time over ours, on the GPU", box=SIMPLE_HEAD)
+    for part in record.summarise(rows):
+        best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
+        lost = f"{part.lost} of {part.layers}" + f", {part.wrong} with wrong values" * (part.wrong > 0)
+        table.add_row(
+            part.network, part.direction, str(part.batch), part.library, f"{part.mean:.2f}", best, worst, lost
+        )
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print all rows; the result is the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}")
+    parser.add_argument("--batch", type=numbers, default=list(BATCHES), metavar="N,M", help="default: 1,32")
+    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times, after each layer")
+    arguments = parser.parse_args(argv)
+    console = Console()
+    if reason := cuda.why_not():
+        console.print(f"No GPU, so nothing was run: {reason}.", soft_wrap=True, markup=False)
+        return 1
+    import torch
+
+    description = {**machine.describe(), "gpu": compare.describe_gpu(None)}
+    description["versions"]["torch"] = torch.__version__
+    rows: list[Row] = []
+    layers = [layer for batch in arguments.batch for layer in problems.layers(arguments.net, None, batch)]
+    for layer in track(layers, "Layers", console=console, transient=True):
+        rows += rows_of(torch, layer, arguments.pairs)
+        if arguments.json:
+            record.write(arguments.json, "gpu", description, rows)
+    console.print(summary(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
