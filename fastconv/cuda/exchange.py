@@ -6,6 +6,7 @@ and the stream that has work to do on the array.  Arrays that have DLPack alone 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -59,8 +60,8 @@ def enter(name: str, value: Any) -> Strided:
     if any(step < 0 for step in strides):
         raise ValueError(f"{name} must not have negative strides on a GPU. Received: {name}.strides={given}")
     extent = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if prod(shape) else 0
-    flat = {"shape": (extent,), "typestr": dtype.str, "data": interface["data"], "version": 3}
-    return Strided(engine, engine.adopt(flat, owner, interface.get("stream")), shape, strides)
+    address = interface["data"][0] or 0
+    return Strided(engine, engine.adopt(address, dtype, extent, owner, interface.get("stream")), shape, strides)
 
 
 def contiguous(array: Strided) -> Any:
@@ -77,9 +78,11 @@ def in_place(array: Strided) -> Array | None:
     """The array itself if its numbers lie side by side, or None."""
     engine, memory, shape, strides = array
     numbers = prod(shape)
-    steps = zip(shape, strides, strides_of(shape), strict=True)
-    if numbers and not all(extent == 1 or step == wanted for extent, step, wanted in steps):
-        return None
+    wanted = strides_of(shape)
+    if numbers and strides != wanted:
+        steps = zip(shape, strides, wanted, strict=True)
+        if not all(extent == 1 or step == dense for extent, step, dense in steps):
+            return None
     return Array(engine, memory if memory.size == numbers else memory[:numbers], shape)
 
 
@@ -100,6 +103,7 @@ def overlap(left: Array, right: Array) -> bool:
     return first < second + right.nbytes and second < first + left.nbytes
 
 
+@lru_cache(maxsize=1024)
 def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of a C-contiguous array, in elements."""
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))

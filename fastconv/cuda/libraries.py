@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from fastconv.cuda.array import Array
 from fastconv.cuda.device import Device, Engine, target
-from fastconv.cuda.memory import Pool
+from fastconv.cuda.memory import Block, Pool
 
 #: Handle of the stream that `stream` has chosen; 0 is the default stream.
 _chosen: ContextVar[int] = ContextVar("stream", default=0)
@@ -48,7 +48,7 @@ class Own:
 
     def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
         lease = pool(ordinal).take(nbytes, _chosen.get())
-        return int(lease.block.device_pointer), lease
+        return lease.block.address, lease
 
     def give(self, array: Array) -> Any:
         return array
@@ -58,7 +58,8 @@ class Numba(Own):
     """Numba's device arrays."""
 
     def give(self, array: Array) -> Any:
-        return array.memory.reshape(array.shape)
+        interface = {**array.memory.__cuda_array_interface__, "shape": array.shape}
+        return target().from_cuda_array_interface(interface, owner=array.memory, sync=False)
 
 
 class CuPy:
@@ -151,11 +152,22 @@ def engine_of(value: Any) -> Device:
 
 
 def pool(ordinal: int) -> Pool:
-    """The memory of `Array` and Numba arrays on device number *ordinal*, which is the current one."""
-    if ordinal not in _pools:
-        context = target().gpus[ordinal].get_primary_context()
-        _pools.setdefault(ordinal, Pool(context.memalloc, context.get_memory_info().total // _KEPT_SHARE))
-    return _pools[ordinal]
+    """The memory of `Array` and Numba arrays on device number *ordinal*."""
+    found = _pools.get(ordinal)
+    if found is None:
+        found = _pools.setdefault(ordinal, _new_pool(target().gpus[ordinal]))
+    return found
+
+
+def _new_pool(device: Any) -> Pool:
+    context = device.get_primary_context()
+
+    def allocate(nbytes: int) -> Block:
+        with device:
+            return Block(context.memalloc(nbytes))
+
+    with device:
+        return Pool(allocate, context.get_memory_info().total // _KEPT_SHARE)
 
 
 def empty_cache() -> None:

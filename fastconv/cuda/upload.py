@@ -35,7 +35,7 @@ class Copier:
         launched, done = self._cuda.event(timing=False), self._cuda.event(timing=False)
         launched.record(kernels)
         launched.wait(self._stream)
-        memory.copy_to_device(pinned, stream=self._stream)
+        memory.copy_to_device(pinned, int(self._stream.handle))
         done.record(self._stream)
         self._pinned.append((done, buffer))
         return done
