@@ -141,7 +141,7 @@ class Device:
         self._library = library
         self._cuda = target()
         self._constants = lru_cache(maxsize=256)(self._upload_constant)
-        #: The same by the array that came, where it cannot change: its number, itself and its memory.
+        #: The same by the array itself, where it cannot change: it is not read again as long as it lives.
         self._known: dict[int, tuple[ref[NDArray[Any]], Memory]] = {}
         self._streams = lru_cache(maxsize=64)(self._cuda.external_stream)
         self._primary = self._cuda.gpus[ordinal].get_primary_context().handle
@@ -172,13 +172,14 @@ class Device:
         return Memory(address, kind, shape, owner)
 
     def constant(self, values: NDArray[Any]) -> Memory:
-        number = id(values)
+        whole = _whole(values)
+        number = id(whole)
         known = self._known.get(number)
-        if known is not None and known[0]() is values:
+        if known is not None and known[0]() is whole:
             return known[1]
         memory = self._constants(values.tobytes(), values.dtype, values.shape)
-        if not values.flags.writeable:
-            self._known[number] = ref(values, lambda gone: self._known.pop(number, None)), memory
+        if not whole.flags.writeable:
+            self._known[number] = ref(whole, lambda gone: self._known.pop(number, None)), memory
         return memory
 
     def upload(self, values: NDArray[Any]) -> Memory:
@@ -259,6 +260,14 @@ class Device:
             there = self._cuda.to_device(np.frombuffer(data, dtype).reshape(shape))
             self._cuda.synchronize()
         return Memory(address(there), dtype, shape, there)
+
+
+def _whole(values: NDArray[Any]) -> NDArray[Any]:
+    """The array of which *values* are a view, if they are all its numbers in the same order; or *values*."""
+    base = values.base
+    if type(base) is not np.ndarray or base.size != values.size or base.dtype != values.dtype:
+        return values
+    return base if base.flags.c_contiguous and values.flags.c_contiguous else values
 
 
 @cache

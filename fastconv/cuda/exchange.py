@@ -42,6 +42,9 @@ class Strided(NamedTuple):
 
 def is_foreign(value: Any) -> bool:
     """Whether *value* is another library's array on a GPU."""
+    on_gpu = getattr(value, "is_cuda", None)  # PyTorch's own answer, which takes less time than its interface
+    if on_gpu is not None:
+        return bool(on_gpu)
     return hasattr(value, "__cuda_array_interface__") or dlpack.on_gpu(value)
 
 
@@ -50,6 +53,9 @@ def enter(name: str, value: Any) -> Strided:
     if type(value) is Array:
         return Strided(value.engine, value.memory, value.shape, strides_of(value.shape))
     engine = libraries.engine_of(value)
+    if (place := libraries.library_of(value).look(value)) is not None:
+        address, dtype, shape, strides = place
+        return Strided(engine, engine.adopt(address, dtype, _extent(shape, strides), value, None), shape, strides)
     interface, owner = getattr(value, "__cuda_array_interface__", None), value
     if interface is None:
         interface, owner = dlpack.interface(value, engine.stream)
@@ -59,9 +65,14 @@ def enter(name: str, value: Any) -> Strided:
     strides = strides_of(shape) if given is None else tuple(step // dtype.itemsize for step in given)
     if any(step < 0 for step in strides):
         raise ValueError(f"{name} must not have negative strides on a GPU. Received: {name}.strides={given}")
-    extent = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if prod(shape) else 0
-    address = interface["data"][0] or 0
-    return Strided(engine, engine.adopt(address, dtype, extent, owner, interface.get("stream")), shape, strides)
+    address, stream = interface["data"][0] or 0, interface.get("stream")
+    return Strided(engine, engine.adopt(address, dtype, _extent(shape, strides), owner, stream), shape, strides)
+
+
+@lru_cache(maxsize=1024)
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Numbers from the first to the last element."""
+    return 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if prod(shape) else 0
 
 
 def contiguous(array: Strided) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,10 +25,26 @@ _chosen: ContextVar[int] = ContextVar("stream", default=0)
 #: The part of a device's memory that its pool keeps is one over this.
 _KEPT_SHARE = 4
 _pools: dict[int, Pool] = {}
+_FLOAT32 = np.dtype(np.float32)
+
+
+class Place(NamedTuple):
+    """Where an array of a library lies; strides count elements."""
+
+    address: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 class Library(Protocol):
     """What an engine needs to know of a library."""
+
+    def ordinal_of(self, value: Any) -> int:
+        """The number of the device on which an array of the library lies."""
+
+    def look(self, value: Any) -> Place | None:
+        """How an array of the library lies, where it tells that faster than by its CUDA array interface."""
 
     def stream(self, ordinal: int) -> int:
         """The handle of the stream on which the library works now, on device number *ordinal*."""
@@ -41,7 +57,14 @@ class Library(Protocol):
 
 
 class Own:
-    """Arrays of this package."""
+    """Arrays of this package, and of libraries that are not known."""
+
+    def ordinal_of(self, value: Any) -> int:
+        where = getattr(value, "__dlpack_device__", None)
+        return int(target().get_current_device().id if where is None else where()[1])
+
+    def look(self, value: Any) -> Place | None:
+        return None
 
     def stream(self, ordinal: int) -> int:
         return _chosen.get()
@@ -62,7 +85,7 @@ class Numba(Own):
         return target().from_cuda_array_interface(interface, owner=array.memory, sync=False)
 
 
-class CuPy:
+class CuPy(Own):
     """CuPy's arrays, memory and current stream."""
 
     def stream(self, ordinal: int) -> int:
@@ -82,6 +105,16 @@ class CuPy:
 class PyTorch:
     """PyTorch's CUDA tensors, memory and current stream."""
 
+    def ordinal_of(self, value: Any) -> int:
+        return int(value.get_device())
+
+    def look(self, value: Any) -> Place | None:
+        torch = sys.modules["torch"]
+        plain = type(value) is torch.Tensor and value.dtype is torch.float32 and value.layout is torch.strided
+        if not plain or value.requires_grad:
+            return None
+        return Place(value.data_ptr(), _FLOAT32, tuple(value.shape), value.stride())
+
     def stream(self, ordinal: int) -> int:
         return int(sys.modules["torch"].cuda.current_stream(ordinal).cuda_stream)
 
@@ -91,7 +124,9 @@ class PyTorch:
         return int(memory.data_ptr()), memory
 
     def give(self, array: Array) -> Any:
-        torch, device = sys.modules["torch"], f"cuda:{array.engine.ordinal}"
+        torch, device, kept = sys.modules["torch"], f"cuda:{array.engine.ordinal}", array.memory.owner
+        if type(kept) is torch.Tensor and kept.dtype is torch.uint8 and kept.numel() == array.nbytes:
+            return kept.view(getattr(torch, array.dtype.name)).view(array.shape)  # what `allocate` made, all of it
         if not array.size:
             return torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=device)
         return torch.as_tensor(_SameStream(array), device=device)
@@ -144,11 +179,15 @@ def asarray(values: ArrayLike, device: int | Engine = 0) -> Array:
     return Array(where, where.upload(host), host.shape)
 
 
+def library_of(value: Any) -> Any:
+    """The library of an array."""
+    return _LIBRARIES.get(type(value).__module__.partition(".")[0], OWN)
+
+
 def engine_of(value: Any) -> Device:
     """The engine for another library's array; those of unknown libraries get results as `Array`."""
-    library = _LIBRARIES.get(type(value).__module__.partition(".")[0], OWN)
-    where = getattr(value, "__dlpack_device__", None)
-    return engine(library, target().get_current_device().id if where is None else where()[1])
+    library = library_of(value)
+    return engine(library, library.ordinal_of(value))
 
 
 def pool(ordinal: int) -> Pool:

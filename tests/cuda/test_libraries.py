@@ -158,11 +158,35 @@ class Tensor:
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.ordinal
 
+    def get_device(self) -> int:
+        return self.ordinal
+
+
+class PlainTensor:
+    """A tensor as most are: it has no interface here, for nobody is to ask for it."""
+
+    dtype, layout, requires_grad, is_cuda = "float32", "strided", False, True
+
+    def __init__(self, nbytes: int = 16, shape: tuple[int, ...] = (4,)) -> None:
+        self.nbytes, self.shape = nbytes, shape
+
+    def get_device(self) -> int:
+        return 0
+
+    def data_ptr(self) -> int:
+        return 0x9000
+
+    def stride(self) -> tuple[int, ...]:
+        return (1,)
+
+    def numel(self) -> int:
+        return self.nbytes
+
 
 @pytest.fixture
 def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     class FakeTorch(SimpleNamespace):
-        current, made, taken = 5, 0, None
+        current, made, taken, Tensor = 5, 0, None, PlainTensor
 
         def empty(self, shape: Any, dtype: Any, device: str) -> Any:
             self.made += 1
@@ -172,10 +196,11 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
             self.taken = source.__cuda_array_interface__
             return "tensor", source.array, device
 
-    fake = FakeTorch(uint8="uint8", float32="float32")
+    fake = FakeTorch(uint8="uint8", float32="float32", strided="strided")
     fake.cuda = SimpleNamespace(current_stream=lambda ordinal: SimpleNamespace(cuda_stream=fake.current))
     monkeypatch.setitem(sys.modules, "torch", fake)
-    monkeypatch.setattr(Tensor, "__module__", "torch")
+    for tensor in (Tensor, PlainTensor):
+        monkeypatch.setattr(tensor, "__module__", "torch")
     return fake
 
 
@@ -243,6 +268,33 @@ def test_pytorch_gets_its_own_memory_on_its_own_stream(numba: Numba, torch: Any)
     assert torch.taken["stream"] is None
     assert torch.taken["shape"] == (2, 2)
     assert engine.give(Array(engine, engine.empty((0,), np.float32), (0, 3))).shape == (0, 3)
+
+
+def test_plain_tensors_are_not_asked_for_an_interface(numba: Numba, torch: Any) -> None:
+    from fastconv.cuda import exchange
+
+    tensor = PlainTensor()
+    assert exchange.is_foreign(tensor)
+    entered = exchange.enter("x", tensor)
+    assert entered[2:] == ((4,), (1,))
+    assert (entered.memory.address, entered.memory.dtype, entered.memory.owner) == (0x9000, np.float32, tensor)
+    assert entered.engine is libraries.engine_of(Tensor(0x4000))
+    assert numba.log == []
+    tensor.is_cuda = False
+    assert not exchange.is_foreign(tensor)
+    tensor.requires_grad = True
+    assert libraries.PyTorch().look(tensor) is None
+
+
+def test_results_are_the_tensors_that_were_made_for_them(numba: Numba, torch: Any) -> None:
+    engine = libraries.engine_of(PlainTensor())
+    made = PlainTensor()
+    made.dtype = "uint8"
+    made.view = lambda dtype: SimpleNamespace(view=lambda shape: (made, dtype, shape))  # type: ignore[method-assign]
+    array = Array(engine, device.Memory(0x9000, np.dtype(np.float32), (4,), made), (2, 2))
+    assert engine.give(array) == (made, "float32", (2, 2))
+    part = Array(engine, array.memory[1:], (3,))
+    assert engine.give(part) == ("tensor", part, "cuda:0")
 
 
 def test_the_stream_of_the_interface_is_waited_for(numba: Numba, torch: Any) -> None:
