@@ -12,7 +12,9 @@ after them on the same stream, and another stream never gets it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from threading import RLock
 from typing import Any
@@ -28,6 +30,7 @@ _STEPS_OF_A_POWER = 4
 NUMBERS_OF_ARRAY = 7
 
 
+@lru_cache(maxsize=4096)
 def block_size(nbytes: int) -> int:
     """The size of the block for *nbytes*: 512 bytes, or the next of 1, 5/4, 3/2, 7/4 times a power of two."""
     if nbytes <= _SMALLEST_BLOCK:
@@ -119,7 +122,7 @@ class Pool:
     def __init__(self, allocate: Callable[[int], Any], limit: int) -> None:
         self._allocate = allocate
         self._limit = limit
-        self._free: dict[tuple[int, int], list[Any]] = {}
+        self._free: defaultdict[tuple[int, int], list[Any]] = defaultdict(list)
         self._lock = RLock()  # the garbage collector may end a lease while this thread takes one
         self.kept = 0
 
@@ -127,7 +130,7 @@ class Pool:
         """A block of at least *nbytes* for kernels on *stream*."""
         size = block_size(nbytes)
         with self._lock:
-            blocks = self._free.get((size, stream))
+            blocks = self._free[size, stream]
             if blocks:
                 self.kept -= size
                 return Lease(self, blocks.pop(), size, stream)
@@ -143,10 +146,10 @@ class Pool:
         with self._lock:
             if self.kept + size <= self._limit:
                 self.kept += size
-                self._free.setdefault((size, stream), []).append(block)
+                self._free[size, stream].append(block)
 
     def empty(self) -> None:
         """Free all blocks that are not in use."""
         with self._lock:
-            free, self._free, self.kept = self._free, {}, 0
+            free, self._free, self.kept = self._free, defaultdict(list), 0
         free.clear()

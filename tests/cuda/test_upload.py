@@ -14,6 +14,7 @@ class Event:
 
     def record(self, stream: Any) -> None:
         self.told.append(("record", self, stream))
+        self.done = False
 
     def wait(self, stream: Any) -> None:
         self.told.append(("wait", self, stream))
