@@ -24,7 +24,8 @@ FloatArray = NDArray[np.floating[Any]]
 #: The layouts of a batch of images, and of one of series.
 IMAGES = ("NHWC", "NCHW")
 SERIES = ("NWC", "NCW")
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_FLOAT32 = np.dtype(np.float32)
+_DTYPES = (_FLOAT32, np.dtype(np.float64))
 
 #: Layout name -> (axes that bring an array with batch axis to channels-last, axes that bring it back).
 _LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -42,6 +43,8 @@ def float_array(name: str, value: ArrayLike, like: Any = None, first: str = "x")
     """
     if type(value) is ndarray:
         array = value
+    elif _is_ready(value, like, _FLOAT32):
+        return value  # type: ignore[return-value]
     else:
         array = _look(name, value, like, first)
         if type(array) is Strided:
@@ -100,20 +103,35 @@ def on_device(value: Any) -> bool:
     return type(value) is not ndarray and (type(value) is Array or exchange.is_foreign(value))
 
 
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an array of any library, or of a number or nested list."""
+    shape = getattr(value, "shape", None)
+    return np.shape(value) if shape is None else shape
+
+
+def _is_ready(value: Any, like: Any, dtype: DTypeLike) -> bool:
+    """Whether *value* is an `Array` of *dtype* where *like* is, if there is a *like*: nothing needs to be done."""
+    return (
+        type(value) is Array
+        and value.dtype == dtype
+        and (like is None or (type(like) is Array and like.engine is value.engine))
+    )
+
+
 def host_only(operation: str, array: Any) -> None:
     """Raise NotImplementedError for an array on a device, where there is no kernel of *operation*."""
     if type(array) is Array:
         raise NotImplementedError(f"{operation} takes arrays in host memory only: it has no kernel for a GPU yet")
 
 
-def _look(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> Any:
+def _look(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = _FLOAT32) -> Any:
     """What is not a NumPy array as one, or as it lies on a device, there of *dtype*."""
     if type(value) is Strided:
         return value
     return _device_array(name, value, like, first, dtype) if on_device(value) else np.asarray(value)
 
 
-def _device_array(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = np.float32) -> Strided:
+def _device_array(name: str, value: Any, like: Any, first: str, dtype: DTypeLike = _FLOAT32) -> Strided:
     """An array of any library on a device as it lies there, checked against *like*, the array called *first*."""
     if isinstance(like, np.ndarray):
         raise TypeError(_mixed(name, value, first, like))
@@ -154,15 +172,18 @@ class ImageFormat:
         return self.layout in ("NHWC", "NWC")
 
     def enter(
-        self, name: str, value: ArrayLike, like: FloatArray | None = None, dtype: DTypeLike = np.float32
+        self, name: str, value: ArrayLike, like: FloatArray | None = None, dtype: DTypeLike = _FLOAT32
     ) -> FloatArray:
         """The caller's images as a contiguous NHWC (or NWC) array with a batch axis; *dtype* is that on a GPU."""
-        array: Any = value if type(value) is ndarray else _look(name, value, like, self.first, dtype)
+        as_it_is = type(value) is ndarray or (self.batched and self.channels_last and _is_ready(value, like, dtype))
+        array: Any = value if as_it_is else _look(name, value, like, self.first, dtype)
         if array.ndim != self.dimensions:
             raise ValueError(
                 f"{name} must have {self.dimensions} dimensions ({self.layout[not self.batched :]}). "
                 f"Received: {name}.shape={array.shape}"
             )
+        if type(array) is Array:
+            return array  # type: ignore[return-value]
         batch = array if self.batched else with_batch_axis(array)
         if not self.channels_last:
             batch = batch.transpose(_LAYOUTS[self.layout][0])
@@ -193,9 +214,8 @@ class ImageFormat:
         if out is not None:  # was computed into: see `result`
             written: FloatArray = out
             return written
-        strided = exchange.enter("result", array)
         if not self.channels_last:
-            array = contiguous(strided.transpose(_LAYOUTS[self.layout][1]))
+            array = contiguous(exchange.enter("result", array).transpose(_LAYOUTS[self.layout][1]))
         return leave(array if self.batched else array.reshape(array.shape[1:]))
 
     def result(
@@ -277,12 +297,14 @@ _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray, first: str = "x") -> FloatArray:
     """A weight as contiguous HWIO (WIO); with "NCHW" the caller's is OIHW, with "NCW" OIW."""
     axes = _WEIGHT_AXES[layout][0]
-    array: Any = value if type(value) is ndarray else _look(name, value, like, first)
+    unchanged = axes == _AS_THEY_ARE[: len(axes)]
+    as_it_is = type(value) is ndarray or (unchanged and _is_ready(value, like, _FLOAT32))
+    array: Any = value if as_it_is else _look(name, value, like, first)
     if array.ndim != len(axes):
         raise ValueError(
             f'{name} must have {len(axes)} dimensions with layout="{layout}". Received: {name}.shape={array.shape}'
         )
-    array = array if axes == _AS_THEY_ARE[: len(axes)] else array.transpose(axes)
+    array = array if unchanged else array.transpose(axes)
     return float_array(name, array, like, first)
 
 
@@ -303,7 +325,7 @@ def weight_out(weight: Any, layout: str) -> FloatArray:
 
 def image_format(name: str, value: ArrayLike, layout: str, layouts: tuple[str, ...]) -> ImageFormat:
     """The format of the caller's first array, one of *layouts*; the others of the call must have the same."""
-    dimensions = value.ndim if type(value) is ndarray else len(np.shape(value))
+    dimensions = len(shape_of(value))
     found = _image_format(layout, layouts, dimensions, name)
     if found is None:
         raise ValueError(

@@ -41,7 +41,7 @@ class Array(NDArrayOperatorsMixin):
         self.engine: Any = engine
         self.memory = memory
         self.shape = shape
-        self.dtype = np.dtype(memory.dtype)
+        self.dtype: np.dtype[Any] = memory.dtype
 
     @property
     def ndim(self) -> int:
@@ -66,6 +66,10 @@ class Array(NDArrayOperatorsMixin):
     def reshape(self, *shape: Any) -> Array:
         """The same memory with another shape; one extent may be -1."""
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if wanted == self.shape:
+            return self
+        if prod(wanted) == self.size and min(wanted, default=0) >= 0:
+            return Array(self.engine, self.memory, wanted)
         # NumPy's own rules and errors, on an array that takes no memory
         model = np.broadcast_to(np.empty((), self.dtype), (self.size,))
         return Array(self.engine, self.memory, model.reshape(wanted).shape)

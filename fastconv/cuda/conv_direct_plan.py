@@ -118,6 +118,7 @@ class WeightProblem(NamedTuple):
     image_top: int
 
 
+@lru_cache(maxsize=1024)
 def choose_tile(rows: int, columns: int, others: int) -> Tile:
     """The largest tile that gives enough blocks and is not mostly empty; *others*: groups, or groups x splits."""
     for tile in TILES[:-1]:
@@ -133,6 +134,7 @@ def vectors_possible(shape: ConvShape) -> bool:
     return (s.IC // s.G) % QUAD == 0 and (s.OC // s.G) % QUAD == 0
 
 
+@lru_cache(maxsize=1024)
 def check_size(shape: ConvShape) -> None:
     """Raise ValueError for a problem that is too large for the kernels' 32-bit numbers."""
     s = shape
@@ -154,6 +156,7 @@ def turns_of_tap(shape: ConvShape) -> int:
     return -(-(shape.IC // shape.G) // DEPTH)
 
 
+@lru_cache(maxsize=1024)
 def forward_problem(shape: ConvShape, tile: Tile, turns_of_part: int) -> tuple[Problem, int]:
     """What the kernel is told, and the number of blocks; with *turns_of_part*, every tap takes whole turns."""
     s = shape
@@ -170,6 +173,7 @@ def forward_problem(shape: ConvShape, tile: Tile, turns_of_part: int) -> tuple[P
     return problem, pixel_blocks * column_blocks * s.G
 
 
+@lru_cache(maxsize=1024)
 def weight_problem(shape: ConvShape, tile: Tile, splits: int) -> tuple[WeightProblem, int]:
     """What the kernel of grad_weight is told, and the number of blocks."""
     s = shape
@@ -212,4 +216,6 @@ def table_of_taps(shape: ConvShape, run: int, turns_of_part: int = 0) -> NDArray
         table[:, : ic_of_group // run] = entries.reshape(taps, -1, 4)
         entries = table.reshape(-1, 4)
     rows = round_up(len(entries), of_turn) + of_turn
-    return np.concatenate([entries, np.tile(neutral, (rows - len(entries), 1))]).astype(np.int32)
+    table = np.concatenate([entries, np.tile(neutral, (rows - len(entries), 1))]).astype(np.int32)
+    table.flags.writeable = False  # so that a device knows it again without reading it
+    return table

@@ -11,17 +11,20 @@ arguments, is the same code for both.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+from weakref import ref
 
 import numpy as np
-from numba.core.errors import NumbaPerformanceWarning
 from numpy.typing import NDArray
 
-from fastconv.cuda import kernel_cache
+from fastconv.cuda import driver, kernel_cache
+from fastconv.cuda.launcher import Launcher
+from fastconv.cuda.memory import Memory
 from fastconv.cuda.upload import Copier
 
 #: What to install, and what that needs.
@@ -36,7 +39,13 @@ _NEEDS_DRIVER = (
 )
 
 
-class Kernel(NamedTuple):
+_FLOAT32 = np.dtype(np.float32)
+#: For a thread that is in the right context already.
+_AS_IT_IS = nullcontext()
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
     """A kernel that is not compiled yet: the same object for the same specialisation, so that it can be a key."""
 
     function: Callable[..., None]
@@ -132,7 +141,11 @@ class Device:
         self._library = library
         self._cuda = target()
         self._constants = lru_cache(maxsize=256)(self._upload_constant)
+        #: The same by the array itself, where it cannot change: it is not read again as long as it lives.
+        self._known: dict[int, tuple[ref[NDArray[Any]], Memory]] = {}
         self._streams = lru_cache(maxsize=64)(self._cuda.external_stream)
+        self._primary = self._cuda.gpus[ordinal].get_primary_context().handle
+        self._handle, self._pushed = int(self._primary), driver.Pushed(self._primary)
 
     def __repr__(self) -> str:
         return f"device={self.ordinal}"
@@ -152,111 +165,123 @@ class Device:
         """The handle of the stream on which kernels run now."""
         return int(self._library.stream(self.ordinal))
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Memory:
         kind = np.dtype(dtype)
-        size = prod(shape)
-        with self._context():
-            if not size:
-                return self._cuda.device_array(shape, kind)
-            address, owner = self._library.allocate(size * kind.itemsize, self.ordinal)
-            return self._view(shape, kind.str, address, owner)
+        nbytes = prod(shape) * kind.itemsize
+        address, owner = self._library.allocate(nbytes, self.ordinal) if nbytes else (0, None)
+        return Memory(address, kind, shape, owner)
 
-    def constant(self, values: NDArray[Any]) -> Any:
-        return self._constants(values.tobytes(), values.dtype.str, values.shape)
-
-    def upload(self, values: NDArray[Any]) -> Any:
-        memory = self.empty((values.size,), values.dtype)
-        with self._context():
-            if values.size:
-                memory.copy_to_device(np.ascontiguousarray(values).reshape(-1), stream=self._streams(self.stream))
+    def constant(self, values: NDArray[Any]) -> Memory:
+        whole = _whole(values)
+        number = id(whole)
+        known = self._known.get(number)
+        if known is not None and known[0]() is whole:
+            return known[1]
+        memory = self._constants(values.tobytes(), values.dtype, values.shape)
+        if not whole.flags.writeable:
+            self._known[number] = ref(whole, lambda gone: self._known.pop(number, None)), memory
         return memory
 
-    def upload_ahead(self, values: NDArray[Any]) -> Callable[[], Any]:
+    def upload(self, values: NDArray[Any]) -> Memory:
+        memory = self.empty((values.size,), values.dtype)
+        if values.size:
+            with self._context():
+                memory.copy_to_device(np.ascontiguousarray(values), self.stream)
+        return memory
+
+    def upload_ahead(self, values: NDArray[Any]) -> Callable[[], Memory]:
         memory = self.empty((values.size,), values.dtype)
         if not values.size:
             return lambda: memory
         with self._context():
             done = self._copier.copy(values, memory, self._streams(self.stream))
 
-        def arrived() -> Any:
+        def arrived() -> Memory:
             with self._context():
                 done.wait(self._streams(self.stream))
             return memory
 
         return arrived
 
-    def download(self, memory: Any) -> NDArray[Any]:
-        with self._context():
-            stream = self._streams(self.stream)
-            host: NDArray[Any] = memory.copy_to_host(stream=stream)
-            stream.synchronize()
+    def download(self, memory: Memory) -> NDArray[Any]:
+        host = np.empty(memory.size, memory.dtype)
+        if host.size:
+            with self._context():
+                memory.copy_to_host(host, self.stream)
         return host
 
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
-        refuse_host_arrays(arguments)
         if blocks > 0:
             with self._context():
-                _launcher(kernel, self.ordinal, blocks, self.stream)(*arguments)
+                try:
+                    _launcher(kernel, self.ordinal)(blocks, self.stream, arguments)
+                except AttributeError:
+                    refuse_host_arrays(arguments)
+                    raise
 
     def give(self, array: Any) -> Any:
         return self._library.give(array)
 
-    def adopt(self, interface: dict[str, Any], owner: Any, stream: int | None) -> Any:
+    def adopt(self, address: int, dtype: np.dtype[Any], count: int, owner: Any, stream: int | None) -> Memory:
         """The memory of another library's array; kernels wait for what *stream* has to do on it."""
-        with self._context():
-            if stream is not None:
-                self._wait_for(stream)
-            (size,) = interface["shape"]
-            return self._view((size,), interface["typestr"], interface["data"][0], owner)
+        if stream is not None:
+            self._wait_for(stream)
+        return Memory(address, dtype, (count,), owner)
 
     def follow(self, other: Device) -> None:
         """Let kernels wait for what has been launched for another library on this device."""
-        with self._context():
-            self._wait_for(other.stream)
+        self._wait_for(other.stream)
 
     def _wait_for(self, stream: int) -> None:
         # 1 is another name of the default stream, 0
         earlier = stream if stream != 1 else 0
         if earlier != self.stream:
-            event = self._cuda.event(timing=False)
-            event.record(self._streams(earlier))
-            event.wait(self._streams(self.stream))
+            with self._context():
+                event = self._cuda.event(timing=False)
+                event.record(self._streams(earlier))
+                event.wait(self._streams(self.stream))
 
     def _context(self) -> Any:
-        return self._cuda.gpus[self.ordinal]
+        """What makes the device's context this thread's while a ``with`` block runs: nothing, where it is.
 
-    def _view(self, shape: tuple[int, ...], typestr: str, address: int, owner: Any) -> Any:
-        interface = {"shape": shape, "strides": None, "typestr": typestr, "data": (address, False), "version": 3}
-        return self._cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+        A thread without a context keeps that of device 0, which CUDA's own libraries would give it.
+        """
+        here = driver.current_context()
+        if here == self._handle:
+            return _AS_IT_IS
+        if not here and not self.ordinal:
+            driver.keep_context(self._primary)
+            return _AS_IT_IS
+        return self._pushed
 
-    def _upload_constant(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+    def _upload_constant(self, data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memory:
         """A constant serves every stream, so it is complete before the first one sees it."""
         with self._context():
-            memory = self._cuda.to_device(np.frombuffer(data, dtype).reshape(shape))
+            there = self._cuda.to_device(np.frombuffer(data, dtype).reshape(shape))
             self._cuda.synchronize()
-        return memory
+        return Memory(address(there), dtype, shape, there)
+
+
+def _whole(values: NDArray[Any]) -> NDArray[Any]:
+    """The array of which *values* are a view, if they are all its numbers in the same order; or *values*."""
+    base = values.base
+    if type(base) is not np.ndarray or base.size != values.size or base.dtype != values.dtype:
+        return values
+    return base if base.flags.c_contiguous and values.flags.c_contiguous else values
 
 
 @cache
-def _compiled(kernel: Kernel, ordinal: int) -> Any:
-    """A kernel for the device of the current context, which is number *ordinal*."""
+def _launcher(kernel: Kernel, ordinal: int) -> Launcher:
+    """A kernel on the device of the current context, which is number *ordinal*."""
     major, minor = target().get_current_device().compute_capability
-    return cached(kernel, (major, minor))
+    compiled = cached(kernel, (major, minor))
+    return Launcher(compiled, kernel.function.__name__, kernel.signature, kernel.threads)
 
 
 def cached(kernel: Kernel, capability: tuple[int, int]) -> Any:
     """A kernel for the current device, which has this compute *capability*: from disk, or compiled and stored there."""
     bounds = kernel.threads, kernel.residents
     return kernel_cache.compiled(target(), kernel.function, kernel.signature, bounds, capability)
-
-
-@lru_cache(maxsize=4096)
-def _launcher(kernel: Kernel, ordinal: int, blocks: int, stream: int) -> Any:
-    """A compiled kernel with its grid, on the stream of this handle."""
-    with warnings.catch_warnings():
-        # Numba warns of grids that leave a GPU idle: small layers have no others
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)
-        return _compiled(kernel, ordinal)[blocks, kernel.threads, target().external_stream(stream)]
 
 
 def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:
@@ -266,7 +291,7 @@ def refuse_host_arrays(arguments: tuple[Any, ...]) -> None:
             raise TypeError(f"arrays must all be on the device. Received: a NumPy array of shape {argument.shape}")
 
 
-def flat(array: Any, dtype: Any = np.float32) -> Any:
+def flat(array: Any, dtype: Any = _FLOAT32) -> Any:
     """A contiguous device array as a flat one, no copy: an `Array`, or memory of an engine."""
     view = getattr(array, "memory", array)
     if view.dtype != dtype:
@@ -276,5 +301,7 @@ def flat(array: Any, dtype: Any = np.float32) -> Any:
 
 def address(array: Any) -> int:
     """Where the first number of a contiguous array lies."""
+    if type(array) is Memory:
+        return array.address
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return int(interface["data"][0] or 0)

@@ -43,7 +43,7 @@ _ADDRESS = " at 0x"
 def compiled(
     cuda: Any, function: Callable[..., None], signature: Any, bounds: tuple[int, int], capability: tuple[int, int]
 ) -> Any:
-    """A kernel as Numba launches it, loaded, or compiled and stored.
+    """A kernel, loaded, or compiled and stored.
 
     Parameters
     ----------
@@ -58,20 +58,16 @@ def compiled(
 
     Returns
     -------
-    CUDADispatcher
+    numba.cuda.dispatcher._Kernel
     """
     dispatcher = cuda.jit(launch_bounds=bounds)(function)
     entry = entry_of(cuda, dispatcher, signature, capability)
     kernel = None if entry is None else entry.load()
-    if kernel is not None:
-        dispatcher.add_overload(kernel, signature.args)
-    else:
+    if kernel is None:
         kernel = dispatcher.compile(signature.args)
         if entry is not None:
             entry.save(cuda, kernel)
-    dispatcher.disable_compile()
-    dispatcher._specialized = True  # as Numba does for one signature: launches do not look at the types of arguments
-    return dispatcher
+    return kernel
 
 
 class Entry(NamedTuple):

@@ -11,24 +11,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv.cuda.array import Array
 from fastconv.cuda.device import Device, Engine, target
-from fastconv.cuda.memory import Pool
+from fastconv.cuda.memory import Block, Pool
 
 #: Handle of the stream that `stream` has chosen; 0 is the default stream.
 _chosen: ContextVar[int] = ContextVar("stream", default=0)
 #: The part of a device's memory that its pool keeps is one over this.
 _KEPT_SHARE = 4
 _pools: dict[int, Pool] = {}
+_FLOAT32 = np.dtype(np.float32)
+
+
+class Place(NamedTuple):
+    """Where an array of a library lies; strides count elements."""
+
+    address: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 class Library(Protocol):
     """What an engine needs to know of a library."""
+
+    def ordinal_of(self, value: Any) -> int:
+        """The number of the device on which an array of the library lies."""
+
+    def look(self, value: Any) -> Place | None:
+        """How an array of the library lies, where it tells that faster than by its CUDA array interface."""
 
     def stream(self, ordinal: int) -> int:
         """The handle of the stream on which the library works now, on device number *ordinal*."""
@@ -41,14 +57,21 @@ class Library(Protocol):
 
 
 class Own:
-    """Arrays of this package."""
+    """Arrays of this package, and of libraries that are not known."""
+
+    def ordinal_of(self, value: Any) -> int:
+        where = getattr(value, "__dlpack_device__", None)
+        return int(target().get_current_device().id if where is None else where()[1])
+
+    def look(self, value: Any) -> Place | None:
+        return None
 
     def stream(self, ordinal: int) -> int:
         return _chosen.get()
 
     def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
         lease = pool(ordinal).take(nbytes, _chosen.get())
-        return int(lease.block.device_pointer), lease
+        return lease.block.address, lease
 
     def give(self, array: Array) -> Any:
         return array
@@ -58,10 +81,11 @@ class Numba(Own):
     """Numba's device arrays."""
 
     def give(self, array: Array) -> Any:
-        return array.memory.reshape(array.shape)
+        interface = {**array.memory.__cuda_array_interface__, "shape": array.shape}
+        return target().from_cuda_array_interface(interface, owner=array.memory, sync=False)
 
 
-class CuPy:
+class CuPy(Own):
     """CuPy's arrays, memory and current stream."""
 
     def stream(self, ordinal: int) -> int:
@@ -81,6 +105,16 @@ class CuPy:
 class PyTorch:
     """PyTorch's CUDA tensors, memory and current stream."""
 
+    def ordinal_of(self, value: Any) -> int:
+        return int(value.get_device())
+
+    def look(self, value: Any) -> Place | None:
+        torch = sys.modules["torch"]
+        plain = type(value) is torch.Tensor and value.dtype is torch.float32 and value.layout is torch.strided
+        if not plain or value.requires_grad:
+            return None
+        return Place(value.data_ptr(), _FLOAT32, tuple(value.shape), value.stride())
+
     def stream(self, ordinal: int) -> int:
         return int(sys.modules["torch"].cuda.current_stream(ordinal).cuda_stream)
 
@@ -90,7 +124,9 @@ class PyTorch:
         return int(memory.data_ptr()), memory
 
     def give(self, array: Array) -> Any:
-        torch, device = sys.modules["torch"], f"cuda:{array.engine.ordinal}"
+        torch, device, kept = sys.modules["torch"], f"cuda:{array.engine.ordinal}", array.memory.owner
+        if type(kept) is torch.Tensor and kept.dtype is torch.uint8 and kept.numel() == array.nbytes:
+            return kept.view(getattr(torch, array.dtype.name)).view(array.shape)  # what `allocate` made, all of it
         if not array.size:
             return torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=device)
         return torch.as_tensor(_SameStream(array), device=device)
@@ -143,19 +179,34 @@ def asarray(values: ArrayLike, device: int | Engine = 0) -> Array:
     return Array(where, where.upload(host), host.shape)
 
 
+def library_of(value: Any) -> Any:
+    """The library of an array."""
+    return _LIBRARIES.get(type(value).__module__.partition(".")[0], OWN)
+
+
 def engine_of(value: Any) -> Device:
     """The engine for another library's array; those of unknown libraries get results as `Array`."""
-    library = _LIBRARIES.get(type(value).__module__.partition(".")[0], OWN)
-    where = getattr(value, "__dlpack_device__", None)
-    return engine(library, target().get_current_device().id if where is None else where()[1])
+    library = library_of(value)
+    return engine(library, library.ordinal_of(value))
 
 
 def pool(ordinal: int) -> Pool:
-    """The memory of `Array` and Numba arrays on device number *ordinal*, which is the current one."""
-    if ordinal not in _pools:
-        context = target().gpus[ordinal].get_primary_context()
-        _pools.setdefault(ordinal, Pool(context.memalloc, context.get_memory_info().total // _KEPT_SHARE))
-    return _pools[ordinal]
+    """The memory of `Array` and Numba arrays on device number *ordinal*."""
+    found = _pools.get(ordinal)
+    if found is None:
+        found = _pools.setdefault(ordinal, _new_pool(target().gpus[ordinal]))
+    return found
+
+
+def _new_pool(device: Any) -> Pool:
+    context = device.get_primary_context()
+
+    def allocate(nbytes: int) -> Block:
+        with device:
+            return Block(context.memalloc(nbytes))
+
+    with device:
+        return Pool(allocate, context.get_memory_info().total // _KEPT_SHARE)
 
 
 def empty_cache() -> None:

@@ -1,4 +1,6 @@
-"""Device memory that is used again: freed blocks wait for the next array of their size.
+"""Device memory: arrays of numbers as kernels take them, and blocks that are used again.
+
+Freed blocks wait for the next array of their size.
 
 An allocation by the driver waits for the whole device, and every operation needs memory for its result.  So a block
 that is no longer needed is kept.  Blocks come in sizes of a quarter of a power of two apart, which wastes a fifth of a
@@ -10,20 +12,88 @@ after them on the same stream, and another stream never gets it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from functools import lru_cache
+from math import prod
 from threading import RLock
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.cuda import driver
+
 _SMALLEST_BLOCK = 512
 _STEPS_OF_A_POWER = 4
+#: See `Memory.fields`.
+NUMBERS_OF_ARRAY = 7
 
 
+@lru_cache(maxsize=4096)
 def block_size(nbytes: int) -> int:
     """The size of the block for *nbytes*: 512 bytes, or the next of 1, 5/4, 3/2, 7/4 times a power of two."""
     if nbytes <= _SMALLEST_BLOCK:
         return _SMALLEST_BLOCK
     step = (1 << (nbytes - 1).bit_length() - 1) // _STEPS_OF_A_POWER
     return -(-nbytes // step) * step
+
+
+class Memory:
+    """Numbers side by side on a device.
+
+    Attributes
+    ----------
+    address : int
+        Where the first of them lies.
+    dtype : numpy.dtype
+    shape : tuple of int
+    owner : object
+        What keeps the memory.
+    fields : tuple of int
+        What Numba's kernels take for an array of one axis: two pointers of its own, number of elements, bytes of one,
+        address, shape and strides.
+    """
+
+    __slots__ = ("__weakref__", "address", "dtype", "fields", "owner", "shape", "size")
+
+    def __init__(self, address: int, dtype: np.dtype[Any], shape: tuple[int, ...], owner: Any) -> None:
+        self.address, self.dtype, self.shape, self.owner = address, dtype, shape, owner
+        self.size = size = prod(shape)
+        itemsize = dtype.itemsize
+        self.fields = 0, 0, size, itemsize, address, size, itemsize
+
+    def reshape(self, *shape: Any) -> Memory:
+        """The same numbers with another shape."""
+        wanted = shape[0] if isinstance(shape[0], tuple) else shape
+        return self if wanted == self.shape else Memory(self.address, self.dtype, wanted, self.owner)
+
+    def __getitem__(self, part: slice) -> Memory:
+        """The same numbers from one place to another of an array of one axis."""
+        start, stop, _ = part.indices(self.size)
+        return Memory(self.address + start * self.dtype.itemsize, self.dtype, (max(stop - start, 0),), self.owner)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        place = self.address, False
+        return {"shape": self.shape, "strides": None, "typestr": self.dtype.str, "data": place, "version": 3}
+
+    def copy_to_device(self, values: NDArray[Any], stream: int = 0) -> None:
+        """Copy contiguous *values* of this dtype here; the device's context is current."""
+        driver.copy_to_device(values, self.address, stream)
+
+    def copy_to_host(self, values: NDArray[Any], stream: int = 0) -> None:
+        """Fill *values* with these numbers, once what was launched on *stream* before has run."""
+        driver.copy_to_host(self.address, values, stream)
+
+
+class Block:
+    """Memory of the driver, which frees it when nothing refers to *pointer* any more."""
+
+    __slots__ = ("address", "pointer")
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer, self.address = pointer, int(pointer.device_pointer)
 
 
 class Lease:
@@ -52,7 +122,7 @@ class Pool:
     def __init__(self, allocate: Callable[[int], Any], limit: int) -> None:
         self._allocate = allocate
         self._limit = limit
-        self._free: dict[tuple[int, int], list[Any]] = {}
+        self._free: defaultdict[tuple[int, int], list[Any]] = defaultdict(list)
         self._lock = RLock()  # the garbage collector may end a lease while this thread takes one
         self.kept = 0
 
@@ -60,7 +130,7 @@ class Pool:
         """A block of at least *nbytes* for kernels on *stream*."""
         size = block_size(nbytes)
         with self._lock:
-            blocks = self._free.get((size, stream))
+            blocks = self._free[size, stream]
             if blocks:
                 self.kept -= size
                 return Lease(self, blocks.pop(), size, stream)
@@ -76,10 +146,10 @@ class Pool:
         with self._lock:
             if self.kept + size <= self._limit:
                 self.kept += size
-                self._free.setdefault((size, stream), []).append(block)
+                self._free[size, stream].append(block)
 
     def empty(self) -> None:
         """Free all blocks that are not in use."""
         with self._lock:
-            free, self._free, self.kept = self._free, {}, 0
+            free, self._free, self.kept = self._free, defaultdict(list), 0
         free.clear()

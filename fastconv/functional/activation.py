@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array, leave
+from fastconv.arrays import FloatArray, float_array, leave, shape_of
 from fastconv.cpu.activation import activation_code
 from fastconv.rooms import room
 
@@ -52,7 +52,7 @@ def activation(x: ArrayLike, name: str | None) -> FloatArray:
     here = room(values)
     out = here.empty(values.shape, values.dtype)
     here.activation.activation_forward(values, None, out, code)
-    return leave(out.reshape(np.shape(x)))
+    return leave(out.reshape(shape_of(x)))
 
 
 def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> FloatArray:
@@ -90,11 +90,11 @@ def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> 
     """
     code = activation_code(name)
     values = float_array("x", x)
-    cotangent = _like("grad_out", grad_out, "x", values, np.shape(x))
+    cotangent = _like("grad_out", grad_out, "x", values, shape_of(x))
     here = room(values)
     grad_x = here.empty(values.shape, values.dtype)
     here.activation.activation_backward(cotangent, values, grad_x, code)
-    return leave(grad_x.reshape(np.shape(x)))
+    return leave(grad_x.reshape(shape_of(x)))
 
 
 def relu(x: ArrayLike) -> FloatArray:
@@ -259,9 +259,9 @@ def _rows(name: str, value: ArrayLike) -> FloatArray:
 
 
 def _like(name: str, value: ArrayLike, like_name: str, like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    if np.shape(value) != shape:
+    if shape_of(value) != shape:
         raise ValueError(
             f"{name} must have the shape of {like_name}. "
-            f"Received: {name}.shape={np.shape(value)}, {like_name}.shape={shape}"
+            f"Received: {name}.shape={shape_of(value)}, {like_name}.shape={shape}"
         )
     return float_array(name, value, like, like_name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array, leave
+from fastconv.arrays import FloatArray, float_array, leave, shape_of
 from fastconv.cpu.activation import activation_code
 from fastconv.cpu.shape import Forms
 from fastconv.dispatch import choose
@@ -97,15 +96,18 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
     """
     inputs, matrix, _ = _operands(x, weight)
     IC, OC = matrix.shape
-    if np.shape(grad_out) != (*inputs.shape[:-1], OC):
+    if shape_of(grad_out) != (*inputs.shape[:-1], OC):
         raise ValueError(
             f"grad_out must have the shape of dense(x, weight), {(*inputs.shape[:-1], OC)}. "
-            f"Received: grad_out.shape={np.shape(grad_out)}, x.shape={inputs.shape}, weight.shape={matrix.shape}"
+            f"Received: grad_out.shape={shape_of(grad_out)}, x.shape={inputs.shape}, weight.shape={matrix.shape}"
         )
     rows = float_array("grad_out", grad_out, inputs)
     here = room(inputs)
-    grad_x, grad_weight = here.empty(inputs.shape, inputs.dtype), here.zeros(matrix.shape, matrix.dtype)
-    if rows.size:
+    grad_x = here.empty(inputs.shape, inputs.dtype)
+    if not rows.size:
+        grad_weight = here.zeros(matrix.shape, matrix.dtype)
+    else:
+        grad_weight = here.empty(matrix.shape, matrix.dtype)
         g = _geometry(rows.size // OC, IC, OC)
         backward = choose("conv2d_grad_x", g, rows.itemsize, "auto", here.engine)
         backward(g, rows, matrix.reshape(g.weight_shape), grad_x)
@@ -119,7 +121,7 @@ def _geometry(rows: int, IC: int, OC: int) -> Conv2dGeometry:
 
 
 def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, Forms | None]:
-    shape, weight_shape = np.shape(x), np.shape(weight)
+    shape, weight_shape = shape_of(x), shape_of(weight)
     if len(weight_shape) != 2 or min(weight_shape) < 1:
         raise ValueError(
             f"weight must have 2 dimensions (IC, OC), none of them 0. Received: weight.shape={weight_shape}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.arrays import FloatArray, float_array, index_array, leave, on_device
+from fastconv.arrays import FloatArray, float_array, index_array, leave, on_device, shape_of
 from fastconv.rooms import room
 
 
@@ -83,25 +83,25 @@ def softmax_cross_entropy_backward(
     """
     scores, classes = _validated(logits, labels, label_smoothing)
     N = len(scores)
-    if np.shape(grad_losses) not in ((), (N,)):
-        raise ValueError(f"grad_losses must be a number or have shape ({N},). Received: shape={np.shape(grad_losses)}")
+    if shape_of(grad_losses) not in ((), (N,)):
+        raise ValueError(f"grad_losses must be a number or have shape ({N},). Received: shape={shape_of(grad_losses)}")
     factors = _factors(grad_losses, scores)
     return leave(room(scores).softmax.cross_entropy_backward(factors, scores, classes, label_smoothing))
 
 
 def _validated(logits: ArrayLike, labels: ArrayLike, label_smoothing: float) -> tuple[FloatArray, NDArray[Any]]:
     """Logits as a contiguous matrix; labels as class numbers (N,) or probabilities (N, C)."""
-    shape = np.shape(logits)
+    shape = shape_of(logits)
     if len(shape) != 2 or shape[1] == 0:
         raise ValueError(f"logits must have shape (N, C) with at least one class. Received: logits.shape={shape}")
     scores = float_array("logits", logits)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1. Received: label_smoothing={label_smoothing!r}")
-    if np.shape(labels) == shape:
+    if shape_of(labels) == shape:
         return scores, _probabilities(labels, scores)
-    if np.shape(labels) != shape[:1]:
+    if shape_of(labels) != shape[:1]:
         raise ValueError(
-            f"labels must have shape (N,) or (N, C). Received: labels.shape={np.shape(labels)}, logits.shape={shape}"
+            f"labels must have shape (N,) or (N, C). Received: labels.shape={shape_of(labels)}, logits.shape={shape}"
         )
     return scores, _classes(labels, scores)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv.arrays import FloatArray, float_array, leave
+from fastconv.arrays import FloatArray, float_array, leave, shape_of
 from fastconv.rooms import room
 
 #: Added to the variance: Keras's default.
@@ -53,7 +52,7 @@ def batch_norm(
         rows, ("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)
     )
     out = room(rows).normalization.batch_norm(rows, scale, offset, center, spread, epsilon)
-    return leave(out.reshape(np.shape(x)))
+    return leave(out.reshape(shape_of(x)))
 
 
 def batch_norm_training(
@@ -103,7 +102,7 @@ def batch_norm_training(
     rows = _rows(x, epsilon)
     scale, offset = _channels(rows, ("gamma", gamma), ("beta", beta))
     out, mean, variance = room(rows).normalization.batch_norm_training(rows, scale, offset, epsilon)
-    return leave(out.reshape(np.shape(x))), leave(mean), leave(variance)
+    return leave(out.reshape(shape_of(x))), leave(mean), leave(variance)
 
 
 def batch_norm_backward(
@@ -152,20 +151,20 @@ def batch_norm_backward(
     (array([4.]), array([10.]))
     """
     rows = _rows(x, epsilon)
-    if np.shape(grad_out) != np.shape(x):
+    if shape_of(grad_out) != shape_of(x):
         raise ValueError(
-            f"grad_out must have the shape of x. Received: grad_out.shape={np.shape(grad_out)}, x.shape={np.shape(x)}"
+            f"grad_out must have the shape of x. Received: grad_out.shape={shape_of(grad_out)}, x.shape={shape_of(x)}"
         )
     cotangent = float_array("grad_out", grad_out, rows).reshape(rows.shape)
     scale, center, spread = _channels(rows, ("gamma", gamma), ("mean", mean), ("variance", variance))
     backward = room(rows).normalization.batch_norm_backward
     grad_x, grad_gamma, grad_beta = backward(cotangent, rows, scale, center, spread, epsilon)
-    return leave(grad_x.reshape(np.shape(x))), leave(grad_gamma), leave(grad_beta)
+    return leave(grad_x.reshape(shape_of(x))), leave(grad_gamma), leave(grad_beta)
 
 
 def _rows(x: ArrayLike, epsilon: float) -> FloatArray:
     """x as a contiguous (rows, C) matrix."""
-    shape = np.shape(x)
+    shape = shape_of(x)
     if not shape or shape[-1] == 0:
         raise ValueError(f"x must have a last axis of at least one channel. Received: x.shape={shape}")
     if not epsilon >= 0:
@@ -177,8 +176,8 @@ def _channels(rows: FloatArray, *named: tuple[str, ArrayLike]) -> list[FloatArra
     """The per-channel arguments, checked."""
     C = rows.shape[1]
     for name, value in named:
-        if np.shape(value) != (C,):
+        if shape_of(value) != (C,):
             raise ValueError(
-                f"{name} must have one number for each of the {C} channels. Received: {name}.shape={np.shape(value)}"
+                f"{name} must have one number for each of the {C} channels. Received: {name}.shape={shape_of(value)}"
             )
     return [float_array(name, value, rows) for name, value in named]

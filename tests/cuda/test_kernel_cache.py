@@ -8,6 +8,7 @@ import ast
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from threading import Thread
@@ -39,8 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def get(kernel: device.Kernel, capability: tuple[int, int] = HOPPER) -> Any:
     """Numba's kernel, loaded or compiled as in a new process."""
     with compiling_for(capability):
-        (found,) = device.cached(kernel, capability).overloads.values()
-    return found
+        return device.cached(kernel, capability)
 
 
 def is_loaded(kernel: Any) -> bool:
@@ -90,7 +90,7 @@ from fastconv.cuda.emulator import compiling_for
 from fastconv.cuda.kernels import elements
 
 with compiling_for((9, 0)):
-    (kernel,) = device.cached(elements.sum_parts(), (9, 0)).overloads.values()
+    kernel = device.cached(elements.sum_parts(), (9, 0))
     code = sha256(kernel.library.get_cubin().code).hexdigest()
 print("compiled" if hasattr(kernel, "py_func") else "loaded", code)
 """
@@ -187,8 +187,8 @@ def test_everything_that_is_compiled_in_has_a_file_of_its_own(folder: Path) -> N
         (conv_direct.forward(large, False), HOPPER),
         (conv_direct.forward(large, True, True), HOPPER),
         (conv_direct.grad_weight(large, True), HOPPER),
-        (kernel._replace(residents=kernel.residents - 1), HOPPER),
-        (kernel._replace(signature=elements.fill_zeros().signature), HOPPER),
+        (replace(kernel, residents=kernel.residents - 1), HOPPER),
+        (replace(kernel, signature=elements.fill_zeros().signature), HOPPER),
         (kernel, AMPERE),
     ]
     paths = {entry_of(one, capability).path for one, capability in [(kernel, HOPPER), *others]}

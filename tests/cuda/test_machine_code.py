@@ -4,6 +4,7 @@ Where a disassembler is installed, the main loops of the products are counted in
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,5 +256,5 @@ def test_contractions_are_seen() -> None:
 
 def test_spills_are_seen() -> None:
     """The guard fails where it should: a tile that must share a multiprocessor with too many others."""
-    kernel = kernels.forward(TILES[0], True)._replace(residents=4)
+    kernel = replace(kernels.forward(TILES[0], True), residents=4)
     assert resources(compiled(kernel, "sm_80"), "sm_80").spilled > 0

@@ -41,16 +41,12 @@ class OnDevice(Emulator):
 
     def launch(self, kernel: device.Kernel, blocks: int, *arguments: Any) -> None:
         self.counters.append(None)
-        cuda = device.target()
-        there = [_copy(cuda, value) if isinstance(value, np.ndarray) else value for value in arguments]
-        libraries.current().launch(kernel, blocks, *there)
+        gpu = libraries.current()
+        there = [gpu.upload(value) if isinstance(value, np.ndarray) else value for value in arguments]
+        gpu.launch(kernel, blocks, *there)
         for value, copy in zip(arguments, there, strict=True):
             if isinstance(value, np.ndarray) and value.size and value.flags.writeable:
-                value[...] = copy.copy_to_host()
-
-
-def _copy(cuda: Any, values: Any) -> Any:
-    return cuda.to_device(values) if values.size else cuda.device_array(values.shape, values.dtype)
+                value[...] = gpu.download(copy).reshape(value.shape)
 
 
 def _for_a_device(name: str, value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Copies beside kernels: what waits for what, seen by a driver that only writes down what it is told."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ class Event:
 
     def record(self, stream: Any) -> None:
         self.told.append(("record", self, stream))
+        self.done = False
 
     def wait(self, stream: Any) -> None:
         self.told.append(("wait", self, stream))
@@ -27,9 +29,10 @@ class Driver:
     def __init__(self) -> None:
         self.told: list[Any] = []
         self.buffers: list[Any] = []
+        self.copies = SimpleNamespace(handle=7)
 
-    def stream(self) -> str:
-        return "copies"
+    def stream(self) -> Any:
+        return self.copies
 
     def event(self, timing: bool) -> Event:
         return Event(self.told)
@@ -43,7 +46,7 @@ class Memory:
     def __init__(self, told: list[Any]) -> None:
         self.told = told
 
-    def copy_to_device(self, values: Any, stream: Any) -> None:
+    def copy_to_device(self, values: Any, stream: int) -> None:
         self.told.append(("copy", values.tolist(), stream))
 
 
@@ -53,9 +56,9 @@ def test_a_copy_begins_behind_the_kernels_so_far_and_ends_in_an_event() -> None:
     launched = driver.told[0][1]
     assert driver.told == [
         ("record", launched, "kernels"),
-        ("wait", launched, "copies"),
-        ("copy", [1, 2, 3, 4], "copies"),
-        ("record", done, "copies"),
+        ("wait", launched, driver.copies),
+        ("copy", [1, 2, 3, 4], 7),
+        ("record", done, driver.copies),
     ]
 
 
