@@ -26,7 +26,7 @@ table, and of the x that it points to.  Since then the entries come a turn earli
 so that more is on its way, and the smallest tile has four warps in place of two, one for each scheduler.
 
 The tiles, with registers and shares as above; a thread has 8 x 8 sums, 8 x 4 with tiles of 64 rows, 2 x 4 with the
-smallest.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
+last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
 
                                       threads   turn   four channels at a time   one at a time
     forward              128 x 128      256       8          127     88%           128     82%
@@ -34,7 +34,9 @@ smallest.  `conv_direct_plan` says how many blocks share a multiprocessor, and w
                           64 x 64       128      16          111     83%           128     76%
                           64 x 32        64      16          125     79%           167     69%
                           32 x 32       128      32           93     68%           127     59%
+                          64 x 4         32      16          127     45%           167     29%
                           64 x 32 parts  64      16          161     73%           209     63%
+                          64 x 4  parts  32      16          127     42%           168     28%
     grad_weight          128 x 128      256       8          128     86%           128     79%
                          128 x 64       128      16          168     86%           231     76%
                           64 x 64       128      16          125     82%           163     72%
@@ -58,12 +60,13 @@ from fastconv.cpu import conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda.conv_direct_plan import (
     QUAD,
-    TILE_IN_PARTS,
+    TURN_OF_PARTS,
     WEIGHT_TILES,
     check_size,
     choose_tile,
     forward_problem,
     table_of_taps,
+    tiles_of_forward,
     turns_of_tap,
     vectors_possible,
     weight_problem,
@@ -110,8 +113,9 @@ def run_shape(
     check_size(s)
     absent = engine.empty((0,), np.float32)
     arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
-    vector = vectors_possible(s) and _aligned(*arrays)
-    tile = TILE_IN_PARTS if turns_of_part else choose_tile(s.N * s.OH * s.OW, s.OC // s.G, s.G)
+    columns = s.OC // s.G
+    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, tiles_of_forward(columns, turns_of_part > 0))
+    vector = vectors_possible(s, tile) and _aligned(*arrays)
     table = table_of_taps(s, QUAD if vector else 1, tile.depth, turns_of_part)
     problem, blocks = forward_problem(s, tile, turns_of_part)
     kernel = kernels.forward(tile, vector, turns_of_part > 0)
@@ -143,7 +147,7 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
         if taps.size:
             inputs, outputs = g.IC // g.G, g.OC // g.G
             turns_of_part = turns_of_tap(phase.shape) if in_parts else 0
-            lines = turns_of_part * TILE_IN_PARTS.depth or outputs
+            lines = turns_of_part * TURN_OF_PARTS or outputs
             swapped = engine.empty((taps.size * lines * g.IC,), np.float32)
             arguments = flat(weight), engine.constant(taps), swapped, inputs, outputs, lines, g.G
             elements.launch(engine, kernels.swap_channels(), swapped.size, *arguments)
@@ -174,8 +178,8 @@ def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial:
     x, grad_out = flat(x), flat(grad_out)
     pixels = s.N * s.OH * s.OW
     starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
-    vector = vectors_possible(s) and _aligned(x, grad_out, partial)
     tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits, WEIGHT_TILES)
+    vector = vectors_possible(s, tile) and _aligned(x, grad_out, partial)
     table = engine.constant(table_of_taps(s, QUAD if vector else 1, tile.depth).reshape(-1))
     problem, blocks = weight_problem(s, tile, splits)
     kernel = kernels.grad_weight(tile, vector)

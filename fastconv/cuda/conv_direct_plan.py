@@ -57,8 +57,12 @@ TILES = (
 )
 #: The same for grad_weight, where the smallest tile often has a multiprocessor for itself.
 WEIGHT_TILES = (*TILES[:-1], TILES[-1]._replace(residents=4, singly=3, depth=64))
+#: Numbers of one turn where sums are in parts.
+TURN_OF_PARTS = 16
 #: For sums in parts, which take twice the registers.
-TILE_IN_PARTS = Tile(64, 32, 4, residents=6, singly=4, depth=16)
+TILE_IN_PARTS = Tile(64, 32, 4, residents=6, singly=4, depth=TURN_OF_PARTS)
+#: For a quad of columns at most, in parts or not: with more columns, they would be multiplied in vain.
+NARROW = Tile(64, 4, 4, residents=16, singly=8, height=2, depth=TURN_OF_PARTS)
 
 # What `choose_tile` reckons with; bits do not depend on it.  Multiprocessors of an H100 or H200, their schedulers, and
 # threads with many registers for which they have room.
@@ -135,6 +139,13 @@ class WeightProblem(NamedTuple):
     image_top: int
 
 
+def tiles_of_forward(columns: int, in_parts: bool) -> tuple[Tile, ...]:
+    """What there is to choose from in the forward pass."""
+    if columns <= QUAD:
+        return (NARROW,)
+    return (TILE_IN_PARTS,) if in_parts else TILES
+
+
 @lru_cache(maxsize=1024)
 def choose_tile(rows: int, columns: int, others: int, tiles: tuple[Tile, ...] = TILES) -> Tile:
     """The largest of the tiles that take hardly more cycles than any; *others*: groups, or groups x splits."""
@@ -145,22 +156,26 @@ def choose_tile(rows: int, columns: int, others: int, tiles: tuple[Tile, ...] = 
 def _cycles(tile: Tile, rows: int, columns: int, others: int) -> float:
     """About how long the multiprocessor with the most blocks works on one number of all its chains.
 
-    For that number, a warp starts a multiply-add for each sum and loads a factor for each row and column, which takes
-    two cycles each.  The warps of a scheduler do so one after the other; what they load for the next turn meanwhile
-    arrives no earlier than memory allows.
+    For that number, a warp starts a multiply-add for each sum, loads a factor for each row and column, and takes part
+    in bringing those of the tile to shared memory; the latter two take two cycles each.  The warps of a scheduler do
+    so one after the other; what is loaded for the next turn meanwhile arrives no earlier than memory allows.
     """
     blocks = -(-(-(-rows // tile.rows) * -(-columns // tile.columns) * others) // _MULTIPROCESSORS)
     residents = min(blocks, _ROOM // tile.threads)
     warps_of_scheduler = -(-residents * tile.threads // (WARP * _SCHEDULERS))
-    products = tile.height * tile.width + 2 * (tile.height + tile.width)
-    turn = max(_LATENCY, warps_of_scheduler * tile.depth * products) + _BETWEEN_TURNS
+    loads = tile.height + tile.width + (tile.rows + tile.columns) / tile.threads
+    cycles = warps_of_scheduler * (tile.height * tile.width + 2 * loads)
+    turn = max(_LATENCY, cycles * tile.depth) + _BETWEEN_TURNS
     return blocks / residents * turn / tile.depth
 
 
-def vectors_possible(shape: ConvShape) -> bool:
-    """Whether four neighbouring channels are always of one pixel, one group, and aligned if the arrays are."""
+def vectors_possible(shape: ConvShape, tile: Tile) -> bool:
+    """Whether four neighbouring channels are always of one pixel, one group, and aligned if the arrays are.
+
+    For a narrow tile, those of x alone count.
+    """
     s = shape
-    return (s.IC // s.G) % QUAD == 0 and (s.OC // s.G) % QUAD == 0
+    return (s.IC // s.G) % QUAD == 0 and (tile == NARROW or (s.OC // s.G) % QUAD == 0)
 
 
 def check_size(shape: ConvShape) -> None:
@@ -181,7 +196,7 @@ def check_size(shape: ConvShape) -> None:
 
 def turns_of_tap(shape: ConvShape) -> int:
     """Turns that each tap takes where every tap is a part of its own."""
-    return -(-(shape.IC // shape.G) // TILE_IN_PARTS.depth)
+    return -(-(shape.IC // shape.G) // TURN_OF_PARTS)
 
 
 def forward_problem(shape: ConvShape, tile: Tile, turns_of_part: int) -> tuple[Problem, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv.cuda.conv_direct_plan import TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
+from fastconv.cuda.conv_direct_plan import NARROW, TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
 
 LARGE, MIDDLE, SQUARE, SMALL, LEAST = TILES
 LEAST_OF_WEIGHT = WEIGHT_TILES[-1]
@@ -38,10 +38,14 @@ FORWARD: dict[tuple[Tile, bool], Code] = {
     (SMALL, False): Code(167, 13824, 0.69),
     (LEAST, True): Code(93, 19456, 0.68),
     (LEAST, False): Code(127, 19456, 0.59),
+    (NARROW, True): Code(127, 9216, 0.45),
+    (NARROW, False): Code(167, 9216, 0.29),
 }
 FORWARD_IN_PARTS: dict[tuple[Tile, bool], Code] = {
     (TILE_IN_PARTS, True): Code(161, 13824, 0.73),
     (TILE_IN_PARTS, False): Code(209, 13824, 0.63),
+    (NARROW, True): Code(127, 9216, 0.42),
+    (NARROW, False): Code(168, 9216, 0.28),
 }
 GRAD_WEIGHT: dict[tuple[Tile, bool], Code] = {
     (LARGE, True): Code(128, 16384, 0.86),

@@ -10,7 +10,15 @@ from emulator import Emulator, needs_target
 from fastconv.cpu import conv_direct as cpu
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda import conv_direct
-from fastconv.cuda.conv_direct_plan import OUTSIDE, TILES, WEIGHT_TILES, choose_tile, table_of_taps
+from fastconv.cuda.conv_direct_plan import (
+    NARROW,
+    OUTSIDE,
+    TILES,
+    WEIGHT_TILES,
+    choose_tile,
+    table_of_taps,
+    tiles_of_forward,
+)
 from fastconv.cuda.ptx import Fault, OutOfBounds
 from fastconv.geometry import Conv2dGeometry
 from fastconv.reference import conv as reference
@@ -33,6 +41,7 @@ CASES = (
     "dilated strided",
     "dilation shares a factor with stride",
     "asymmetric padding",
+    "first layer, colour",  # grad_x in parts, for a narrow tile
     "padding larger than kernel",
     "stride larger than kernel",
     "one more than a block of depth",
@@ -102,7 +111,7 @@ def test_equals_the_reference(name: str) -> None:
     assert np.array_equal(grad_weight, reference.conv2d_grad_weight(geometry, data.x, data.grad_out))
 
 
-@pytest.mark.parametrize("tile", [*TILES, WEIGHT_TILES[-1]], ids=str)
+@pytest.mark.parametrize("tile", [*TILES, NARROW, WEIGHT_TILES[-1]], ids=str)
 @pytest.mark.parametrize("channels", [16, 15])
 def test_memory_is_used_well(tile: Any, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No bank of shared memory is asked twice; of global memory, 32 bytes at a time, hardly any is moved in vain."""
@@ -111,11 +120,12 @@ def test_memory_is_used_well(tile: Any, channels: int, monkeypatch: pytest.Monke
     data, engine = normal_arrays(geometry), Emulator(traffic=True)
     out, grad_weight = unwritten(geometry.out_shape), unwritten(geometry.weight_shape)
     conv_direct.forward(engine, geometry, data.x, data.weight, None, None, out, LINEAR)
-    conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
+    if tile != NARROW:
+        conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
     for counters in engine.counters:
         assert counters.shared_ideal > 0
         assert counters.bank_conflicts == 0, counters.conflicts
-        if channels % 4 == 0:
+        if channels % 4 == 0 and tile != NARROW:
             assert counters.sector_efficiency >= 0.9
 
 
@@ -218,6 +228,7 @@ def test_choice_of_tiles() -> None:
     assert choose_tile(32 * 56 * 56, 32, 1) == choose_tile(32 * 56 * 56, 16, 1) == small
     assert choose_tile(32 * 14 * 14, 256, 1) == square
     assert choose_tile(7 * 7, 512, 1) == least
+    assert tiles_of_forward(4, False) == tiles_of_forward(4, True) == (NARROW,)
     assert choose_tile(576, 64, 3, WEIGHT_TILES) == WEIGHT_TILES[-1]
 
 

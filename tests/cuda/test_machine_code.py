@@ -20,7 +20,7 @@ from machine_code import (
 
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda import resources as written_down
-from fastconv.cuda.conv_direct_plan import QUAD, TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
+from fastconv.cuda.conv_direct_plan import NARROW, QUAD, TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
 from fastconv.cuda.device import Kernel
 
 needs_target()
@@ -193,6 +193,7 @@ def test_one_channel_at_a_time(name: str, architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_sums_in_parts(architecture: str) -> None:
     check_products(kernels.forward(TILE_IN_PARTS, True, True), architecture, TILE_IN_PARTS, True, 0.5)
+    check(kernels.forward(NARROW, True, True), architecture, LARGER_SHARED_MEMORY)
 
 
 # What is written down is of sm_90; on sm_80 a turn has a few instructions more or less beside the products.

@@ -75,7 +75,7 @@ def _layout(tile: Tile) -> _Layout:
     lanes_across = min(8, tile.columns // tile.width)
     return _Layout(
         a_stride=tile.rows + 4,
-        b_stride=tile.columns + tile.columns // 4 % 32,
+        b_stride=tile.columns + tile.columns // 8 * 2 % 32,
         lanes_across=lanes_across,
         warps_across=tile.columns // tile.width // lanes_across,
         row_run=row_run,
@@ -102,6 +102,7 @@ def _place_of_thread(lanes_across: int, warps_across: int, row_run: int) -> Any:
 def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
     """The kernel of the forward pass for one tile; with *vector*, four channels are loaded at a time.
 
+    The columns of a narrow tile, of the weight and of out, go one at a time all the same.
     *in_parts*, every ``turns_of_part`` turns are a chain of their own, and the sums of the chains are added.
     """
     ROWS, COLUMNS, DEPTH, THREADS = tile.rows, tile.columns, tile.depth, tile.threads
@@ -120,13 +121,16 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
     else:
         PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = ROWS // THREADS, DEPTH, DEPTH, THREADS, 1
     AHEAD = PIXELS * ENTRIES * RUN
-    # weight: a thread loads the same 4 columns of LINES of a turn
-    LOADS, LOAD_STEP = 4 // RUN, COLUMNS // 4
+    # weight: a thread loads the same columns, 4 at most, of LINES of a turn
+    COLUMN_RUN, LOADS = (RUN, QUAD // RUN) if COLUMNS > QUAD else (1, 1)
+    LOAD_STEP = COLUMNS // (LOADS * COLUMN_RUN)
     LINES, LINE_STEP = DEPTH * LOAD_STEP // THREADS, THREADS // LOAD_STEP
-    WEIGHTS, LINES_AHEAD = LINES * LOADS, 4 * LINES
+    WEIGHTS, WEIGHTS_AHEAD = LINES * LOADS, LINES * LOADS * COLUMN_RUN
     multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH, ROW_RUN)
-    no_sums, load_run, load_run_from, keep, kept = zeros(SUMS), load(RUN), load_from(RUN), store_each(1), load_each(RUN)
-    put_column, put_run, take_run = put(A_STRIDE), put(1), take(RUN)
+    no_sums, keep, put_column, put_weights = zeros(SUMS), store_each(1), put(A_STRIDE), put(1)
+    load_x, x_kept = load_from(RUN), load_each(RUN)
+    load_weights, weights_kept = load_from(COLUMN_RUN), load_each(COLUMN_RUN)
+    load_run, take_run = load(COLUMN_RUN), take(COLUMN_RUN)
     place_of_thread = _place_of_thread(LANES_ACROSS, WARPS_ACROSS, ROW_RUN)
 
     @cuda.jit(device=True)
@@ -139,7 +143,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             place = (int64(n) * p.OUT_H + p.start_h + oh * p.step_h) * p.OUT_W + p.start_w + ow * p.step_w
             for run in range(COLUMN_RUNS):
                 channel = int32(first_channel + run * COLUMN_STEP)
-                for _ in range(4 // RUN):
+                for _ in range(4 // COLUMN_RUN):
                     some, numbers = take_run(numbers)
                     if channel < p.columns:
                         oc = int32(group * p.columns + channel)
@@ -151,7 +155,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
                         if activation > LINEAR:
                             some = rectify(some, activation)
                         store(out, at, some)
-                    channel = int32(channel + RUN)
+                    channel = int32(channel + COLUMN_RUN)
 
     finish_rows = for_each(WIDTH)
 
@@ -165,7 +169,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
         p = problem
         halves = cuda.shared.array(NUMBERS_OF_HALVES, float32, alignment=16)
         x_ahead = cuda.local.array(AHEAD, float32)
-        weights_ahead = cuda.local.array(LINES_AHEAD, float32)
+        weights_ahead = cuda.local.array(WEIGHTS_AHEAD, float32)
         tops = cuda.local.array(PIXELS, int32)
         lefts = cuda.local.array(PIXELS, int32)
         bases = cuda.local.array(PIXELS, int64)
@@ -196,7 +200,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             lefts[i] = left
         # and of the weight
         first_line = int32(thread // LOAD_STEP)
-        weight_column = int32(thread % LOAD_STEP * RUN)
+        weight_column = int32(thread % LOAD_STEP * COLUMN_RUN)
         columns_left = int32(p.columns - first_column - weight_column)
         for i in range(LINES):
             line = int32(first_line + i * LINE_STEP)
@@ -219,7 +223,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             for e in range(ENTRIES):
                 for i in range(PIXELS):
                     there = within(int32(tops[i] + downs[e]), p.IH) & within(int32(lefts[i] + rights[e]), p.IW)
-                    numbers = load_run_from(bases[i], distances[e], there, float32(0))
+                    numbers = load_x(bases[i], distances[e], there, float32(0))
                     keep(x_ahead, int32((i * ENTRIES + e) * RUN), numbers)
             # the entries of the next turn
             entries_from += OF_TURN * 16
@@ -228,8 +232,8 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             for i in range(LINES):
                 for j in range(LOADS):
                     there = turn < last_turns[i * LOADS + j]
-                    numbers = load_run_from(lines_from[i], int32(j * LOAD_STEP), there, float32(-0.0))
-                    keep(weights_ahead, int32((i * LOADS + j) * RUN), numbers)
+                    numbers = load_weights(lines_from[i], int32(j * LOAD_STEP), there, float32(-0.0))
+                    keep(weights_ahead, int32((i * LOADS + j) * COLUMN_RUN), numbers)
                 lines_from[i] += int64(p.OC) * (4 * DEPTH)
             if turn > 0:
                 sums = multiply_turn(sums, rows_at, columns_at)
@@ -241,11 +245,11 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             for i in range(PIXELS):
                 for e in range(ENTRIES):
                     distance = int32(e * ENTRY_STEP * RUN * A_STRIDE + i * PIXEL_STEP)
-                    put_column(put_x, distance, kept(x_ahead, int32((i * ENTRIES + e) * RUN)))
+                    put_column(put_x, distance, x_kept(x_ahead, int32((i * ENTRIES + e) * RUN)))
             for i in range(LINES):
                 for j in range(LOADS):
                     distance = int32(i * LINE_STEP * B_STRIDE + j * LOAD_STEP)
-                    put_run(put_weight, distance, kept(weights_ahead, int32((i * LOADS + j) * RUN)))
+                    put_weights(put_weight, distance, weights_kept(weights_ahead, int32((i * LOADS + j) * COLUMN_RUN)))
             put_x, put_weight = int32(put_x + half), int32(put_weight + half)
             rows_at, columns_at = int32(rows_at - half), int32(columns_at - half)
             half = int32(-half)
