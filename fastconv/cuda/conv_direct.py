@@ -2,7 +2,7 @@
 
 Ladder: registers and spilled bytes of a thread (ptxas 13.5), and the share of fused multiply-adds in the machine code
 of the main loop (nvdisasm 13.5), of the forward kernel with a tile of 128 x 128, four channels at a time, sm_90.  At
-most 128 registers let a multiprocessor hold two blocks.  Nothing here has been timed on a GPU yet.
+most 128 registers let a multiprocessor hold two blocks.
 
                                                                         registers   spilled   share
     taps from a table, all products of a turn as one operation             158          0      84%
@@ -11,27 +11,37 @@ most 128 registers let a multiprocessor hold two blocks.  Nothing here has been 
     the rows of a tile finished one after another, not in a loop           126          0      84%
     addresses that move along, in place of arrays and positions            125          0      87%
     what stands for padding is constant, and not in the table              122          0      88%
+    entries of the table a turn ahead of the loads of x                    127          0      88%
 
 94% would be the loads of the factors alone.  A loop of four over two depths each, in place of eight depths in a row,
 has the products at 88%, but the loads between them bring a whole turn to 69%.  grad_weight with a tile of 128 x 64 came
 from 75% to 82% by addresses that move along, and to 85% by threads that load several taps of one pixel, whose place
 they work out once, in place of one tap of several pixels.
 
-The tiles, and how many blocks of them share a multiprocessor at least; a thread has 8 x 8 sums, where a tile comes
-twice 8 x 4 in the version with more threads, and 4 x 4 in the last:
+Measured on an H200 up to there, but for the last line, with turns of 8 numbers for all tiles: forward with 3x3 taps,
+64 channels and 32 images of 56 x 56 in 216 us, 34 TFLOP/s (cuBLAS multiplies matrices at 51).  Where a multiprocessor
+held few warps, each turn took 700 to 900 cycles, however little there was to multiply: one image of 7 x 7 x 512 213 us,
+grad_weight of the first layer here 1878 us.  That is latency, twice in a row in the forward pass: of an entry of the
+table, and of the x that it points to.  Since then the entries come a turn earlier, turns of smaller tiles are deeper,
+so that more is on its way, and the smallest tile has four warps in place of two, one for each scheduler.
 
-                      threads   blocks   four channels at a time   one at a time
-    forward       128 x 128       256        2          122       88%          127     83%
-                  128 x 64        128        3          130       86%          128     79%
-                   64 x 32         32        8          167       82%          156     70%
-                   64 x 32         64        8           96       79%           96     68%
-                   32 x 32         64       12           77       72%           80     62%
-                   64 x 32 parts    64        6          128       67%          128     58%
-    grad_weight   128 x 128       256        2          128       86%          128     79%
-                  128 x 64        128        3          163       85%          167     74%
-                   64 x 32         32        8          187       79%          255     64%
-                   64 x 32         64        8          115       76%          127     60%
-                   32 x 32         64       12           79       68%           79     53%
+The tiles, with registers and shares as above; a thread has 8 x 8 sums, 8 x 4 with tiles of 64 rows, 2 x 4 with the
+last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
+
+                                      threads   turn   four channels at a time   one at a time
+    forward              128 x 128      256       8          127     88%           128     82%
+                         128 x 64       128      16          165     88%           214     80%
+                          64 x 64       128      16          111     83%           128     76%
+                          64 x 32        64      16          125     79%           167     69%
+                          32 x 32       128      32           93     68%           127     59%
+                          64 x 4         32      16          127     45%           167     29%
+                          64 x 32 parts  64      16          161     73%           209     63%
+                          64 x 4  parts  32      16          127     42%           168     28%
+    grad_weight          128 x 128      256       8          128     86%           128     79%
+                         128 x 64       128      16          168     86%           231     76%
+                          64 x 64       128      16          125     82%           163     72%
+                          64 x 32        64      16          137     78%           167     62%
+                          32 x 32       128      64          125     68%           165     54%
 
     python -m pytest tests/cuda/test_machine_code.py      # registers, spills, and shares in machine code
 
@@ -49,13 +59,14 @@ import numpy as np
 from fastconv.cpu import conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda.conv_direct_plan import (
-    DEPTH,
     QUAD,
-    TILE_IN_PARTS,
+    TURN_OF_PARTS,
+    WEIGHT_TILES,
     check_size,
     choose_tile,
     forward_problem,
     table_of_taps,
+    tiles_of_forward,
     turns_of_tap,
     vectors_possible,
     weight_problem,
@@ -102,9 +113,10 @@ def run_shape(
     check_size(s)
     absent = engine.empty((0,), np.float32)
     arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
-    vector = vectors_possible(s) and _aligned(*arrays)
-    tile = TILE_IN_PARTS if turns_of_part else choose_tile(s.N * s.OH * s.OW, s.OC // s.G, s.G)
-    table = table_of_taps(s, QUAD if vector else 1, turns_of_part)
+    columns = s.OC // s.G
+    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, tiles_of_forward(columns, turns_of_part > 0))
+    vector = vectors_possible(s, tile) and _aligned(*arrays)
+    table = table_of_taps(s, QUAD if vector else 1, tile.depth, turns_of_part)
     problem, blocks = forward_problem(s, tile, turns_of_part)
     kernel = kernels.forward(tile, vector, turns_of_part > 0)
     engine.launch(kernel, blocks, *arrays, engine.constant(table.reshape(-1)), problem, activation)
@@ -135,7 +147,7 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
         if taps.size:
             inputs, outputs = g.IC // g.G, g.OC // g.G
             turns_of_part = turns_of_tap(phase.shape) if in_parts else 0
-            lines = turns_of_part * DEPTH or outputs
+            lines = turns_of_part * TURN_OF_PARTS or outputs
             swapped = engine.empty((taps.size * lines * g.IC,), np.float32)
             arguments = flat(weight), engine.constant(taps), swapped, inputs, outputs, lines, g.G
             elements.launch(engine, kernels.swap_channels(), swapped.size, *arguments)
@@ -166,9 +178,9 @@ def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial:
     x, grad_out = flat(x), flat(grad_out)
     pixels = s.N * s.OH * s.OW
     starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
-    vector = vectors_possible(s) and _aligned(x, grad_out, partial)
-    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits)
-    table = engine.constant(table_of_taps(s, QUAD if vector else 1).reshape(-1))
+    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits, WEIGHT_TILES)
+    vector = vectors_possible(s, tile) and _aligned(x, grad_out, partial)
+    table = engine.constant(table_of_taps(s, QUAD if vector else 1, tile.depth).reshape(-1))
     problem, blocks = weight_problem(s, tile, splits)
     kernel = kernels.grad_weight(tile, vector)
     engine.launch(kernel, blocks, x, grad_out, partial, table, engine.constant(starts), problem)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastconv.cpu.shape import ConvShape, round_up
 
-#: Numbers of the chain that a block takes up in one turn; two quads.
+#: Numbers of the chain that a block takes up in one turn, where its threads have many sums; two quads.
 DEPTH = 8
 #: Neighbours that one load brings.
 QUAD = 4
@@ -21,37 +21,58 @@ QUAD = 4
 OUTSIDE = -(2**30)
 #: What addresses within a weight, and distances within x, must stay below.
 _LARGEST = 2**31 - 2**16
+#: Threads of a warp.
+WARP = 32
 
 
 class Tile(NamedTuple):
     """What a block computes: rows x columns; a thread has *height* rows and *width* columns of it, in runs of four.
 
-    A multiprocessor is to hold *residents* blocks at the same time, which share its 65,536 registers.  With *enough*
-    blocks, every multiprocessor of a large GPU is kept busy; with fewer, a smaller tile is better.
+    A block takes up *depth* numbers of the chain in one turn.  A multiprocessor has registers for *residents* blocks at
+    the same time, or *singly* where numbers are loaded one at a time, which takes more of them; it has the shared
+    memory as well, except on a T4, whose 64 KiB are enough for fewer.
     """
 
     rows: int
     columns: int
     width: int
     residents: int
-    enough: int = 0
+    singly: int
     height: int = 8
+    depth: int = DEPTH
 
     @property
     def threads(self) -> int:
         return self.rows * self.columns // (self.height * self.width)
 
 
-#: The largest first.  More numbers per thread mean fewer loads for each product, fewer mean more blocks.
+#: The largest first.  More sums in a thread mean fewer loads for each product; smaller tiles mean more blocks, and have
+#: room for deeper turns: few warps hide the latency of memory only if each has much on its way.
 TILES = (
-    Tile(128, 128, 8, residents=2, enough=264),
-    Tile(128, 64, 8, residents=3, enough=264),
-    Tile(64, 32, 8, residents=8, enough=528),
-    Tile(64, 32, 4, residents=8, enough=132),
-    Tile(32, 32, 4, residents=12, height=4),
+    Tile(128, 128, 8, residents=2, singly=2),
+    Tile(128, 64, 8, residents=3, singly=2, depth=16),
+    Tile(64, 64, 4, residents=4, singly=3, depth=16),
+    Tile(64, 32, 4, residents=6, singly=6, depth=16),
+    Tile(32, 32, 4, residents=4, singly=4, height=2, depth=32),
 )
+#: The same for grad_weight, where the smallest tile often has a multiprocessor for itself.
+WEIGHT_TILES = (*TILES[:-1], TILES[-1]._replace(residents=4, singly=3, depth=64))
+#: Numbers of one turn where sums are in parts.
+TURN_OF_PARTS = 16
 #: For sums in parts, which take twice the registers.
-TILE_IN_PARTS = Tile(64, 32, 4, residents=6)
+TILE_IN_PARTS = Tile(64, 32, 4, residents=6, singly=4, depth=TURN_OF_PARTS)
+#: For a quad of columns at most, in parts or not: with more columns, they would be multiplied in vain.
+NARROW = Tile(64, 4, 4, residents=16, singly=8, height=2, depth=TURN_OF_PARTS)
+
+# What `choose_tile` reckons with; bits do not depend on it.  Multiprocessors of an H100 or H200, their schedulers, and
+# threads with many registers for which they have room.
+_MULTIPROCESSORS, _SCHEDULERS, _ROOM = 132, 4, 512
+# Cycles from a load of the next turn to its arrival, and for what a block does between two turns.
+_LATENCY, _BETWEEN_TURNS = 700, 100
+_HARDLY_MORE = 1.05
+
+# Lines behind the weight for which kernels work out where they would lie.
+_BEHIND = 3 * max(tile.depth for tile in (*TILES, TILE_IN_PARTS))
 
 
 class Problem(NamedTuple):
@@ -86,7 +107,7 @@ class Problem(NamedTuple):
 class WeightProblem(NamedTuple):
     """The same for grad_weight.
 
-    DEPTH output pixels on, their pixels of x are *step_at* on, *step_top* rows and *step_left* columns; where this
+    A turn of output pixels on, their pixels of x are *step_at* on, *step_top* rows and *step_left* columns; where this
     leaves a row of the output, *row_at* more and *row_left* columns back, where it leaves an image, *image_at* more and
     *image_top* rows back.
     """
@@ -118,20 +139,43 @@ class WeightProblem(NamedTuple):
     image_top: int
 
 
+def tiles_of_forward(columns: int, in_parts: bool) -> tuple[Tile, ...]:
+    """What there is to choose from in the forward pass."""
+    if columns <= QUAD:
+        return (NARROW,)
+    return (TILE_IN_PARTS,) if in_parts else TILES
+
+
 @lru_cache(maxsize=1024)
-def choose_tile(rows: int, columns: int, others: int) -> Tile:
-    """The largest tile that gives enough blocks and is not mostly empty; *others*: groups, or groups x splits."""
-    for tile in TILES[:-1]:
-        blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * others
-        if blocks >= tile.enough and (2 * columns > tile.columns or tile.columns == TILES[-1].columns):
-            return tile
-    return TILES[-1]
+def choose_tile(rows: int, columns: int, others: int, tiles: tuple[Tile, ...] = TILES) -> Tile:
+    """The largest of the tiles that take hardly more cycles than any; *others*: groups, or groups x splits."""
+    cycles = [_cycles(tile, rows, columns, others) for tile in tiles]
+    return next(tile for tile, found in zip(tiles, cycles, strict=True) if found <= _HARDLY_MORE * min(cycles))
 
 
-def vectors_possible(shape: ConvShape) -> bool:
-    """Whether four neighbouring channels are always of one pixel, one group, and aligned if the arrays are."""
+def _cycles(tile: Tile, rows: int, columns: int, others: int) -> float:
+    """About how long the multiprocessor with the most blocks works on one number of all its chains.
+
+    For that number, a warp starts a multiply-add for each sum, loads a factor for each row and column, and takes part
+    in bringing those of the tile to shared memory; the latter two take two cycles each.  The warps of a scheduler do
+    so one after the other; what is loaded for the next turn meanwhile arrives no earlier than memory allows.
+    """
+    blocks = -(-(-(-rows // tile.rows) * -(-columns // tile.columns) * others) // _MULTIPROCESSORS)
+    residents = min(blocks, _ROOM // tile.threads)
+    warps_of_scheduler = -(-residents * tile.threads // (WARP * _SCHEDULERS))
+    loads = tile.height + tile.width + (tile.rows + tile.columns) / tile.threads
+    cycles = warps_of_scheduler * (tile.height * tile.width + 2 * loads)
+    turn = max(_LATENCY, cycles * tile.depth) + _BETWEEN_TURNS
+    return blocks / residents * turn / tile.depth
+
+
+def vectors_possible(shape: ConvShape, tile: Tile) -> bool:
+    """Whether four neighbouring channels are always of one pixel, one group, and aligned if the arrays are.
+
+    For a narrow tile, those of x alone count.
+    """
     s = shape
-    return (s.IC // s.G) % QUAD == 0 and (s.OC // s.G) % QUAD == 0
+    return (s.IC // s.G) % QUAD == 0 and (tile == NARROW or (s.OC // s.G) % QUAD == 0)
 
 
 @lru_cache(maxsize=1024)
@@ -143,7 +187,7 @@ def check_size(shape: ConvShape) -> None:
     counts = {
         "output pixels": s.N * s.OH * s.OW,
         "pixels of x": s.N * s.IH * s.IW,
-        "weights": (depths + 2 * DEPTH) * s.OC,
+        "weights": (depths + _BEHIND) * s.OC,
         "numbers of x from the first to the last tap of a kernel": reach,
     }
     for name, count in counts.items():
@@ -153,19 +197,19 @@ def check_size(shape: ConvShape) -> None:
 
 def turns_of_tap(shape: ConvShape) -> int:
     """Turns that each tap takes where every tap is a part of its own."""
-    return -(-(shape.IC // shape.G) // DEPTH)
+    return -(-(shape.IC // shape.G) // TURN_OF_PARTS)
 
 
 @lru_cache(maxsize=1024)
 def forward_problem(shape: ConvShape, tile: Tile, turns_of_part: int) -> tuple[Problem, int]:
     """What the kernel is told, and the number of blocks; with *turns_of_part*, every tap takes whole turns."""
     s = shape
-    lines = turns_of_part * DEPTH or s.IC // s.G
+    lines = turns_of_part * tile.depth or s.IC // s.G
     depths = s.KH * s.KW * lines
     pixels, columns = s.N * s.OH * s.OW, s.OC // s.G
     pixel_blocks, column_blocks = -(-pixels // tile.rows), -(-columns // tile.columns)
     problem = Problem(
-        *(pixels, columns, depths, -(-depths // DEPTH), turns_of_part, pixel_blocks, column_blocks),
+        *(pixels, columns, depths, -(-depths // tile.depth), turns_of_part, pixel_blocks, column_blocks),
         *(s.IH, s.IW, s.IC, s.IC // s.G, s.OH, s.OW, s.OC),
         *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
         *(s.OUT_H, s.OUT_W, s.start_h, s.start_w, s.step_h, s.step_w),
@@ -179,7 +223,7 @@ def weight_problem(shape: ConvShape, tile: Tile, splits: int) -> tuple[WeightPro
     s = shape
     columns, depths = s.OC // s.G, s.KH * s.KW * (s.IC // s.G)
     depth_blocks, column_blocks = -(-depths // tile.rows), -(-columns // tile.columns)
-    rows, right = divmod(DEPTH, s.OW)
+    rows, right = divmod(tile.depth, s.OW)
     images, down = divmod(rows, s.OH)
     row_left, image_top = s.OW * s.stride_w, s.OH * s.stride_h
     problem = WeightProblem(
@@ -195,12 +239,12 @@ def weight_problem(shape: ConvShape, tile: Tile, splits: int) -> tuple[WeightPro
 
 
 @lru_cache(maxsize=1024)
-def table_of_taps(shape: ConvShape, run: int, turns_of_part: int = 0) -> NDArray[np.int32]:
+def table_of_taps(shape: ConvShape, run: int, depth: int = DEPTH, turns_of_part: int = 0) -> NDArray[np.int32]:
     """A row (distance in x, rows down, columns right, 0) for each *run* of neighbours of the chain (kh, kw, ic).
 
     Four numbers, because one load brings four.  Behind the chain follow entries that always miss the image, up to a
-    whole turn and, as kernels load ahead, for one turn more.  With *turns_of_part*, every tap is filled up to so many
-    turns.
+    whole turn of *depth* and, as kernels load x a turn ahead and entries one more, for two turns.  With
+    *turns_of_part*, every tap is filled up to so many turns.
     """
     s = shape
     ic_of_group = s.IC // s.G
@@ -209,13 +253,13 @@ def table_of_taps(shape: ConvShape, run: int, turns_of_part: int = 0) -> NDArray
     down, right = kh * s.dilation_h, kw * s.dilation_w
     entries = np.stack([(down * s.IW + right) * s.IC + ic, down, right, np.zeros_like(ic)], axis=1)
     neutral = np.array([0, OUTSIDE, OUTSIDE, 0])
-    of_turn = DEPTH // run
+    of_turn = depth // run
     if turns_of_part:
         of_tap = turns_of_part * of_turn
         table = np.tile(neutral, (taps, of_tap, 1))
         table[:, : ic_of_group // run] = entries.reshape(taps, -1, 4)
         entries = table.reshape(-1, 4)
-    rows = round_up(len(entries), of_turn) + of_turn
+    rows = round_up(len(entries), of_turn) + 2 * of_turn
     table = np.concatenate([entries, np.tile(neutral, (rows - len(entries), 1))]).astype(np.int32)
     table.flags.writeable = False  # so that a device knows it again without reading it
     return table

@@ -11,10 +11,11 @@ from fastconv.cpu import conv_depthwise_weight, conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda import conv_depthwise, resources
 from fastconv.cuda.conv_direct_plan import (
-    DEPTH,
-    TILE_IN_PARTS,
+    TURN_OF_PARTS,
+    WEIGHT_TILES,
     choose_tile,
     forward_problem,
+    tiles_of_forward,
     turns_of_tap,
     vectors_possible,
     weight_problem,
@@ -59,8 +60,9 @@ def pool2d(average: bool, outputs: int, window: int, moved: int) -> list[Launch]
 def _product(shape: ConvShape, turns_of_part: int = 0) -> Launch:
     """The forward kernel on one shape."""
     s = shape
-    vector = vectors_possible(s)
-    tile = TILE_IN_PARTS if turns_of_part else choose_tile(s.N * s.OH * s.OW, s.OC // s.G, s.G)
+    columns = s.OC // s.G
+    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, tiles_of_forward(columns, turns_of_part > 0))
+    vector = vectors_possible(s, tile)
     codes = resources.FORWARD_IN_PARTS if turns_of_part else resources.FORWARD
     problem, blocks = forward_problem(s, tile, turns_of_part)
     numbers = s.N * s.IH * s.IW * s.IC + s.KH * s.KW * (s.IC // s.G) * s.OC + s.N * s.OH * s.OW * s.OC
@@ -70,7 +72,7 @@ def _product(shape: ConvShape, turns_of_part: int = 0) -> Launch:
         tile.threads,
         *codes[tile, vector],
         flops=s.flops,
-        executed=2 * blocks * tile.rows * tile.columns * problem.turns * DEPTH,
+        executed=2 * blocks * tile.rows * tile.columns * problem.turns * tile.depth,
         bytes=_ITEMSIZE * numbers,
     )
 
@@ -87,7 +89,7 @@ def _direct_grad_x(geometry: Conv2dGeometry) -> list[Launch]:
         if taps:
             outputs = g.OC // g.G
             turns_of_part = turns_of_tap(phase.shape) if in_parts else 0
-            swapped = taps * (turns_of_part * DEPTH or outputs) * g.IC
+            swapped = taps * (turns_of_part * TURN_OF_PARTS or outputs) * g.IC
             read = taps * outputs * g.IC
             found.append(
                 _elements("swap channels", swapped, resources.SWAP_CHANNELS, _ITEMSIZE * (swapped + read)),
@@ -100,10 +102,10 @@ def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     s = as_product(forward_shape(geometry))
     splits = conv_direct_weight.split_count(s)
     depths, columns, pixels = s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.N * s.OH * s.OW
-    vector = vectors_possible(s)
-    tile = choose_tile(depths, columns, s.G * splits)
+    tile = choose_tile(depths, columns, s.G * splits, WEIGHT_TILES)
+    vector = vectors_possible(s, tile)
     _, blocks = weight_problem(s, tile, splits)
-    turns = sum(-(-(pixels * (i + 1) // splits - pixels * i // splits) // DEPTH) for i in range(splits))
+    turns = sum(-(-(pixels * (i + 1) // splits - pixels * i // splits) // tile.depth) for i in range(splits))
     weights = depths * s.OC
     product = Launch(
         f"direct grad_weight, tiles of {tile.rows} x {tile.columns}, {splits} partial sums",
@@ -111,7 +113,7 @@ def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
         tile.threads,
         *resources.GRAD_WEIGHT[tile, vector],
         flops=s.flops,
-        executed=2 * blocks // splits * tile.rows * tile.columns * turns * DEPTH,
+        executed=2 * blocks // splits * tile.rows * tile.columns * turns * tile.depth,
         bytes=_ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + splits * weights),
     )
     return [product, *_sum_of_parts(splits, weights)]

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv.cuda.conv_direct_plan import TILE_IN_PARTS, TILES, Tile
+from fastconv.cuda.conv_direct_plan import NARROW, TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
 
-LARGE, MIDDLE, SLIM, SMALL, LEAST = TILES
+LARGE, MIDDLE, SQUARE, SMALL, LEAST = TILES
+LEAST_OF_WEIGHT = WEIGHT_TILES[-1]
 
 
 class Code(NamedTuple):
@@ -27,32 +28,36 @@ class Code(NamedTuple):
 
 #: By tile, and by whether four channels are loaded at a time.
 FORWARD: dict[tuple[Tile, bool], Code] = {
-    (LARGE, True): Code(122, 16640, 0.88),
-    (LARGE, False): Code(127, 16640, 0.83),
-    (MIDDLE, True): Code(130, 13568, 0.86),
-    (MIDDLE, False): Code(128, 13568, 0.79),
-    (SLIM, True): Code(167, 6912, 0.82),
-    (SLIM, False): Code(156, 6912, 0.70),
-    (SMALL, True): Code(96, 6912, 0.79),
-    (SMALL, False): Code(96, 6912, 0.68),
-    (LEAST, True): Code(77, 4864, 0.72),
-    (LEAST, False): Code(80, 4864, 0.62),
+    (LARGE, True): Code(127, 16640, 0.88),
+    (LARGE, False): Code(128, 16640, 0.82),
+    (MIDDLE, True): Code(165, 27136, 0.88),
+    (MIDDLE, False): Code(214, 27136, 0.80),
+    (SQUARE, True): Code(111, 18944, 0.83),
+    (SQUARE, False): Code(128, 18944, 0.76),
+    (SMALL, True): Code(125, 13824, 0.79),
+    (SMALL, False): Code(167, 13824, 0.69),
+    (LEAST, True): Code(93, 19456, 0.68),
+    (LEAST, False): Code(127, 19456, 0.59),
+    (NARROW, True): Code(127, 9216, 0.45),
+    (NARROW, False): Code(167, 9216, 0.29),
 }
 FORWARD_IN_PARTS: dict[tuple[Tile, bool], Code] = {
-    (TILE_IN_PARTS, True): Code(128, 6912, 0.67),
-    (TILE_IN_PARTS, False): Code(128, 6912, 0.58),
+    (TILE_IN_PARTS, True): Code(161, 13824, 0.73),
+    (TILE_IN_PARTS, False): Code(209, 13824, 0.63),
+    (NARROW, True): Code(127, 9216, 0.42),
+    (NARROW, False): Code(168, 9216, 0.28),
 }
 GRAD_WEIGHT: dict[tuple[Tile, bool], Code] = {
     (LARGE, True): Code(128, 16384, 0.86),
     (LARGE, False): Code(128, 16384, 0.79),
-    (MIDDLE, True): Code(163, 13312, 0.85),
-    (MIDDLE, False): Code(167, 14336, 0.74),
-    (SLIM, True): Code(187, 7680, 0.79),
-    (SLIM, False): Code(255, 6912, 0.64),
-    (SMALL, True): Code(115, 6656, 0.76),
-    (SMALL, False): Code(127, 7168, 0.60),
-    (LEAST, True): Code(79, 4608, 0.68),
-    (LEAST, False): Code(79, 5120, 0.53),
+    (MIDDLE, True): Code(168, 26624, 0.86),
+    (MIDDLE, False): Code(231, 27648, 0.76),
+    (SQUARE, True): Code(125, 18432, 0.81),
+    (SQUARE, False): Code(163, 19456, 0.71),
+    (SMALL, True): Code(137, 15360, 0.78),
+    (SMALL, False): Code(167, 13824, 0.62),
+    (LEAST_OF_WEIGHT, True): Code(125, 40960, 0.68),
+    (LEAST_OF_WEIGHT, False): Code(165, 37888, 0.54),
 }
 #: Kernels with a thread for each element.  Those without arithmetic have a share of 1, which says nothing.
 SWAP_CHANNELS = Code(14, 0, 1.0)

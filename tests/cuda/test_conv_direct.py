@@ -10,7 +10,15 @@ from emulator import Emulator, needs_target
 from fastconv.cpu import conv_direct as cpu
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda import conv_direct
-from fastconv.cuda.conv_direct_plan import DEPTH, OUTSIDE, TILE_IN_PARTS, TILES, choose_tile, table_of_taps
+from fastconv.cuda.conv_direct_plan import (
+    NARROW,
+    OUTSIDE,
+    TILES,
+    WEIGHT_TILES,
+    choose_tile,
+    table_of_taps,
+    tiles_of_forward,
+)
 from fastconv.cuda.ptx import Fault, OutOfBounds
 from fastconv.geometry import Conv2dGeometry
 from fastconv.reference import conv as reference
@@ -33,6 +41,7 @@ CASES = (
     "dilated strided",
     "dilation shares a factor with stride",
     "asymmetric padding",
+    "first layer, colour",  # grad_x in parts, for a narrow tile
     "padding larger than kernel",
     "stride larger than kernel",
     "one more than a block of depth",
@@ -82,7 +91,7 @@ def test_same_bits_as_the_cpu(name: str) -> None:
 @pytest.mark.parametrize("tile", LARGE_TILES, ids=str)
 @pytest.mark.parametrize("name", ["plain", "grouped, strided tail"])
 def test_tiles_do_not_change_bits(name: str, tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_direct, "choose_tile", lambda rows, columns, others: tile)
+    monkeypatch.setattr(conv_direct, "choose_tile", lambda *_: tile)
     geometry = BY_NAME[name].geometry
     data = normal_arrays(geometry)
     computed, expected = three_passes(Emulator(), geometry, data), three_passes_on_cpu(geometry, data)
@@ -102,20 +111,21 @@ def test_equals_the_reference(name: str) -> None:
     assert np.array_equal(grad_weight, reference.conv2d_grad_weight(geometry, data.x, data.grad_out))
 
 
-@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("tile", [*TILES, NARROW, WEIGHT_TILES[-1]], ids=str)
 @pytest.mark.parametrize("channels", [16, 15])
 def test_memory_is_used_well(tile: Any, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No bank of shared memory is asked twice; of global memory, 32 bytes at a time, hardly any is moved in vain."""
-    monkeypatch.setattr(conv_direct, "choose_tile", lambda rows, columns, others: tile)
+    monkeypatch.setattr(conv_direct, "choose_tile", lambda *_: tile)
     geometry = ConvCase("", (1, 8, 16, channels), (1, 1, channels, 128), padding=0).geometry
     data, engine = normal_arrays(geometry), Emulator(traffic=True)
     out, grad_weight = unwritten(geometry.out_shape), unwritten(geometry.weight_shape)
     conv_direct.forward(engine, geometry, data.x, data.weight, None, None, out, LINEAR)
-    conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
+    if tile != NARROW:
+        conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
     for counters in engine.counters:
         assert counters.shared_ideal > 0
         assert counters.bank_conflicts == 0, counters.conflicts
-        if channels % 4 == 0:
+        if channels % 4 == 0 and tile != NARROW:
             assert counters.sector_efficiency >= 0.9
 
 
@@ -199,23 +209,27 @@ def test_not_finite_minus_zero_and_denormal_numbers() -> None:
 
 
 @pytest.mark.parametrize("run", [1, 4])
-def test_table_of_taps_ends_with_whole_neutral_turns(run: int) -> None:
+@pytest.mark.parametrize("depth", [8, 32])
+def test_table_of_taps_ends_with_whole_neutral_turns(run: int, depth: int) -> None:
     shape = conv_direct.forward_shape(BY_NAME["grouped"].geometry)
-    table = table_of_taps(shape, run)
+    table = table_of_taps(shape, run, depth)
     depths = shape.KH * shape.KW * (shape.IC // shape.G)
-    assert len(table) * run % DEPTH == 0
-    assert len(table) * run >= depths + DEPTH
+    assert len(table) * run % depth == 0
+    assert len(table) * run >= depths + 2 * depth
     assert (table[depths // run :, 1:3] == OUTSIDE).all()
     assert (table[: depths // run, 1:3] >= 0).all()
 
 
 def test_choice_of_tiles() -> None:
-    assert choose_tile(8 * 56 * 56, 256, 1) == TILES[0]
-    assert choose_tile(32 * 56 * 56, 64, 1) == TILES[1]
-    assert choose_tile(32 * 56 * 56, 32, 1) == choose_tile(32 * 56 * 56, 16, 1) == TILES[2]
-    assert choose_tile(8 * 56 * 56, 16, 1) == TILES[3]
-    assert choose_tile(7 * 7, 512, 1) == TILES[4]
-    assert TILE_IN_PARTS.rows == TILES[3].rows
+    """As large as there is work for 132 multiprocessors, and no wider than the columns."""
+    large, middle, square, small, least = TILES
+    assert choose_tile(32 * 56 * 56, 256, 1) == large
+    assert choose_tile(32 * 56 * 56, 64, 1) == middle
+    assert choose_tile(32 * 56 * 56, 32, 1) == choose_tile(32 * 56 * 56, 16, 1) == small
+    assert choose_tile(32 * 14 * 14, 256, 1) == square
+    assert choose_tile(7 * 7, 512, 1) == least
+    assert tiles_of_forward(4, False) == tiles_of_forward(4, True) == (NARROW,)
+    assert choose_tile(576, 64, 3, WEIGHT_TILES) == WEIGHT_TILES[-1]
 
 
 def test_too_large_a_problem_is_refused() -> None:

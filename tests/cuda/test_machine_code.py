@@ -21,7 +21,8 @@ from machine_code import (
 
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda import resources as written_down
-from fastconv.cuda.conv_direct_plan import DEPTH, TILE_IN_PARTS, TILES, Tile
+from fastconv.cuda.conv_direct_plan import NARROW, QUAD, TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
+from fastconv.cuda.device import Kernel
 
 needs_target()
 needs_ptxas()
@@ -53,7 +54,7 @@ def name_of(tile: Tile) -> str:
 
 PRODUCTS = {
     **{f"forward {name_of(tile)}": (kernels.forward, (tile,)) for tile in TILES},
-    **{f"grad_weight {name_of(tile)}": (kernels.grad_weight, (tile,)) for tile in TILES},
+    **{f"grad_weight {name_of(tile)}": (kernels.grad_weight, (tile,)) for tile in WEIGHT_TILES},
 }
 OTHERS = {
     "sum_parts": elements.sum_parts,
@@ -120,6 +121,8 @@ IN_FLOAT64 = {
     "sums": total.sums(),
     "factor of a norm": norms.factor(),
 }
+# Bytes of shared memory on an A100, in one multiprocessor, and for one block without asking for more.
+LARGER_SHARED_MEMORY, SHARED_MEMORY_OF_BLOCK = 164 * 1024, 48 * 1024
 # four channels at a time on every architecture; one at a time where the code generators differ
 SINGLE_ARCHITECTURES = ("sm_80", "sm_100")
 
@@ -128,6 +131,7 @@ def check(kernel: Any, architecture: str, shared_memory: int = SHARED_MEMORY, *,
     """What holds for every kernel; its PTX."""
     ptx = compiled(kernel, architecture)
     used = resources(ptx, architecture)
+    assert used.shared <= SHARED_MEMORY_OF_BLOCK
     assert used.stack == used.spilled == 0
     assert ".local" not in ptx
     assert float64 or not re.search(r"\.f64\b", ptx)
@@ -142,12 +146,19 @@ def count(lines: list[str], instruction: str) -> int:
     return sum(instruction in line for line in lines)
 
 
-def check_products(ptx: str, tile: Any, vector: bool, least_share: float) -> None:
+def runs_of_four(tile: Tile) -> int:
+    """Loads of four factors for one number of the chain; a tile with fewer rows a thread has one of two besides."""
+    return tile.height // QUAD + tile.width // QUAD
+
+
+def check_products(kernel: Kernel, architecture: str, tile: Tile, vector: bool, least_share: float) -> None:
     """Every product of a turn once, factors four at a time, and loads from memory four at a time where they can be."""
+    ptx = check(kernel, architecture, LARGER_SHARED_MEMORY)
     everything = ptx.splitlines()
-    products, factors = DEPTH * tile.height * tile.width, DEPTH * (tile.height + tile.width) // 4
+    products = tile.depth * tile.height * tile.width
     assert count(everything, "fma.rn.ftz.f32") == products
-    assert count(everything, "ld.shared.v4") == count(everything, "ld.shared") == factors
+    assert count(everything, "ld.shared.v4") == tile.depth * runs_of_four(tile)
+    assert count(everything, "ld.shared") == tile.depth * -(-(tile.height + tile.width) // QUAD)
     assert count(everything, "bar.sync") + count(everything, "barrier.sync") == 1
     if ".target sm_100" in ptx:
         return  # its code generator puts parts of the loop behind it, where text does not show what belongs to it
@@ -156,30 +167,34 @@ def check_products(ptx: str, tile: Any, vector: bool, least_share: float) -> Non
     vectors = count(loop, "ld.global.v4")
     if vector:
         # of x, of the other factor, and of the table of taps where it is read in the loop
-        loads = (tile.rows + tile.columns) * DEPTH // 4 // tile.threads
-        assert loads <= vectors == count(loop, "ld.global.") <= loads + 1
+        loads = (tile.rows + tile.columns) * tile.depth // QUAD // tile.threads
+        assert loads <= vectors == count(loop, "ld.global.") <= loads + tile.depth // QUAD // 2
     else:
-        assert count(loop, "ld.global.") - vectors == (tile.rows + tile.columns) * DEPTH // tile.threads
+        assert count(loop, "ld.global.") - vectors == (tile.rows + tile.columns) * tile.depth // tile.threads
+
+
+# of products in a main loop of PTX, by the sums of a thread
+LEAST_SHARES = {64: 0.7, 32: 0.6, 8: 0.5}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_four_channels_at_a_time(name: str, architecture: str) -> None:
     make, (tile,) = PRODUCTS[name]
-    check_products(check(make(tile, True), architecture), tile, True, 0.7 if tile.width == 8 else 0.55)
+    check_products(make(tile, True), architecture, tile, True, LEAST_SHARES[tile.height * tile.width])
 
 
 @pytest.mark.parametrize("architecture", SINGLE_ARCHITECTURES)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_one_channel_at_a_time(name: str, architecture: str) -> None:
     make, (tile,) = PRODUCTS[name]
-    check_products(check(make(tile, False), architecture), tile, False, 0.6 if tile.width == 8 else 0.4)
+    check_products(make(tile, False), architecture, tile, False, LEAST_SHARES[tile.height * tile.width] - 0.1)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_sums_in_parts(architecture: str) -> None:
-    ptx = check(kernels.forward(TILE_IN_PARTS, True, True), architecture)
-    check_products(ptx, TILE_IN_PARTS, True, 0.5)
+    check_products(kernels.forward(TILE_IN_PARTS, True, True), architecture, TILE_IN_PARTS, True, 0.5)
+    check(kernels.forward(NARROW, True, True), architecture, LARGER_SHARED_MEMORY)
 
 
 # What is written down is of sm_90; on sm_80 a turn has a few instructions more or less beside the products.
@@ -194,11 +209,12 @@ def test_machine_code_of_products(name: str, architecture: str, vector: bool) ->
     make, (tile,) = PRODUCTS[name]
     forward = make is kernels.forward
     loop = machine_loop(compiled(make(tile, vector), architecture), architecture)
-    products = DEPTH * tile.height * tile.width
-    of_x, of_other = (extent * DEPTH // tile.threads for extent in (tile.rows, tile.columns))
+    products = tile.depth * tile.height * tile.width
+    of_x, of_other = (extent * tile.depth // tile.threads for extent in (tile.rows, tile.columns))
     run = 4 if vector else 1
     assert opcodes(loop, "FFMA") == opcodes(loop, "FFMA.FTZ") == products
-    assert opcodes(loop, "LDS") == opcodes(loop, "LDS.128") == DEPTH * (tile.height + tile.width) // 4
+    assert opcodes(loop, "LDS.128") == tile.depth * runs_of_four(tile)
+    assert opcodes(loop, "LDS") == tile.depth * -(-(tile.height + tile.width) // QUAD)
     # forward turns x over, number by number
     assert opcodes(loop, "STS") == (of_x if forward else of_x // run) + of_other // run
     assert opcodes(loop, "BAR") == 1

@@ -124,12 +124,17 @@ def put(step: int) -> Any:
 
 @lru_cache
 def multiply(
-    rows: tuple[int, ...], columns: tuple[int, ...], strides: tuple[int, int], depth: int, twist: int = 0
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    strides: tuple[int, int],
+    depth: int,
+    row_run: int = 4,
+    twist: int = 0,
 ) -> Any:
     """``sums = multiply(...)(sums, a_at, b_at)``: the product of two tiles in shared memory, for one thread.
 
     ``sums[i, j] += sum over k of a[k * strides[0] + row i] * b[k * strides[1] + column j]``, where a and b begin at
-    these addresses: *rows* and *columns* are the offsets of runs of four, so that one load brings four factors; k
+    these addresses: *rows* and *columns* are the offsets of runs of *row_run* and of four, which one load brings; k
     rises.  In line k of a, runs have changed places: row i lies at ``(a_at + row i) ^ (k * twist)`` in numbers, where
     a_at must not reach from one row to the next, and a must be aligned to a line.
     """
@@ -142,17 +147,17 @@ def multiply(
             step = rows[1] - rows[0] if twist else 1
             parts = {k * twist % step for k in range(depth)}
             turned = {part: builder.xor(arguments[1], _I32(part * _BYTES)) for part in sorted(parts)}
-            four = ir.VectorType(_F32, 4)
 
-            def factors(address, first, offsets):
-                pointers = [_shared(builder, address, first + offset, four) for offset in offsets]
-                vectors = [builder.load(pointer, align=4 * _BYTES) for pointer in pointers]
-                return [builder.extract_element(vector, _I32(lane)) for vector in vectors for lane in range(4)]
+            def factors(address, first, offsets, run):
+                kind = ir.VectorType(_F32, run)
+                pointers = [_shared(builder, address, first + offset, kind) for offset in offsets]
+                vectors = [builder.load(pointer, align=run * _BYTES) for pointer in pointers]
+                return [builder.extract_element(vector, _I32(lane)) for vector in vectors for lane in range(run)]
 
             for k in range(depth):
                 part = k * twist % step
-                left = factors(turned[part], k * strides[0], [row ^ (k * twist - part) for row in rows])
-                right = factors(arguments[2], k * strides[1], columns)
+                left = factors(turned[part], k * strides[0], [row ^ (k * twist - part) for row in rows], row_run)
+                right = factors(arguments[2], k * strides[1], columns, 4)
                 for i, value in enumerate(left):
                     for j, factor in enumerate(right):
                         at = i * len(right) + j

@@ -8,7 +8,8 @@ All are products of matrices, a block of threads for a tile of the result:
 
 In turns of DEPTH numbers of the chain: while the threads multiply what lies in one half of shared memory, the loads of
 the next turn are on their way to registers, from where they go to the other half.  One barrier a turn suffices: a half
-is written only after the barrier behind its last read.
+is written only after the barrier behind its last read.  What says where to load x, entries of a table, comes a turn
+earlier still, so that no load waits for another one.
 
 Loads need no branch and no special last turn, because every chain is filled up to whole turns with neutral products: +0
 for x, as in padding, times -0 is -0, which added to any sum, -0 included, leaves its bits.
@@ -24,7 +25,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastconv.cuda.conv_direct_plan import DEPTH, OUTSIDE, Problem, Tile, WeightProblem
+from fastconv.cuda.conv_direct_plan import OUTSIDE, QUAD, Problem, Tile, WeightProblem
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.epilogue import LINEAR
 from fastconv.cuda.kernels.addresses import address_of, load_entry, load_from, multiply, put
@@ -54,40 +55,43 @@ float32, int32, int64 = types.float32, types.int32, types.int64
 class _Layout(NamedTuple):
     """Who does what in a block of threads; all numbers are constants of a kernel."""
 
-    #: Numbers of one line of `a` and `b` in shared memory.  The 4 more set the two quads of a turn 16 banks apart, so
-    #: that 32 threads that turn quads of 16 pixels into columns of `a` meet 32 banks.
+    #: Numbers of one line of `a` and `b` in shared memory.  The 4 more set neighbouring quads 16 banks apart, so that
+    #: the 32 threads of a warp, which turn two quads of 16 pixels into columns of `a`, meet 32 banks.
     a_stride: int
     b_stride: int
     #: Threads of a warp next to each other over the columns of the tile, and warps.
     lanes_across: int
     warps_across: int
-    #: Distance of the runs of four that a thread has of the rows, and of the columns.
+    #: Neighbouring rows that a thread has, and the distance from run to run; a run of columns is a quad.
+    row_run: int
     row_step: int
     column_step: int
     column_runs: int
 
 
 def _layout(tile: Tile) -> _Layout:
-    runs = tile.width // 4
+    runs = tile.width // QUAD
+    row_run = min(QUAD, tile.height)
     lanes_across = min(8, tile.columns // tile.width)
     return _Layout(
         a_stride=tile.rows + 4,
-        b_stride=tile.columns + tile.columns // 4 % 32,
+        b_stride=tile.columns + tile.columns // 8 * 2 % 32,
         lanes_across=lanes_across,
         warps_across=tile.columns // tile.width // lanes_across,
-        row_step=tile.rows // (tile.height // 4),
+        row_run=row_run,
+        row_step=tile.rows // (tile.height // row_run),
         column_step=tile.columns // runs,
         column_runs=runs,
     )
 
 
 @lru_cache
-def _place_of_thread(lanes_across: int, warps_across: int) -> Any:
+def _place_of_thread(lanes_across: int, warps_across: int, row_run: int) -> Any:
     @cuda.jit(device=True)
     def place_of_thread(thread):
         """Where the rows and the columns of a thread begin in a tile."""
         lane, warp = int32(thread & 31), int32(thread >> 5)
-        row = int32((warp // warps_across * (32 // lanes_across) + lane // lanes_across) * 4)
+        row = int32((warp // warps_across * (32 // lanes_across) + lane // lanes_across) * row_run)
         column = int32((warp % warps_across * lanes_across + lane % lanes_across) * 4)
         return row, column
 
@@ -98,42 +102,48 @@ def _place_of_thread(lanes_across: int, warps_across: int) -> Any:
 def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
     """The kernel of the forward pass for one tile; with *vector*, four channels are loaded at a time.
 
+    The columns of a narrow tile, of the weight and of out, go one at a time all the same.
     *in_parts*, every ``turns_of_part`` turns are a chain of their own, and the sums of the chains are added.
     """
-    ROWS, COLUMNS, WIDTH, THREADS, SUMS = tile.rows, tile.columns, tile.width, tile.threads, tile.height * tile.width
-    A_STRIDE, B_STRIDE, LANES_ACROSS, WARPS_ACROSS, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
+    ROWS, COLUMNS, DEPTH, THREADS = tile.rows, tile.columns, tile.depth, tile.threads
+    WIDTH, SUMS = tile.width, tile.height * tile.width
+    A_STRIDE, B_STRIDE, LANES_ACROSS, WARPS_ACROSS, ROW_RUN, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
     B_START, HALF = DEPTH * A_STRIDE, DEPTH * (A_STRIDE + B_STRIDE)
     NUMBERS_OF_HALVES = 2 * HALF
     ROWS_OF_THREAD, COLUMNS_OF_THREAD = tuple(range(0, ROWS, ROW_STEP)), tuple(range(0, COLUMNS, COLUMN_STEP))
     RUN = 4 if vector else 1
-    # x: a thread loads the same ENTRIES of the chain for each of its PIXELS
+    # x: a thread loads the same ENTRIES of the chain for each of its PIXELS; with vectors, two threads have neighbours
     if vector:
-        PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = 2 * ROWS // THREADS, 1, 2, THREADS // 2, 0
+        ENTRY_STEP, OF_TURN = max(2, THREADS // ROWS), DEPTH // RUN
+        PIXELS, ENTRIES, PIXEL_STEP = max(1, 2 * ROWS // THREADS), OF_TURN // ENTRY_STEP, THREADS // 2
     elif THREADS >= ROWS:
         PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = 1, DEPTH * ROWS // THREADS, DEPTH, 0, THREADS // ROWS
     else:
         PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = ROWS // THREADS, DEPTH, DEPTH, THREADS, 1
     AHEAD = PIXELS * ENTRIES * RUN
-    # weight: a thread loads the same 4 columns of LINES of a turn
-    LOADS, LOAD_STEP = 4 // RUN, COLUMNS // 4
+    # weight: a thread loads the same columns, 4 at most, of LINES of a turn
+    COLUMN_RUN, LOADS = (RUN, QUAD // RUN) if COLUMNS > QUAD else (1, 1)
+    LOAD_STEP = COLUMNS // (LOADS * COLUMN_RUN)
     LINES, LINE_STEP = DEPTH * LOAD_STEP // THREADS, THREADS // LOAD_STEP
-    WEIGHTS, LINES_AHEAD = LINES * LOADS, 4 * LINES
-    multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH)
-    no_sums, load_run, load_run_from, keep, kept = zeros(SUMS), load(RUN), load_from(RUN), store_each(1), load_each(RUN)
-    put_column, put_run, take_run = put(A_STRIDE), put(1), take(RUN)
-    place_of_thread = _place_of_thread(LANES_ACROSS, WARPS_ACROSS)
+    WEIGHTS, WEIGHTS_AHEAD = LINES * LOADS, LINES * LOADS * COLUMN_RUN
+    multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH, ROW_RUN)
+    no_sums, keep, put_column, put_weights = zeros(SUMS), store_each(1), put(A_STRIDE), put(1)
+    load_x, x_kept = load_from(RUN), load_each(RUN)
+    load_weights, weights_kept = load_from(COLUMN_RUN), load_each(COLUMN_RUN)
+    load_run, take_run = load(COLUMN_RUN), take(COLUMN_RUN)
+    place_of_thread = _place_of_thread(LANES_ACROSS, WARPS_ACROSS, ROW_RUN)
 
     @cuda.jit(device=True)
     def finish_row(i, numbers, group, first_pixel, first_channel, bias, residual, out, problem, activation):
         """Bias, residual and activation for row *i* of a thread, and where it goes."""
         p = problem
-        pixel = int32(first_pixel + (i >> 2) * ROW_STEP + (i & 3))
+        pixel = int32(first_pixel + i // ROW_RUN * ROW_STEP + i % ROW_RUN)
         if pixel < p.pixels:
             n, oh, ow = split_in_three(pixel, p.OH, p.OW)
             place = (int64(n) * p.OUT_H + p.start_h + oh * p.step_h) * p.OUT_W + p.start_w + ow * p.step_w
             for run in range(COLUMN_RUNS):
                 channel = int32(first_channel + run * COLUMN_STEP)
-                for _ in range(4 // RUN):
+                for _ in range(4 // COLUMN_RUN):
                     some, numbers = take_run(numbers)
                     if channel < p.columns:
                         oc = int32(group * p.columns + channel)
@@ -145,7 +155,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
                         if activation > LINEAR:
                             some = rectify(some, activation)
                         store(out, at, some)
-                    channel = int32(channel + RUN)
+                    channel = int32(channel + COLUMN_RUN)
 
     finish_rows = for_each(WIDTH)
 
@@ -159,10 +169,13 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
         p = problem
         halves = cuda.shared.array(NUMBERS_OF_HALVES, float32, alignment=16)
         x_ahead = cuda.local.array(AHEAD, float32)
-        weights_ahead = cuda.local.array(LINES_AHEAD, float32)
+        weights_ahead = cuda.local.array(WEIGHTS_AHEAD, float32)
         tops = cuda.local.array(PIXELS, int32)
         lefts = cuda.local.array(PIXELS, int32)
         bases = cuda.local.array(PIXELS, int64)
+        distances = cuda.local.array(ENTRIES, int32)
+        downs = cuda.local.array(ENTRIES, int32)
+        rights = cuda.local.array(ENTRIES, int32)
         lines_from = cuda.local.array(LINES, int64)
         last_turns = cuda.local.array(WEIGHTS, int32)
 
@@ -172,10 +185,12 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
 
         # what this thread loads of x
         if vector:
-            x_row, x_entry = int32(thread >> 1), int32(thread & 1)
+            x_row, x_entry = int32((thread >> 1) % ROWS), int32((thread & 1) + thread // (2 * ROWS) * 2)
         else:
             x_row, x_entry = int32(thread % ROWS), int32(thread // ROWS)
         entries_from = address_of(taps, int64(x_entry) * 4)
+        for e in range(ENTRIES):
+            distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
         for i in range(PIXELS):
             pixel = int32(first_pixel + x_row + i * PIXEL_STEP)
             n, oh, ow = split_in_three(pixel, p.OH, p.OW)
@@ -185,14 +200,14 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             lefts[i] = left
         # and of the weight
         first_line = int32(thread // LOAD_STEP)
-        weight_column = int32(thread % LOAD_STEP * RUN)
+        weight_column = int32(thread % LOAD_STEP * COLUMN_RUN)
         columns_left = int32(p.columns - first_column - weight_column)
         for i in range(LINES):
             line = int32(first_line + i * LINE_STEP)
             lines_from[i] = address_of(weight, int64(line) * p.OC + group * p.columns + first_column + weight_column)
             for j in range(LOADS):
                 exists = columns_left > j * LOAD_STEP
-                last_turns[i * LOADS + j] = (p.depths - line + DEPTH - 1) >> 3 if exists else 0
+                last_turns[i * LOADS + j] = (p.depths - line + DEPTH - 1) // DEPTH if exists else 0
 
         # where they go, and where the factors of its rows and columns lie: in halves that change places every turn
         row, column = place_of_thread(thread)
@@ -206,17 +221,19 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
         until_part = p.turns_of_part
         while turn <= p.turns:
             for e in range(ENTRIES):
-                distance, down, right, _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
                 for i in range(PIXELS):
-                    there = within(int32(tops[i] + down), p.IH) & within(int32(lefts[i] + right), p.IW)
-                    numbers = load_run_from(bases[i], distance, there, float32(0))
+                    there = within(int32(tops[i] + downs[e]), p.IH) & within(int32(lefts[i] + rights[e]), p.IW)
+                    numbers = load_x(bases[i], distances[e], there, float32(0))
                     keep(x_ahead, int32((i * ENTRIES + e) * RUN), numbers)
+            # the entries of the next turn
             entries_from += OF_TURN * 16
+            for e in range(ENTRIES):
+                distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
             for i in range(LINES):
                 for j in range(LOADS):
                     there = turn < last_turns[i * LOADS + j]
-                    numbers = load_run_from(lines_from[i], int32(j * LOAD_STEP), there, float32(-0.0))
-                    keep(weights_ahead, int32((i * LOADS + j) * RUN), numbers)
+                    numbers = load_weights(lines_from[i], int32(j * LOAD_STEP), there, float32(-0.0))
+                    keep(weights_ahead, int32((i * LOADS + j) * COLUMN_RUN), numbers)
                 lines_from[i] += int64(p.OC) * (4 * DEPTH)
             if turn > 0:
                 sums = multiply_turn(sums, rows_at, columns_at)
@@ -228,11 +245,11 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
             for i in range(PIXELS):
                 for e in range(ENTRIES):
                     distance = int32(e * ENTRY_STEP * RUN * A_STRIDE + i * PIXEL_STEP)
-                    put_column(put_x, distance, kept(x_ahead, int32((i * ENTRIES + e) * RUN)))
+                    put_column(put_x, distance, x_kept(x_ahead, int32((i * ENTRIES + e) * RUN)))
             for i in range(LINES):
                 for j in range(LOADS):
                     distance = int32(i * LINE_STEP * B_STRIDE + j * LOAD_STEP)
-                    put_run(put_weight, distance, kept(weights_ahead, int32((i * LOADS + j) * RUN)))
+                    put_weights(put_weight, distance, weights_kept(weights_ahead, int32((i * LOADS + j) * COLUMN_RUN)))
             put_x, put_weight = int32(put_x + half), int32(put_weight + half)
             rows_at, columns_at = int32(rows_at - half), int32(columns_at - half)
             half = int32(-half)
@@ -247,14 +264,15 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
         )
 
     arguments = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TABLE, told(Problem), int32
-    return Kernel(conv2d_forward_direct, types.void(*arguments), THREADS, tile.residents)
+    return Kernel(conv2d_forward_direct, types.void(*arguments), THREADS, tile.residents if vector else tile.singly)
 
 
 @lru_cache
 def grad_weight(tile: Tile, vector: bool) -> Kernel:
     """The kernel of grad_weight for one tile; with *vector*, four channels are loaded at a time."""
-    ROWS, COLUMNS, WIDTH, THREADS, SUMS = tile.rows, tile.columns, tile.width, tile.threads, tile.height * tile.width
-    _, B_STRIDE, LANES_ACROSS, WARPS_ACROSS, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
+    ROWS, COLUMNS, DEPTH, THREADS = tile.rows, tile.columns, tile.depth, tile.threads
+    WIDTH, SUMS = tile.width, tile.height * tile.width
+    _, B_STRIDE, LANES_ACROSS, WARPS_ACROSS, ROW_RUN, ROW_STEP, COLUMN_STEP, COLUMN_RUNS = _layout(tile)
     RUN = 4 if vector else 1
     # x: a thread loads the same TAPS runs of rows of the tile, for one pixel of a turn
     THREADS_OF_PIXEL = THREADS // DEPTH
@@ -269,14 +287,15 @@ def grad_weight(tile: Tile, vector: bool) -> Kernel:
     LOADS, LOAD_STEP = 4 // RUN, COLUMNS // 4
     LINES, LINE_STEP = DEPTH * LOAD_STEP // THREADS, THREADS // LOAD_STEP
     GRADS, LINES_AHEAD = LINES * LOADS, 4 * LINES
-    multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH)
+    multiply_turn = multiply(ROWS_OF_THREAD, COLUMNS_OF_THREAD, (A_STRIDE, B_STRIDE), DEPTH, ROW_RUN)
     no_sums, load_run_from, keep, kept, put_run = zeros(SUMS), load_from(RUN), store_each(1), load_each(RUN), put(1)
-    take_run, place_of_thread, store_rows = take(RUN), _place_of_thread(LANES_ACROSS, WARPS_ACROSS), for_each(WIDTH)
+    place_of_thread = _place_of_thread(LANES_ACROSS, WARPS_ACROSS, ROW_RUN)
+    take_run, store_rows = take(RUN), for_each(WIDTH)
 
     @cuda.jit(device=True)
     def store_row(i, numbers, split, group, first_depth, first_channel, partial, problem):
         p = problem
-        depth = int32(first_depth + (i >> 2) * ROW_STEP + (i & 3))
+        depth = int32(first_depth + i // ROW_RUN * ROW_STEP + i % ROW_RUN)
         if depth < p.depths:
             place = (int64(split) * p.depths + depth) * p.OC + group * p.columns
             for run in range(COLUMN_RUNS):
@@ -322,7 +341,7 @@ def grad_weight(tile: Tile, vector: bool) -> Kernel:
         n, oh, ow = split_in_three(int32(first_pixel + x_line), p.OH, p.OW)
         top, left = int32(oh * p.stride_h - p.pad_top), int32(ow * p.stride_w - p.pad_left)
         pixel_at = int32((n * p.IH + top) * p.IW + left)
-        x_turns = int32((pixels - x_line + DEPTH - 1) >> 3)
+        x_turns = int32((pixels - x_line + DEPTH - 1) // DEPTH)
         x_from = address_of(x, int64(group) * p.ic_of_group)
         bottom, end = int32(p.image_top - p.pad_top), int32(p.row_left - p.pad_left)
         # and of grad_out
@@ -336,7 +355,7 @@ def grad_weight(tile: Tile, vector: bool) -> Kernel:
             )
             for j in range(LOADS):
                 exists = columns_left > j * LOAD_STEP
-                grad_turns[i * LOADS + j] = (pixels - line + DEPTH - 1) >> 3 if exists else 0
+                grad_turns[i * LOADS + j] = (pixels - line + DEPTH - 1) // DEPTH if exists else 0
 
         row, column = place_of_thread(thread)
         start, half = shared_address(halves), int32(4 * HALF)
@@ -345,7 +364,7 @@ def grad_weight(tile: Tile, vector: bool) -> Kernel:
         rows_at, columns_at = int32(start + half + 4 * row), int32(start + half + 4 * (B_START + column))
 
         sums = no_sums()
-        turn, turns = int32(0), int32((pixels + DEPTH - 1) >> 3)
+        turn, turns = int32(0), int32((pixels + DEPTH - 1) // DEPTH)
         while turn <= turns:
             exists = turn < x_turns
             base = x_from + int64(pixel_at) * (4 * p.IC)
@@ -388,7 +407,7 @@ def grad_weight(tile: Tile, vector: bool) -> Kernel:
         store_rows(store_row, sums, (split, group, depth, channel, partial, p))
 
     arguments = NUMBERS, NUMBERS, NUMBERS, TABLE, TABLE, told(WeightProblem)
-    return Kernel(conv2d_grad_weight_direct, types.void(*arguments), THREADS, tile.residents)
+    return Kernel(conv2d_grad_weight_direct, types.void(*arguments), THREADS, tile.residents if vector else tile.singly)
 
 
 @lru_cache
