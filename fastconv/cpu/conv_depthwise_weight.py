@@ -1,7 +1,7 @@
 """Depthwise convolution: the gradient with respect to the weight.
 
-Every element is one chain of fused multiply-adds over the pixels (n, oh, ow) of a split that see its tap; the ladder is
-in `conv_depthwise`.
+Every element is a sum of chains of fused multiply-adds over the pixels (n, oh, ow) of a few rows that see its tap: the
+chains of a split are added in order, and then the splits.  The ladder is in `conv_depthwise`.
 """
 
 from __future__ import annotations
@@ -109,12 +109,33 @@ def _prefetch_pixels(array, at, pixels, step, channels):
             simd.prefetch_for_read(array, at + pixel * step + channel)
 
 
+@_jit.inline
+def _fill(sums, start, stop, used, number):
+    """Write *number* into the first *used* channels of each tap."""
+    lanes = simd.lane_count(sums)
+    numbers = simd.splat(sums, number)
+    for tap in range(start, stop, _CHANNELS_OF_SUMS):
+        for at in range(tap, tap + used, lanes):
+            simd.store(sums, at, numbers)
+
+
+@_jit.inline
+def _end_chain(sums, totals, used):
+    """Add the sums of a chain to those at *totals*, the first *used* channels of each tap, and begin a new one."""
+    lanes = simd.lane_count(sums)
+    for tap in range(0, totals, _CHANNELS_OF_SUMS):
+        for at in range(tap, tap + used, lanes):
+            simd.store(sums, totals + at, simd.add(simd.load(sums, totals + at), simd.load(sums, at)))
+            simd.store(sums, at, simd.zeros(sums))
+
+
 @_jit.flushing_tasks
 def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blocks, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the rows (n, oh) times a block of channels.
 
     Row by row, so that a row of grad_out serves all taps from the cache; the sums of a block wait in ``sums`` between
-    rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
+    rows.  Every *chain_rows* rows they are added to the totals behind them, and begin anew.  Each element of
+    ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
     """
     p = plan
     x, grad_out, partial, sums = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(sums)
@@ -126,9 +147,12 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blo
         first = task % blocks * _CHANNELS_OF_SUMS
         last = min(first + _CHANNELS_OF_SUMS, p.C)
         used = -(-(last - first) // width) * width
-        for at in range(0, 2 * totals, lanes):
-            simd.store(sums, at, simd.zeros(sums))
         first_row, last_row = p.N * p.TARGET_H * split // splits, p.N * p.TARGET_H * (split + 1) // splits
+        several = last_row - first_row > chain_rows
+        _fill(sums, 0, totals, used, 0.0)
+        if several:
+            # to which -0 is added without being changed, as if the first chain began the total
+            _fill(sums, totals, 2 * totals, used, -0.0)
         for row in range(first_row, last_row):
             n = row // p.TARGET_H
             line = row % p.TARGET_H
@@ -139,13 +163,13 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blo
                 if k + 1 == p.lines[line, 2]:
                     _prefetch_pixels(x, (x_line + p.SOURCE_W) * p.C + first, p.SOURCE_W, p.C, last - first)
                 _add_row(x, grad_out, sums, p, x_line, row * p.TARGET_W, p.lines[line, 1] + k, first, last)
-            if (row + 1 - first_row) % chain_rows == 0 or row + 1 == last_row:
-                for tap_at in range(0, totals, _CHANNELS_OF_SUMS):
-                    for at in range(tap_at, tap_at + used, lanes):
-                        simd.store(sums, totals + at, simd.add(simd.load(sums, totals + at), simd.load(sums, at)))
-                        simd.store(sums, at, simd.zeros(sums))
+            if several and (row + 1 - first_row) % chain_rows == 0 and row + 1 < last_row:
+                _end_chain(sums, totals, used)
+        if several:
+            _end_chain(sums, totals, used)
+        result = totals if several else 0
         for tap in range(p.KH * p.KW):
-            source, target = totals + tap * _CHANNELS_OF_SUMS - first, (split * p.KH * p.KW + tap) * p.C
+            source, target = result + tap * _CHANNELS_OF_SUMS - first, (split * p.KH * p.KW + tap) * p.C
             whole = last - (last - first) % width
             for channel in range(first, whole, lanes):
                 simd.store(partial, target + channel, simd.load(sums, source + channel))
@@ -156,7 +180,7 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blo
 
 @_jit.inline
 def _grad_weight_workspace(out, plan):
-    """Memory of one thread: the sums of a block of channels, for all taps."""
+    """Memory of one thread: the sums and the totals of a block of channels, for all taps."""
     return np.empty(2 * plan.KH * plan.KW * _CHANNELS_OF_SUMS, out.dtype)
 
 
@@ -216,5 +240,5 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread: the sums of a block of channels, for all taps."""
+    """Bytes of memory of one thread: the sums and the totals of a block of channels, for all taps."""
     return 2 * geometry.KH * geometry.KW * _CHANNELS_OF_SUMS * itemsize

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cuda.device import Engine, flat
+from fastconv.cuda.device import Engine, address, flat
 from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows
 
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
+#: Channels of a load of 16 bytes, and what its address is a multiple of.
+_QUAD, _BYTES_OF_QUAD = 4, 16
+#: Windows of 2 or 3 columns have code of their own.
+_FEW_COLUMNS = 3
 #: Threads that fill a large GPU; a scatter cuts its images into bands where it has fewer.
 _THREADS_OF_SCATTER = 2**17
 
@@ -37,7 +41,9 @@ def extreme(
     _check_size(x, out)
     indices = engine.empty((0,), np.int64) if indices is None else flat(indices, np.int64)
     tables = _table(engine, rows), _table(engine, columns)
-    elements.launch(engine, kernels.extreme(), out.size, x, *tables, float(sign), out, indices, problem)
+    lanes = _lanes(problem.C, x, out, indices)
+    kernel = kernels.extreme(lanes, _width(columns))
+    elements.launch(engine, kernel, out.size // lanes, x, *tables, float(sign), out, indices, problem)
 
 
 def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
@@ -47,8 +53,9 @@ def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out
     problem = _problem(x, rows, columns)
     x, out = flat(x), flat(out)
     _check_size(x, out)
+    lanes = _lanes(problem.C, x, out)
     tables = _table(engine, rows), _table(engine, columns)
-    elements.launch(engine, kernels.average(), out.size, x, *tables, out, problem)
+    elements.launch(engine, kernels.average(lanes, _width(columns)), out.size // lanes, x, *tables, out, problem)
 
 
 def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: Any) -> bool:
@@ -99,8 +106,10 @@ def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, in
     problem = kernels.Problem(g.IH, g.IW, g.C, g.OH, g.OW, g.rows.step, g.columns.step)
     # with gaps in the windows these ranges hold more windows than they must, which the indices sort out
     tables = _table(engine, covering_windows(g.rows, g.IH)), _table(engine, covering_windows(g.columns, g.IW))
-    kernel = kernels.extreme_backward()
-    elements.launch(engine, kernel, grad_x.size, grad_out, flat(indices, np.int64), *tables, grad_x, problem)
+    indices = flat(indices, np.int64)
+    lanes = _lanes(g.C, grad_out, indices, grad_x)
+    kernel = kernels.extreme_backward(lanes)
+    elements.launch(engine, kernel, grad_x.size // lanes, grad_out, indices, *tables, grad_x, problem)
     return True
 
 
@@ -110,6 +119,19 @@ def _problem(x: Any, rows: AxisWindows, columns: AxisWindows) -> Any:
 
     _, IH, IW, C = x.shape
     return kernels.Problem(IH, IW, C, rows.start.size, columns.start.size, rows.step, columns.step)
+
+
+def _lanes(channels: int, *arrays: Any) -> int:
+    """Channels of a thread: four neighbours where they lie in 16 bytes."""
+    aligned = all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
+    return _QUAD if channels % _QUAD == 0 and aligned else 1
+
+
+def _width(columns: AxisWindows) -> int:
+    """Columns that are loaded together: those of a window if they are few."""
+    from fastconv.cuda.kernels import pool as kernels
+
+    return max(columns.largest, 2) if columns.largest <= _FEW_COLUMNS else kernels.RUN
 
 
 def _table(engine: Engine, windows: AxisWindows) -> Any:

@@ -35,7 +35,7 @@ from fastconv.cuda.kernels.intrinsics import (
 from fastconv.cuda.kernels.windows import add_each, load_columns, places, slide, there
 
 cuda = target()
-int32, void = cuda.types.int32, cuda.types.void
+float32, int32, void = cuda.types.float32, cuda.types.int32, cuda.types.void
 
 #: A block of `window`.
 _QUADS = CHANNELS // QUAD
@@ -257,20 +257,24 @@ def grad_weight(taps: int, step: int, lanes: int) -> Kernel:
 def sum_chains() -> Kernel:
     """The kernel that adds the chains of each split."""
 
-    places_of, there_of, no_sum = places(_CHAINS_OF_RUN), there(_CHAINS_OF_RUN), zeros(1)
-    load_chains = load_columns(1)
+    places_of, there_of, load_chains = places(_CHAINS_OF_RUN), there(_CHAINS_OF_RUN), load_columns(1)
+    add_chains = add_each(True)
 
     def sums_of_chains(chains, partial, starts, numbers):
-        """``partial[split] = 0 + chains[starts[split]] + ...`` up to ``starts[split + 1]``, in this order."""
+        """``partial[split] = chains[starts[split]] + ...`` up to ``starts[split + 1]``, in this order.
+
+        As many chains at a time as hide how long their loads take: there are few threads.
+        """
         i = int32(element())
         if i < partial.size:
             split = divide(i, numbers)
             place = int32(i - split * numbers)
             last = starts[split + 1]
-            total = no_sum()
+            # what a number is added to without being changed, -0 neither
+            total = (float32(-0.0),)
             for chain in range(starts[split], last, _CHAINS_OF_RUN):
                 some = load_chains(chains, place, places_of(int32(chain), 1, last, numbers))
-                total = add_each(total, some, there_of(int32(chain), 1, last))
+                total = add_chains(total, some, there_of(int32(chain), 1, last))
             store(partial, i, total)
 
     return kernel_of_elements(sums_of_chains, NUMBERS, NUMBERS, TABLE, int32)

@@ -101,11 +101,8 @@ def slide(sums: int, factors: int, sum_step: int, factor_step: int) -> Any:
             x, factor = ([builder.extract_value(side, i) for i in range(kind.count)]
                          for side, kind in zip(arguments[1:3], (columns, others)))
 
-            def bit(mask, i):
-                return builder.trunc(builder.lshr(mask, _I32(i)), ir.IntType(1))
-
-            column_bits = [bit(arguments[3], i) for i in range(columns.count // lanes)]
-            factor_bits = [bit(arguments[4], i) for i in range(factors)]
+            column_bits = [_bit(builder, arguments[3], i) for i in range(columns.count // lanes)]
+            factor_bits = [_bit(builder, arguments[4], i) for i in range(factors)]
             results = []
             for s in range(sums):
                 chains = [builder.extract_value(arguments[0], s * lanes + lane) for lane in range(lanes)]
@@ -123,21 +120,157 @@ def slide(sums: int, factors: int, sum_step: int, factor_step: int) -> Any:
     return add_products
 
 
-@intrinsic
-def add_each(typingctx, totals, numbers, there):
-    """The totals with each of the *numbers*, in turn, added where its bit is 1: as many at a time as there are totals.
+@lru_cache
+def add_each(flush: bool) -> Any:
+    """``add_each(flush)(totals, numbers, there)``: the totals with the numbers whose bit is 1 added one after another.
 
-    Denormals are zero.
+    As many numbers at a time as there are totals.  With *flush*, denormals are zero.
     """
-    lanes = totals.count
+    name = "llvm.nvvm.add.rn.ftz.f" if flush else "llvm.nvvm.add.rn.f"
+
+    @intrinsic
+    def add_numbers(typingctx, totals, numbers, there):
+        lanes = totals.count
+
+        def generate(context, builder, signature, arguments):
+            sums = [builder.extract_value(arguments[0], lane) for lane in range(lanes)]
+            for i in range(numbers.count):
+                number = builder.extract_value(arguments[1], i)
+                longer = _call(builder, name, sums[i % lanes], number)
+                sums[i % lanes] = builder.select(_bit(builder, arguments[2], i // lanes), longer, sums[i % lanes])
+            return context.make_tuple(builder, signature.return_type, sums)
+
+        return totals(totals, numbers, _types.int32), generate
+
+    return add_numbers
+
+
+@intrinsic
+def add_at(typingctx, totals, numbers, indices, position):
+    """The totals, with the numbers added whose index is *position*."""
 
     def generate(context, builder, signature, arguments):
-        sums = [builder.extract_value(arguments[0], lane) for lane in range(lanes)]
-        for i in range(numbers.count):
-            counts = builder.trunc(builder.lshr(arguments[2], _I32(i // lanes)), ir.IntType(1))
-            number = builder.extract_value(arguments[1], i)
-            longer = _call(builder, "llvm.nvvm.add.rn.ftz.f", sums[i % lanes], number)
-            sums[i % lanes] = builder.select(counts, longer, sums[i % lanes])
+        sums = []
+        for lane in range(totals.count):
+            total, number, index = (builder.extract_value(side, lane) for side in arguments[:3])
+            chosen = builder.icmp_signed("==", index, arguments[3])
+            sums.append(builder.select(chosen, _call(builder, "llvm.nvvm.add.rn.f", total, number), total))
         return context.make_tuple(builder, signature.return_type, sums)
 
-    return totals(totals, numbers, _types.int32), generate
+    return totals(totals, numbers, indices, _types.int64), generate
+
+
+@intrinsic
+def larger(typingctx, best, where, numbers, sign, place, step, there):
+    """The largest of *best* and of ``sign * numbers`` in turn, as many at a time as there are best ones, and its place.
+
+    A number wins only if it is larger, or NaN, and if its bit is 1; the places lie *step* apart.
+    """
+    lanes = best.count
+
+    def generate(context, builder, signature, arguments):
+        bests, wheres = ([builder.extract_value(side, lane) for lane in range(lanes)] for side in arguments[:2])
+        place = arguments[4]
+        for i in range(numbers.count):
+            lane = i % lanes
+            number = builder.fmul(builder.extract_value(arguments[2], i), arguments[3])
+            wins = builder.or_(
+                builder.fcmp_ordered(">", number, bests[lane]), builder.fcmp_unordered("uno", number, number)
+            )
+            wins = builder.and_(wins, _bit(builder, arguments[6], i // lanes))
+            bests[lane] = builder.select(wins, number, bests[lane])
+            wheres[lane] = builder.select(wins, place, wheres[lane])
+            if lane == lanes - 1:
+                place = builder.add(place, arguments[5])
+        return context.make_tuple(
+            builder,
+            signature.return_type,
+            [context.make_tuple(builder, kind, side) for kind, side in ((best, bests), (where, wheres))],
+        )
+
+    i32, f32 = _types.int32, _types.float32
+    return _types.Tuple((best, where))(best, where, numbers, f32, i32, i32, i32), generate
+
+
+@lru_cache
+def same(count: int) -> Any:
+    """``same(count)(number)``: a tuple of one number, several times."""
+
+    @intrinsic
+    def repeat(typingctx, number):
+        def generate(context, builder, signature, arguments):
+            return context.make_tuple(builder, signature.return_type, [arguments[0]] * count)
+
+        return _types.UniTuple(number, count)(number), generate
+
+    return repeat
+
+
+@intrinsic
+def times(typingctx, numbers, factor):
+    """The products of the numbers of a tuple with one factor."""
+
+    def generate(context, builder, signature, arguments):
+        values = [builder.extract_value(arguments[0], i) for i in range(numbers.count)]
+        return context.make_tuple(builder, numbers, [builder.fmul(value, arguments[1]) for value in values])
+
+    return numbers(numbers, _types.float32), generate
+
+
+@intrinsic
+def quotients(typingctx, numbers, divisor):
+    """The numbers of a tuple divided by one, rounded as on the CPU."""
+
+    def generate(context, builder, signature, arguments):
+        values = [builder.extract_value(arguments[0], i) for i in range(numbers.count)]
+        found = [_call(builder, "llvm.nvvm.div.rn.f", value, arguments[1]) for value in values]
+        return context.make_tuple(builder, numbers, found)
+
+    return numbers(numbers, _types.float32), generate
+
+
+@lru_cache
+def load_places(lanes: int) -> Any:
+    """``load_places(lanes)(array, at)``: *lanes* neighbours among 64-bit integers, two at a time."""
+    together = min(lanes, 2)
+
+    @intrinsic
+    def load_integers(typingctx, array, at):
+        def generate(context, builder, signature, arguments):
+            found = []
+            for lane in range(0, lanes, together):
+                pointer = _pointer(context, builder, array, arguments[0], at, builder.add(arguments[1], _like(at, lane)))
+                found += _load_numbers(context, builder, array, pointer, together)
+            return context.make_tuple(builder, signature.return_type, found)
+
+        return _types.UniTuple(array.dtype, lanes)(array, at), generate
+
+    return load_integers
+
+
+@intrinsic
+def store_places(typingctx, array, at, places):
+    """Write the 32-bit integers of a tuple to neighbours among 64-bit ones, two at a time."""
+    together = min(places.count, 2)
+
+    def generate(context, builder, signature, arguments):
+        for lane in range(0, places.count, together):
+            pointer = _pointer(context, builder, array, arguments[0], at, builder.add(arguments[1], _like(at, lane)))
+            vector = ir.VectorType(ir.IntType(64), together)
+            value = ir.Constant(vector, ir.Undefined)
+            for i in range(together):
+                place = builder.sext(builder.extract_value(arguments[2], lane + i), ir.IntType(64))
+                value = builder.insert_element(value, place, _I32(i))
+            pointer = builder.bitcast(pointer, vector.as_pointer(pointer.type.addrspace))
+            builder.store(value, pointer, align=8 * together)
+        return context.get_dummy_value()
+
+    return _types.void(array, at, places), generate
+
+
+def _like(integer: Any, value: int) -> Any:
+    return ir.Constant(ir.IntType(integer.bitwidth), value)
+
+
+def _bit(builder: Any, bits: Any, number: int) -> Any:
+    return builder.trunc(builder.lshr(bits, _I32(number)), ir.IntType(1))
