@@ -72,7 +72,7 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
         *(g.OC, g.IH, g.IW, g.OH, g.OW, g.KH, g.KW, *g.stride, *g.dilation, g.padding[0][0], g.padding[1][0])
     )
     lanes = _lanes(g, x, grad_out, partial)
-    kernel = kernels.grad_weight(*plan.taps_together(g), lanes)
+    kernel = kernels.grad_weight(*plan.taps_together(g, lanes), lanes)
     elements.launch(engine, kernel, plan.threads_of_chains(g, lanes), x, grad_out, partial, rows, problem)
     elements.launch(engine, kernels.sum_chains(), sums.size, partial, sums, splits_from, out.size)
     if splits > 1:
@@ -115,7 +115,7 @@ def _run(
 def _lanes(geometry: Conv2dGeometry, *arrays: Any) -> int:
     """Channels of a load: four neighbours where they lie in 16 bytes."""
     aligned = all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
-    return plan.QUAD if geometry.OC % plan.QUAD == 0 and aligned else 1
+    return plan.lanes_possible(geometry) if aligned else 1
 
 
 def _check(geometry: Conv2dGeometry) -> None:

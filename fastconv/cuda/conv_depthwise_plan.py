@@ -19,8 +19,15 @@ QUAD = 4
 CHANNELS = 32
 #: Neighbouring pixels of a row that one thread of the kernel of windows computes, and places for those in a block.
 PIXELS, PLACES = 4, 16
+#: Threads of such a block.
+THREADS = CHANNELS // QUAD * PLACES
 #: Kernels of these extents, and windows these many columns apart, have code of their own.
 EXTENTS, STEPS = (3, 5), (1, 2)
+
+
+def lanes_possible(geometry: Conv2dGeometry) -> int:
+    """Channels of a load: four neighbours, or one."""
+    return QUAD if geometry.OC % QUAD == 0 else 1
 
 
 class Windows(NamedTuple):
@@ -97,15 +104,15 @@ def chains(geometry: Conv2dGeometry) -> Chains:
     return Chains(np.array([*starts, rows], np.int32), np.array(counts, np.int32))
 
 
-def taps_together(geometry: Conv2dGeometry) -> tuple[int, int]:
-    """Taps of which a thread of grad_weight takes the sums together, and the distance of the windows they share."""
+def taps_together(geometry: Conv2dGeometry, lanes: int) -> tuple[int, int]:
+    """Taps of which a thread of grad_weight takes the sums together, and the distance of the windows that share columns."""
     g = geometry
-    shared = g.KW in EXTENTS and g.stride[1] in STEPS and g.dilation[1] == 1
+    shared = lanes == QUAD and g.KW in EXTENTS and g.stride[1] in STEPS and g.dilation[1] == 1
     return (g.KW, g.stride[1]) if shared else (1, 1)
 
 
 def threads_of_chains(geometry: Conv2dGeometry, lanes: int) -> int:
     """Threads of grad_weight, each with *lanes* channels of a chain."""
     g = geometry
-    taps, _ = taps_together(g)
+    taps, _ = taps_together(g, lanes)
     return chains(g).count * -(-g.OC // CHANNELS) * g.KH * (g.KW // taps) * (CHANNELS // lanes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.cuda.device import Engine, address, flat
-from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows
+from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows, single_pixels
 
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
@@ -20,6 +20,8 @@ _LARGEST = 2**31 - 2**16
 _QUAD, _BYTES_OF_QUAD = 4, 16
 #: Windows of 2 or 3 columns have code of their own.
 _FEW_COLUMNS = 3
+#: Windows of so many rows are summed row by row first where there are at most so many sums.
+_TALL, _FEW_SUMS = 16, 2**16
 #: Threads that fill a large GPU; a scatter cuts its images into bands where it has fewer.
 _THREADS_OF_SCATTER = 2**17
 
@@ -36,26 +38,43 @@ def extreme(
     """Write the largest (``sign=1``) or smallest (``sign=-1``) pixel of each window into *out*, and where it is."""
     from fastconv.cuda.kernels import elements, pool as kernels
 
-    problem = _problem(x, rows, columns)
+    problem = _problem(x.shape, rows, columns)
     x, out = flat(x), flat(out)
     _check_size(x, out)
     indices = engine.empty((0,), np.int64) if indices is None else flat(indices, np.int64)
     tables = _table(engine, rows), _table(engine, columns)
     lanes = _lanes(problem.C, x, out, indices)
-    kernel = kernels.extreme(lanes, _width(columns))
+    kernel = kernels.extreme(lanes, _width(columns, lanes))
     elements.launch(engine, kernel, out.size // lanes, x, *tables, float(sign), out, indices, problem)
 
 
 def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
-    """Write the sum of each window, divided by the product of its two counts, into *out*."""
-    from fastconv.cuda.kernels import elements, pool as kernels
+    """Write the sum of each window, divided by the product of its two counts, into *out*.
 
-    problem = _problem(x, rows, columns)
+    Few large windows are summed row by row first, by as many threads as there are rows: the order of the sum is the
+    same, for a window's is one of its rows.
+    """
+    N, IH, IW, C = x.shape
     x, out = flat(x), flat(out)
     _check_size(x, out)
-    lanes = _lanes(problem.C, x, out)
+    OH, OW = rows.start.size, columns.start.size
+    if OW > 1 or N * OH * C > _FEW_SUMS or rows.largest < _TALL:
+        _average(engine, (N, IH, IW, C), x, rows, columns, out)
+        return
+    row_sums = engine.empty((N * IH * C,), np.float32)
+    one = single_pixels(1)
+    _average(engine, (N, IH, IW, C), x, single_pixels(IH), columns.divided_by(one.counts), row_sums)
+    # one column of row sums is summed as if it were a row, of which many numbers are loaded together
+    _average(engine, (N, 1, IH, C), row_sums, one, rows.divided_by(rows.counts * columns.counts), out)
+
+
+def _average(engine: Engine, shape: tuple[int, ...], x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
+    from fastconv.cuda.kernels import elements, pool as kernels
+
+    lanes = _lanes(shape[3], x, out)
     tables = _table(engine, rows), _table(engine, columns)
-    elements.launch(engine, kernels.average(lanes, _width(columns)), out.size // lanes, x, *tables, out, problem)
+    kernel, problem = kernels.average(lanes, _width(columns, lanes)), _problem(shape, rows, columns)
+    elements.launch(engine, kernel, out.size // lanes, x, *tables, out, problem)
 
 
 def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: Any) -> bool:
@@ -113,11 +132,11 @@ def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, in
     return True
 
 
-def _problem(x: Any, rows: AxisWindows, columns: AxisWindows) -> Any:
+def _problem(shape: tuple[int, ...], rows: AxisWindows, columns: AxisWindows) -> Any:
     """What the kernels know of images and windows."""
     from fastconv.cuda.kernels import pool as kernels
 
-    _, IH, IW, C = x.shape
+    _, IH, IW, C = shape
     return kernels.Problem(IH, IW, C, rows.start.size, columns.start.size, rows.step, columns.step)
 
 
@@ -127,11 +146,12 @@ def _lanes(channels: int, *arrays: Any) -> int:
     return _QUAD if channels % _QUAD == 0 and aligned else 1
 
 
-def _width(columns: AxisWindows) -> int:
+def _width(columns: AxisWindows, lanes: int) -> int:
     """Columns that are loaded together: those of a window if they are few."""
     from fastconv.cuda.kernels import pool as kernels
 
-    return max(columns.largest, 2) if columns.largest <= _FEW_COLUMNS else kernels.RUN
+    few = lanes == _QUAD and columns.largest <= _FEW_COLUMNS
+    return max(columns.largest, 2) if few else kernels.RUN
 
 
 def _table(engine: Engine, windows: AxisWindows) -> Any:

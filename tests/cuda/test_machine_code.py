@@ -4,6 +4,7 @@ Where a disassembler is installed, the main loops of the products are counted in
 """
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,14 +55,21 @@ PRODUCTS = {
     **{f"forward {name_of(tile)}": (kernels.forward, (tile,)) for tile in TILES},
     **{f"grad_weight {name_of(tile)}": (kernels.grad_weight, (tile,)) for tile in TILES},
 }
+# channels of a load, and columns of a window that are loaded together
+POOLS = (4, 2), (4, 3), (4, pool_kernels.RUN), (1, pool_kernels.RUN)
 OTHERS = {
     "sum_parts": elements.sum_parts,
     "swap_channels": kernels.swap_channels,
-    "depthwise": depthwise.forward,
-    "depthwise grad_weight": depthwise.grad_weight,
-    "extreme pool": pool_kernels.extreme,
-    "average pool": pool_kernels.average,
-    "extreme pool backward": pool_kernels.extreme_backward,
+    "sum_chains": depthwise.sum_chains,
+    **{f"depthwise {lanes}": partial(depthwise.forward, lanes) for lanes in written_down.DEPTHWISE},
+    **{f"depthwise windows {form}": partial(depthwise.window, *form) for form in written_down.DEPTHWISE_WINDOWS},
+    **{
+        f"depthwise grad_weight {form}": partial(depthwise.grad_weight, *form)
+        for form in written_down.DEPTHWISE_GRAD_WEIGHT
+    },
+    **{f"extreme pool {form}": partial(pool_kernels.extreme, *form) for form in POOLS},
+    **{f"average pool {form}": partial(pool_kernels.average, *form) for form in POOLS},
+    **{f"extreme pool backward {lanes}": partial(pool_kernels.extreme_backward, lanes) for lanes in (4, 1)},
     "fill_zeros": elements.fill_zeros,
 }
 # what a layer API needs besides convolutions and pooling: name -> kernel

@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastconv.cuda.conv_depthwise_plan import CHANNELS, PIXELS, PLACES, QUAD
+from fastconv.cuda.conv_depthwise_plan import CHANNELS, PIXELS, PLACES, QUAD, THREADS
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.epilogue import LINEAR
 from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
@@ -37,9 +37,8 @@ from fastconv.cuda.kernels.windows import add_each, load_columns, places, slide,
 cuda = target()
 float32, int32, void = cuda.types.float32, cuda.types.int32, cuda.types.void
 
-#: A block of `window`.
-_QUADS = CHANNELS // QUAD
-_THREADS, _RESIDENTS = _QUADS * PLACES, 5
+#: Of a block of `window`: threads side by side, and how many blocks a multiprocessor is to hold.
+_QUADS, _RESIDENTS = CHANNELS // QUAD, 5
 #: Pixels that `grad_weight` loads together where windows are neighbours, and chains that `sum_chains` does.
 _PIXELS_OF_RUN, _CHAINS_OF_RUN = 8, 16
 # every column and every factor counts
@@ -179,7 +178,7 @@ def window(extent: int, step: int) -> Kernel:
 
     arrays = [NUMBERS] * 5
     return Kernel(
-        conv2d_forward_depthwise_window, void(*arrays, told(WindowProblem), int32), _THREADS, _RESIDENTS
+        conv2d_forward_depthwise_window, void(*arrays, told(WindowProblem), int32), THREADS, _RESIDENTS
     )
 
 
