@@ -22,8 +22,9 @@ from fastconv.geometry import Conv2dGeometry
 _TAPS = 3
 _VECTORS = 2
 # Pixels of grad_out that make a chain of their own, about: whole rows.  Short chains are more exact, and a GPU computes
-# them side by side.
+# them side by side.  It keeps a sum of each for every tap, so large kernels have longer ones: so many pixels for a tap.
 _PIXELS_OF_CHAIN = 112
+_PIXELS_OF_TAP = 4
 # Channels of a task, and the least number of tasks into which the rows of all images are split; at most _SPLITS parts,
 # whatever the number of threads.
 _CHANNELS_OF_SUMS = 128
@@ -211,7 +212,8 @@ def split_count(geometry: Conv2dGeometry) -> int:
 
 def rows_of_chain(geometry: Conv2dGeometry) -> int:
     """Rows (n, oh) of a split that are one chain; its chains are added in order, and then the splits."""
-    return max(1, _PIXELS_OF_CHAIN // max(geometry.OW, 1))
+    pixels = max(_PIXELS_OF_CHAIN, _PIXELS_OF_TAP * geometry.KH * geometry.KW)
+    return max(1, pixels // max(geometry.OW, 1))
 
 
 def _blocks(geometry: Conv2dGeometry) -> int:

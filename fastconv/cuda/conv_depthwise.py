@@ -66,7 +66,7 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     chains = plan.chains(g)
     splits = chains.splits.size - 1
     rows, splits_from = engine.constant(chains.rows), engine.constant(chains.splits)
-    partial = engine.empty((chains.count * out.size,), np.float32)
+    partial = engine.empty((chains.total * out.size,), np.float32)
     sums = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
     problem = kernels.WeightProblem(
         *(g.OC, g.IH, g.IW, g.OH, g.OW, g.KH, g.KW, *g.stride, *g.dilation, g.padding[0][0], g.padding[1][0])
@@ -102,7 +102,7 @@ def _run(
         blocks = plan.blocks_of_windows(windows, p.N, p.TARGET_H, p.TARGET_W, p.C)
         of_windows = kernels.WindowProblem(*extents, *windows[2:], *blocks[1:])
         kernel = kernels.window(windows.extent, windows.step)
-        engine.launch(kernel, blocks.count, *arrays, of_windows, activation)
+        engine.launch(kernel, blocks.total, *arrays, of_windows, activation)
         return
     problem = kernels.Problem(
         *(*extents, p.KW, p.dilation_h * p.SOURCE_W * p.C, p.dilation_w * p.C),

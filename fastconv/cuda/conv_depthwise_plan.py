@@ -67,17 +67,17 @@ class Blocks(NamedTuple):
     across: int
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         return self.images * self.rows * self.columns * self.channels
 
 
-def blocks_of_windows(windows: Windows, images: int, height: int, width: int, channels: int) -> Blocks:
+def blocks_of_windows(form: Windows, images: int, height: int, width: int, channels: int) -> Blocks:
     """The shape of blocks with which all of them together read the fewest pixels of the source."""
-    w, found = windows, []
+    found = []
     for across in range(PLACES.bit_length()):
         rows, columns = PLACES >> across, PIXELS << across
         blocks = Blocks(images, -(-height // rows), -(-width // columns), -(-channels // CHANNELS), across)
-        read = ((rows - 1) * w.row_step + w.extent) * ((columns - 1) * w.step + w.extent)
+        read = ((rows - 1) * form.row_step + form.extent) * ((columns - 1) * form.step + form.extent)
         found.append((blocks.rows * blocks.columns * read, blocks))
     return min(found)[1]
 
@@ -89,7 +89,7 @@ class Chains(NamedTuple):
     splits: Any
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         return int(self.rows.size) - 1
 
 
@@ -97,7 +97,8 @@ class Chains(NamedTuple):
 def chains(geometry: Conv2dGeometry) -> Chains:
     """The chains of the CPU."""
     rows, splits, length = geometry.N * geometry.OH, split_count(geometry), rows_of_chain(geometry)
-    starts, counts = [], [0]
+    starts: list[int] = []
+    counts = [0]
     for split in range(splits):
         starts += range(rows * split // splits, rows * (split + 1) // splits, length)
         counts.append(len(starts))
@@ -105,7 +106,7 @@ def chains(geometry: Conv2dGeometry) -> Chains:
 
 
 def taps_together(geometry: Conv2dGeometry, lanes: int) -> tuple[int, int]:
-    """Taps of which a thread of grad_weight takes the sums together, and the distance of the windows that share columns."""
+    """Taps whose sums a thread of grad_weight takes together, and the distance of the windows they belong to."""
     g = geometry
     shared = lanes == QUAD and g.KW in EXTENTS and g.stride[1] in STEPS and g.dilation[1] == 1
     return (g.KW, g.stride[1]) if shared else (1, 1)
@@ -115,4 +116,4 @@ def threads_of_chains(geometry: Conv2dGeometry, lanes: int) -> int:
     """Threads of grad_weight, each with *lanes* channels of a chain."""
     g = geometry
     taps, _ = taps_together(g, lanes)
-    return chains(g).count * -(-g.OC // CHANNELS) * g.KH * (g.KW // taps) * (CHANNELS // lanes)
+    return chains(g).total * -(-g.OC // CHANNELS) * g.KH * (g.KW // taps) * (CHANNELS // lanes)

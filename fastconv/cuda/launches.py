@@ -129,7 +129,7 @@ def _depthwise(geometry: Conv2dGeometry, backward: bool) -> Launch:
         return _elements("depthwise", N * height * width * C // lanes, resources.DEPTHWISE[lanes], moved, g.flops)
     form = windows.extent, windows.step
     name = f"depthwise, {windows.extent} x {windows.extent} taps for {plan.PIXELS} pixels of 4 channels"
-    blocks = plan.blocks_of_windows(windows, N, height, width, C).count
+    blocks = plan.blocks_of_windows(windows, N, height, width, C).total
     threads, code = plan.THREADS, resources.DEPTHWISE_WINDOWS[form]
     return Launch(name, blocks, threads, *code, flops=g.flops, executed=g.flops, bytes=moved)
 
@@ -139,11 +139,11 @@ def _depthwise_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     lanes, chains, weights = plan.lanes_possible(g), plan.chains(g), prod(g.weight_shape)
     splits = chains.splits.size - 1
     code = resources.DEPTHWISE_GRAD_WEIGHT[(*plan.taps_together(g, lanes), lanes)]
-    moved = g.bytes(_ITEMSIZE) + _ITEMSIZE * (chains.count - 1) * weights
+    moved = g.bytes(_ITEMSIZE) + _ITEMSIZE * (chains.total - 1) * weights
     threads = plan.threads_of_chains(g, lanes)
-    summed = _ITEMSIZE * (chains.count + splits) * weights
+    summed = _ITEMSIZE * (chains.total + splits) * weights
     return [
-        _elements(f"depthwise grad_weight, {chains.count} chains", threads, code, moved, g.flops),
+        _elements(f"depthwise grad_weight, {chains.total} chains", threads, code, moved, g.flops),
         _elements("sum of chains", splits * weights, resources.SUM_CHAINS, summed),
         *_sum_of_parts(splits, weights),
     ]

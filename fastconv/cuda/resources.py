@@ -62,10 +62,10 @@ SUM_CHAINS = Code(48, 0, 1.0)
 #: By channels of a load; by extent of the kernel and distance of windows.
 DEPTHWISE = {4: Code(55, 0, 0.286), 1: Code(40, 0, 0.093)}
 DEPTHWISE_WINDOWS = {
-    (3, 1): Code(79, 0, 0.276),
-    (3, 2): Code(88, 0, 0.253),
-    (5, 1): Code(90, 0, 0.299),
-    (5, 2): Code(94, 0, 0.284),
+    (3, 1): Code(76, 0, 0.293),
+    (3, 2): Code(87, 0, 0.267),
+    (5, 1): Code(89, 0, 0.317),
+    (5, 2): Code(96, 0, 0.301),
 }
 #: By taps that share columns, distance of windows and channels of a load.
 DEPTHWISE_GRAD_WEIGHT = {

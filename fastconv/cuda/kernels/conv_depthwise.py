@@ -17,8 +17,15 @@ from typing import Any, NamedTuple
 from fastconv.cuda.conv_depthwise_plan import CHANNELS, PIXELS, PLACES, QUAD, THREADS
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.epilogue import LINEAR
-from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
-from fastconv.cuda.kernels.elements import THREADS as THREADS_OF_ELEMENTS
+from fastconv.cuda.kernels.elements import (
+    NUMBERS,
+    TABLE,
+    THREADS as THREADS_OF_ELEMENTS,
+    element,
+    kernel_of_elements,
+    split_in_three,
+    told,
+)
 from fastconv.cuda.kernels.intrinsics import (
     add,
     block_index,
@@ -32,7 +39,7 @@ from fastconv.cuda.kernels.intrinsics import (
     within,
     zeros,
 )
-from fastconv.cuda.kernels.windows import add_each, load_columns, places, slide, there
+from fastconv.cuda.kernels.windows import add_each, load_columns, places, slide, steps, there
 
 cuda = target()
 float32, int32, void = cuda.types.float32, cuda.types.int32, cuda.types.void
@@ -81,7 +88,13 @@ def _finish(lanes: int) -> Any:
 @lru_cache
 def forward(lanes: int) -> Kernel:
     """The kernel of the forward pass and of grad_x, for *lanes* channels of one pixel."""
-    finish, load_lanes, no_sums, entry, multiply_add = _finish(lanes), load(lanes), zeros(lanes), load_each(3), slide(1, 1, 0, 0)
+    finish, load_lanes, no_sums, entry, multiply_add = (
+        _finish(lanes),
+        load(lanes),
+        zeros(lanes),
+        load_each(3),
+        slide(1, 1, 0, 0),
+    )
 
     def conv2d_forward_depthwise(x, weight, bias, residual, out, rows, columns, problem, activation):
         """A chain of fused multiply-adds over the taps that lie inside, in the order of the CPU.
@@ -139,7 +152,7 @@ def window(extent: int, step: int) -> Kernel:
     """
     COLUMNS = (PIXELS - 1) * step + extent
     finish, no_sums, take_pixel, load_weights = _finish(QUAD), zeros(PIXELS * QUAD), take(QUAD), load_columns(QUAD)
-    columns_of, taps_of, bits_of, load_row = places(COLUMNS), places(extent), there(COLUMNS), load_columns(QUAD)
+    columns_of, taps_of, bits_of, load_row = places(COLUMNS), steps(extent), there(COLUMNS), load_columns(QUAD)
     add_taps = slide(PIXELS, extent, step, 1)
 
     def conv2d_forward_depthwise_window(x, weight, bias, residual, out, problem, activation):
@@ -160,15 +173,18 @@ def window(extent: int, step: int) -> Kernel:
         if channel < p.C and oh < p.TARGET_H and ow < p.TARGET_W:
             row, column = int32(oh * p.row_step + p.first_row), int32(ow * step + p.first_column)
             columns, inside = columns_of(column, int32(1), p.SOURCE_W, p.C), bits_of(column, int32(1), p.SOURCE_W)
-            taps = taps_of(p.first_tap, p.tap_step, int32(extent * extent), p.C)
+            tap_step = int32(p.tap_step * p.C)
+            taps, weight_at = taps_of(tap_step), int32(p.first_tap * p.C + channel)
             line = int32(int32(n * p.SOURCE_H + row) * p.SOURCE_W * p.C + channel)
-            weight_at = channel
+            last_row = int32(row + extent)
             sums = no_sums()
-            for _ in range(extent):
+            while row < last_row:
                 if within(row, p.SOURCE_H):
-                    sums = add_taps(sums, load_row(x, line, columns), load_weights(weight, weight_at, taps), inside, _ALL)
+                    sums = add_taps(
+                        sums, load_row(x, line, columns), load_weights(weight, weight_at, taps), inside, _ALL
+                    )
                 row, line = int32(row + 1), int32(line + p.SOURCE_W * p.C)
-                weight_at = int32(weight_at + p.tap_step * extent * p.C)
+                weight_at = int32(weight_at + extent * tap_step)
             at = int32(int32(int32(n * p.TARGET_H + oh) * p.TARGET_W + ow) * p.C + channel)
             for _ in range(PIXELS):
                 pixel, sums = take_pixel(sums)
@@ -177,9 +193,7 @@ def window(extent: int, step: int) -> Kernel:
                 ow, at = int32(ow + 1), int32(at + p.C)
 
     arrays = [NUMBERS] * 5
-    return Kernel(
-        conv2d_forward_depthwise_window, void(*arrays, told(WindowProblem), int32), THREADS, _RESIDENTS
-    )
+    return Kernel(conv2d_forward_depthwise_window, void(*arrays, told(WindowProblem), int32), THREADS, _RESIDENTS)
 
 
 class WeightProblem(NamedTuple):

@@ -46,6 +46,21 @@ def places(count: int) -> Any:
 
 
 @lru_cache
+def steps(count: int) -> Any:
+    """``steps(count)(step)``: 0, *step*, 2 * *step*, ..."""
+
+    @intrinsic
+    def multiples(typingctx, step):
+        def generate(context, builder, signature, arguments):
+            found = [builder.mul(arguments[0], _I32(j)) for j in range(count)]
+            return context.make_tuple(builder, signature.return_type, found)
+
+        return _types.UniTuple(_types.int32, count)(_types.int32), generate
+
+    return multiples
+
+
+@lru_cache
 def there(count: int) -> Any:
     """``there(count)(first, step, extent)``: a bit for each of *count* columns that is in the row."""
 
@@ -98,8 +113,8 @@ def slide(sums: int, factors: int, sum_step: int, factor_step: int) -> Any:
         lanes = totals.count // sums
 
         def generate(context, builder, signature, arguments):
-            x, factor = ([builder.extract_value(side, i) for i in range(kind.count)]
-                         for side, kind in zip(arguments[1:3], (columns, others)))
+            x = [builder.extract_value(arguments[1], i) for i in range(columns.count)]
+            factor = [builder.extract_value(arguments[2], i) for i in range(others.count)]
 
             column_bits = [_bit(builder, arguments[3], i) for i in range(columns.count // lanes)]
             factor_bits = [_bit(builder, arguments[4], i) for i in range(factors)]
@@ -239,7 +254,9 @@ def load_places(lanes: int) -> Any:
         def generate(context, builder, signature, arguments):
             found = []
             for lane in range(0, lanes, together):
-                pointer = _pointer(context, builder, array, arguments[0], at, builder.add(arguments[1], _like(at, lane)))
+                pointer = _pointer(
+                    context, builder, array, arguments[0], at, builder.add(arguments[1], _like(at, lane))
+                )
                 found += _load_numbers(context, builder, array, pointer, together)
             return context.make_tuple(builder, signature.return_type, found)
 
