@@ -139,19 +139,25 @@ def slide(sums: int, factors: int, sum_step: int, factor_step: int) -> Any:
 def add_each(flush: bool) -> Any:
     """``add_each(flush)(totals, numbers, there)``: the totals with the numbers whose bit is 1 added one after another.
 
-    As many numbers at a time as there are totals.  With *flush*, denormals are zero.
+    As many numbers at a time as there are totals; totals in float64 take float32 numbers as well.  With *flush*,
+    denormals are zero, in float32.
     """
-    name = "llvm.nvvm.add.rn.ftz.f" if flush else "llvm.nvvm.add.rn.f"
 
     @intrinsic
     def add_numbers(typingctx, totals, numbers, there):
         lanes = totals.count
+        double = totals.dtype == _types.float64
 
         def generate(context, builder, signature, arguments):
             sums = [builder.extract_value(arguments[0], lane) for lane in range(lanes)]
             for i in range(numbers.count):
                 number = builder.extract_value(arguments[1], i)
-                longer = _call(builder, name, sums[i % lanes], number)
+                if double:
+                    number = context.cast(builder, number, numbers.dtype, _types.float64)
+                    longer = builder.fadd(sums[i % lanes], number)
+                else:
+                    name = "llvm.nvvm.add.rn.ftz.f" if flush else "llvm.nvvm.add.rn.f"
+                    longer = _call(builder, name, sums[i % lanes], number)
                 sums[i % lanes] = builder.select(_bit(builder, arguments[2], i // lanes), longer, sums[i % lanes])
             return context.make_tuple(builder, signature.return_type, sums)
 
