@@ -1,7 +1,7 @@
 """Depthwise convolution: the gradient with respect to the weight.
 
-Every element is one chain of fused multiply-adds over the pixels (n, oh, ow) of a split that see its tap; the ladder is
-in `conv_depthwise`.
+Every element is a sum of chains of fused multiply-adds over the pixels (n, oh, ow) of a few rows that see its tap: the
+chains of a split are added in order, and then the splits.  The ladder is in `conv_depthwise`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from fastconv.geometry import Conv2dGeometry
 # Taps of a kernel row, and vectors of channels, whose sums are in registers together.
 _TAPS = 3
 _VECTORS = 2
+# Pixels of grad_out that make a chain of their own, about: whole rows.  Short chains are more exact, and a GPU computes
+# them side by side.  It keeps a sum of each for every tap, so large kernels have longer ones: so many pixels for a tap.
+_PIXELS_OF_CHAIN = 112
+_PIXELS_OF_TAP = 4
 # Channels of a task, and the least number of tasks into which the rows of all images are split; at most _SPLITS parts,
 # whatever the number of threads.
 _CHANNELS_OF_SUMS = 128
@@ -106,24 +110,51 @@ def _prefetch_pixels(array, at, pixels, step, channels):
             simd.prefetch_for_read(array, at + pixel * step + channel)
 
 
+@_jit.inline
+def _fill(sums, start, stop, used, number):
+    """Write *number* into the first *used* channels of each tap."""
+    lanes = simd.lane_count(sums)
+    numbers = simd.splat(sums, number)
+    for tap in range(start, stop, _CHANNELS_OF_SUMS):
+        for at in range(tap, tap + used, lanes):
+            simd.store(sums, at, numbers)
+
+
+@_jit.inline
+def _end_chain(sums, totals, used):
+    """Add the sums of a chain to those at *totals*, the first *used* channels of each tap, and begin a new one."""
+    lanes = simd.lane_count(sums)
+    for tap in range(0, totals, _CHANNELS_OF_SUMS):
+        for at in range(tap, tap + used, lanes):
+            simd.store(sums, totals + at, simd.add(simd.load(sums, totals + at), simd.load(sums, at)))
+            simd.store(sums, at, simd.zeros(sums))
+
+
 @_jit.flushing_tasks
-def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_task, last_task):
+def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blocks, first_task, last_task):
     """Tasks of grad_weight; a task is a split of the rows (n, oh) times a block of channels.
 
     Row by row, so that a row of grad_out serves all taps from the cache; the sums of a block wait in ``sums`` between
-    rows.  Each element of ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
+    rows.  Every *chain_rows* rows they are added to the totals behind them, and begin anew.  Each element of
+    ``partial[split]`` has one writer, and pixels are added in rising order (n, oh, ow).
     """
     p = plan
     x, grad_out, partial, sums = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(sums)
+    totals = p.KH * p.KW * _CHANNELS_OF_SUMS
     lanes = simd.lane_count(sums)
     width = _VECTORS * lanes
     for task in range(first_task, last_task):
         split = task // blocks
         first = task % blocks * _CHANNELS_OF_SUMS
         last = min(first + _CHANNELS_OF_SUMS, p.C)
-        for at in range(0, p.KH * p.KW * _CHANNELS_OF_SUMS, lanes):
-            simd.store(sums, at, simd.zeros(sums))
-        for row in range(p.N * p.TARGET_H * split // splits, p.N * p.TARGET_H * (split + 1) // splits):
+        used = -(-(last - first) // width) * width
+        first_row, last_row = p.N * p.TARGET_H * split // splits, p.N * p.TARGET_H * (split + 1) // splits
+        several = last_row - first_row > chain_rows
+        _fill(sums, 0, totals, used, 0.0)
+        if several:
+            # to which -0 is added without being changed, as if the first chain began the total
+            _fill(sums, totals, 2 * totals, used, -0.0)
+        for row in range(first_row, last_row):
             n = row // p.TARGET_H
             line = row % p.TARGET_H
             _prefetch_pixels(grad_out, (row + 1) * p.TARGET_W * p.C + first, p.TARGET_W, p.C, last - first)
@@ -133,8 +164,13 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_t
                 if k + 1 == p.lines[line, 2]:
                     _prefetch_pixels(x, (x_line + p.SOURCE_W) * p.C + first, p.SOURCE_W, p.C, last - first)
                 _add_row(x, grad_out, sums, p, x_line, row * p.TARGET_W, p.lines[line, 1] + k, first, last)
+            if several and (row + 1 - first_row) % chain_rows == 0 and row + 1 < last_row:
+                _end_chain(sums, totals, used)
+        if several:
+            _end_chain(sums, totals, used)
+        result = totals if several else 0
         for tap in range(p.KH * p.KW):
-            source, target = tap * _CHANNELS_OF_SUMS - first, (split * p.KH * p.KW + tap) * p.C
+            source, target = result + tap * _CHANNELS_OF_SUMS - first, (split * p.KH * p.KW + tap) * p.C
             whole = last - (last - first) % width
             for channel in range(first, whole, lanes):
                 simd.store(partial, target + channel, simd.load(sums, source + channel))
@@ -145,25 +181,25 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_t
 
 @_jit.inline
 def _grad_weight_workspace(out, plan):
-    """Memory of one thread: the sums of a block of channels, for all taps."""
-    return np.empty(plan.KH * plan.KW * _CHANNELS_OF_SUMS, out.dtype)
+    """Memory of one thread: the sums and the totals of a block of channels, for all taps."""
+    return np.empty(2 * plan.KH * plan.KW * _CHANNELS_OF_SUMS, out.dtype)
 
 
 @_jit.kernel
-def conv2d_grad_weight_depthwise_serial(x, grad_out, partial, plan, splits, blocks):
+def conv2d_grad_weight_depthwise_serial(x, grad_out, partial, plan, splits, chain_rows, blocks):
     """All tasks of grad_weight; arrays are flat."""
     sums = _grad_weight_workspace(partial, plan)
-    _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, 0, splits * blocks)
+    _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blocks, 0, splits * blocks)
 
 
 @_jit.parallel_kernel
-def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, splits, blocks):
+def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, splits, chain_rows, blocks):
     """The same tasks, an equal share for each worker."""
     for worker in prange(workers):
         first_task = splits * blocks * worker // workers
         last_task = splits * blocks * (worker + 1) // workers
         sums = _grad_weight_workspace(partial, plan)
-        _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, blocks, first_task, last_task)
+        _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blocks, first_task, last_task)
 
 
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
@@ -172,6 +208,12 @@ def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, s
 def split_count(geometry: Conv2dGeometry) -> int:
     """Parts into which the rows (n, oh) are cut; the order of the sums follows."""
     return min(_SPLITS, -(-_TASKS // _blocks(geometry)), geometry.N * geometry.OH)
+
+
+def rows_of_chain(geometry: Conv2dGeometry) -> int:
+    """Rows (n, oh) of a split that are one chain; its chains are added in order, and then the splits."""
+    pixels = max(_PIXELS_OF_CHAIN, _PIXELS_OF_TAP * geometry.KH * geometry.KW)
+    return max(1, pixels // max(geometry.OW, 1))
 
 
 def _blocks(geometry: Conv2dGeometry) -> int:
@@ -192,6 +234,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
         partial.reshape(-1),
         forward_plan(g),
         splits,
+        rows_of_chain(g),
         blocks,
     )
     if splits > 1:
@@ -199,5 +242,5 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread: the sums of a block of channels, for all taps."""
-    return geometry.KH * geometry.KW * _CHANNELS_OF_SUMS * itemsize
+    """Bytes of memory of one thread: the sums and the totals of a block of channels, for all taps."""
+    return 2 * geometry.KH * geometry.KW * _CHANNELS_OF_SUMS * itemsize

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cpu.conv_depthwise_weight import split_count
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan
-from fastconv.cuda.device import Engine, flat
+from fastconv.cuda import conv_depthwise_plan as plan
+from fastconv.cuda.device import Engine, address, flat
 from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
 
+#: What the addresses of loads of four channels are multiples of.
+_BYTES_OF_QUAD = 16
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
 
@@ -43,39 +45,44 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    _run(engine, geometry, forward_plan(geometry), x, weight, bias, residual, out, activation)
+    _run(engine, geometry, False, x, weight, bias, residual, out, activation)
 
 
 def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
     """``out = the gradient with respect to x``: the same kernel over grad_out, taps in reverse order."""
-    _run(engine, geometry, grad_x_plan(geometry), grad_out, weight, None, None, out, 0)
+    _run(engine, geometry, True, grad_out, weight, None, None, out, 0)
 
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
-    """``out = the gradient with respect to weight``: partial sums over a fixed split of the rows, added in order."""
+    """``out = the gradient with respect to weight``: chains of a few rows, and splits of them, added in order."""
     from fastconv.cuda.kernels import conv_depthwise as kernels, elements
 
     _check(geometry)
     g = geometry
-    out = flat(out)
-    rows = g.N * g.OH
-    splits = max(split_count(g), 1)
-    starts = np.array([rows * split // splits for split in range(splits + 1)], np.int32)
-    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
+    x, grad_out, out = flat(x), flat(grad_out), flat(out)
+    if g.N == 0:
+        elements.launch(engine, elements.fill_zeros(), out.size, out)
+        return
+    chains = plan.chains(g)
+    splits = chains.splits.size - 1
+    rows, splits_from = engine.constant(chains.rows), engine.constant(chains.splits)
+    partial = engine.empty((chains.total * out.size,), np.float32)
+    sums = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
     problem = kernels.WeightProblem(
-        *(rows, splits, g.OC, g.IH, g.IW, g.OH, g.OW, g.KH, g.KW),
-        *(*g.stride, *g.dilation, g.padding[0][0], g.padding[1][0]),
+        *(g.OC, g.IH, g.IW, g.OH, g.OW, g.KH, g.KW, *g.stride, *g.dilation, g.padding[0][0], g.padding[1][0])
     )
-    arguments = flat(x), flat(grad_out), partial, engine.constant(starts), problem
-    elements.launch(engine, kernels.grad_weight(), partial.size, *arguments)
+    lanes = _lanes(g, x, grad_out, partial)
+    kernel = kernels.grad_weight(*plan.taps_together(g, lanes), lanes)
+    elements.launch(engine, kernel, plan.threads_of_chains(g, lanes), x, grad_out, partial, rows, problem)
+    elements.launch(engine, kernels.sum_chains(), sums.size, partial, sums, splits_from, out.size)
     if splits > 1:
-        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)
+        elements.launch(engine, elements.sum_parts(), out.size, sums, out, splits)
 
 
 def _run(
     engine: Engine,
     geometry: Conv2dGeometry,
-    plan: Plan,
+    backward: bool,
     x: Any,
     weight: Any,
     bias: Any | None,
@@ -86,15 +93,29 @@ def _run(
     from fastconv.cuda.kernels import conv_depthwise as kernels, elements
 
     _check(geometry)
-    p = plan
+    p = grad_x_plan(geometry) if backward else forward_plan(geometry)
     absent = engine.empty((0,), np.float32)
     arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
+    lanes, windows = _lanes(geometry, *arrays), plan.windows(geometry, backward)
+    extents = p.C, p.SOURCE_H, p.SOURCE_W, p.TARGET_H, p.TARGET_W
+    if windows is not None and lanes == plan.QUAD:
+        blocks = plan.blocks_of_windows(windows, p.N, p.TARGET_H, p.TARGET_W, p.C)
+        of_windows = kernels.WindowProblem(*extents, *windows[2:], *blocks[1:])
+        kernel = kernels.window(windows.extent, windows.step)
+        engine.launch(kernel, blocks.total, *arrays, of_windows, activation)
+        return
     problem = kernels.Problem(
-        *(p.C, p.SOURCE_H, p.SOURCE_W, p.TARGET_H, p.TARGET_W, p.KH, p.KW),
-        *(p.dilation_h, p.dilation_w, p.tap_step_h, p.tap_step_w),
+        *(*extents, p.KW, p.dilation_h * p.SOURCE_W * p.C, p.dilation_w * p.C),
+        *(p.tap_step_h * p.KW * p.C, p.tap_step_w * p.C),
     )
     tables = engine.constant(_table(p.lines)), engine.constant(_table(_columns(p)))
-    elements.launch(engine, kernels.forward(), arrays[-1].size, *arrays, *tables, problem, activation)
+    elements.launch(engine, kernels.forward(lanes), arrays[-1].size // lanes, *arrays, *tables, problem, activation)
+
+
+def _lanes(geometry: Conv2dGeometry, *arrays: Any) -> int:
+    """Channels of a load: four neighbours where they lie in 16 bytes."""
+    aligned = all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
+    return plan.lanes_possible(geometry) if aligned else 1
 
 
 def _check(geometry: Conv2dGeometry) -> None:

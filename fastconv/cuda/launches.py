@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from math import prod
 
-from fastconv.cpu import conv_depthwise_weight, conv_direct_weight, conv_scatter
+from fastconv.cpu import conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
-from fastconv.cuda import conv_depthwise, resources
+from fastconv.cuda import conv_depthwise, conv_depthwise_plan, resources
 from fastconv.cuda.conv_direct_plan import (
     TURN_OF_PARTS,
     WEIGHT_TILES,
@@ -42,19 +42,21 @@ def conv2d(operation: str, geometry: Conv2dGeometry) -> list[Launch]:
     if operation == "grad_weight":
         return _depthwise_grad_weight(geometry) if depthwise else _direct_grad_weight(geometry)
     if depthwise:
-        out = geometry.out_shape if operation == "forward" else geometry.x_shape
-        kernel = _elements("depthwise", prod(out), resources.DEPTHWISE, geometry.bytes(_ITEMSIZE), geometry.flops)
-        return [kernel]
+        return [_depthwise(geometry, backward=operation == "grad_x")]
     if operation == "forward":
         return [_product(as_product(forward_shape(geometry)))]
     return _direct_grad_x(geometry)
 
 
 def pool2d(average: bool, outputs: int, window: int, moved: int) -> list[Launch]:
-    """The launch of a pooling with so many numbers in its result, pixels in a window and bytes to move."""
+    """The launch of a pooling with so many numbers in its result, pixels in a window and bytes to move.
+
+    Four channels are loaded at a time.
+    """
     code = resources.POOL_AVERAGE if average else resources.POOL_EXTREME
     # each pixel of a window takes one of the lanes, which could do the two operations of a multiply-add
-    return [_elements("average pool" if average else "extreme pool", outputs, code, moved, 2 * outputs * window)]
+    threads = outputs // conv_depthwise_plan.QUAD
+    return [_elements("average pool" if average else "extreme pool", threads, code, moved, 2 * outputs * window)]
 
 
 def _product(shape: ConvShape, turns_of_part: int = 0) -> Launch:
@@ -119,14 +121,34 @@ def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     return [product, *_sum_of_parts(splits, weights)]
 
 
+def _depthwise(geometry: Conv2dGeometry, backward: bool) -> Launch:
+    """The forward pass or grad_x, from arrays whose addresses do not forbid loads of four channels."""
+    g, plan = geometry, conv_depthwise_plan
+    lanes, windows = plan.lanes_possible(g), plan.windows(g, backward)
+    N, height, width, C = g.x_shape if backward else g.out_shape
+    moved = g.bytes(_ITEMSIZE)
+    if windows is None or lanes < plan.QUAD:
+        return _elements("depthwise", N * height * width * C // lanes, resources.DEPTHWISE[lanes], moved, g.flops)
+    form = windows.extent, windows.step
+    name = f"depthwise, {windows.extent} x {windows.extent} taps for {plan.PIXELS} pixels of 4 channels"
+    blocks = plan.blocks_of_windows(windows, N, height, width, C).total
+    threads, code = plan.THREADS, resources.DEPTHWISE_WINDOWS[form]
+    return Launch(name, blocks, threads, *code, flops=g.flops, executed=g.flops, bytes=moved)
+
+
 def _depthwise_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
-    g = geometry
-    splits = max(conv_depthwise_weight.split_count(g), 1)
-    weights = prod(g.weight_shape)
-    moved = g.bytes(_ITEMSIZE) + _ITEMSIZE * (splits - 1) * weights
-    code = resources.DEPTHWISE_GRAD_WEIGHT
-    partial = _elements(f"depthwise grad_weight, {splits} partial sums", splits * weights, code, moved, g.flops)
-    return [partial, *_sum_of_parts(splits, weights)]
+    g, plan = geometry, conv_depthwise_plan
+    lanes, chains, weights = plan.lanes_possible(g), plan.chains(g), prod(g.weight_shape)
+    splits = chains.splits.size - 1
+    code = resources.DEPTHWISE_GRAD_WEIGHT[(*plan.taps_together(g, lanes), lanes)]
+    moved = g.bytes(_ITEMSIZE) + _ITEMSIZE * (chains.total - 1) * weights
+    threads = plan.threads_of_chains(g, lanes)
+    summed = _ITEMSIZE * (chains.total + splits) * weights
+    return [
+        _elements(f"depthwise grad_weight, {chains.total} chains", threads, code, moved, g.flops),
+        _elements("sum of chains", splits * weights, resources.SUM_CHAINS, summed),
+        *_sum_of_parts(splits, weights),
+    ]
 
 
 def _sum_of_parts(splits: int, weights: int) -> list[Launch]:

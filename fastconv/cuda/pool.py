@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cuda.device import Engine, flat
-from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows
+from fastconv.cuda.device import Engine, address, flat
+from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows, single_pixels
 
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
+#: Channels of a load of 16 bytes, and what its address is a multiple of.
+_QUAD, _BYTES_OF_QUAD = 4, 16
+#: Windows of 2 or 3 columns have code of their own.
+_FEW_COLUMNS = 3
+#: Windows of so many rows are summed row by row first where there are at most so many sums.
+_TALL, _FEW_SUMS = 16, 2**16
 #: Threads that fill a large GPU; a scatter cuts its images into bands where it has fewer.
 _THREADS_OF_SCATTER = 2**17
 
@@ -32,23 +38,43 @@ def extreme(
     """Write the largest (``sign=1``) or smallest (``sign=-1``) pixel of each window into *out*, and where it is."""
     from fastconv.cuda.kernels import elements, pool as kernels
 
-    problem = _problem(x, rows, columns)
+    problem = _problem(x.shape, rows, columns)
     x, out = flat(x), flat(out)
     _check_size(x, out)
     indices = engine.empty((0,), np.int64) if indices is None else flat(indices, np.int64)
     tables = _table(engine, rows), _table(engine, columns)
-    elements.launch(engine, kernels.extreme(), out.size, x, *tables, float(sign), out, indices, problem)
+    lanes = _lanes(problem.C, x, out, indices)
+    kernel = kernels.extreme(lanes, _width(columns, lanes))
+    elements.launch(engine, kernel, out.size // lanes, x, *tables, float(sign), out, indices, problem)
 
 
 def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
-    """Write the sum of each window, divided by the product of its two counts, into *out*."""
-    from fastconv.cuda.kernels import elements, pool as kernels
+    """Write the sum of each window, divided by the product of its two counts, into *out*.
 
-    problem = _problem(x, rows, columns)
+    Few large windows are summed row by row first, by as many threads as there are rows: the order of the sum is the
+    same, for a window's is one of its rows.
+    """
+    N, IH, IW, C = x.shape
     x, out = flat(x), flat(out)
     _check_size(x, out)
+    OH, OW = rows.start.size, columns.start.size
+    if OW > 1 or N * OH * C > _FEW_SUMS or rows.largest < _TALL:
+        _average(engine, (N, IH, IW, C), x, rows, columns, out)
+        return
+    row_sums = engine.empty((N * IH * C,), np.float32)
+    one = single_pixels(1)
+    _average(engine, (N, IH, IW, C), x, single_pixels(IH), columns.divided_by(one.counts), row_sums)
+    # one column of row sums is summed as if it were a row, of which many numbers are loaded together
+    _average(engine, (N, 1, IH, C), row_sums, one, rows.divided_by(rows.counts * columns.counts), out)
+
+
+def _average(engine: Engine, shape: tuple[int, ...], x: Any, rows: AxisWindows, columns: AxisWindows, out: Any) -> None:
+    from fastconv.cuda.kernels import elements, pool as kernels
+
+    lanes = _lanes(shape[3], x, out)
     tables = _table(engine, rows), _table(engine, columns)
-    elements.launch(engine, kernels.average(), out.size, x, *tables, out, problem)
+    kernel, problem = kernels.average(lanes, _width(columns, lanes)), _problem(shape, rows, columns)
+    elements.launch(engine, kernel, out.size // lanes, x, *tables, out, problem)
 
 
 def scatter(engine: Engine, values: Any, indices: Any, accumulate: bool, out: Any) -> bool:
@@ -99,17 +125,33 @@ def extreme_backward(engine: Engine, geometry: Pool2dGeometry, grad_out: Any, in
     problem = kernels.Problem(g.IH, g.IW, g.C, g.OH, g.OW, g.rows.step, g.columns.step)
     # with gaps in the windows these ranges hold more windows than they must, which the indices sort out
     tables = _table(engine, covering_windows(g.rows, g.IH)), _table(engine, covering_windows(g.columns, g.IW))
-    kernel = kernels.extreme_backward()
-    elements.launch(engine, kernel, grad_x.size, grad_out, flat(indices, np.int64), *tables, grad_x, problem)
+    indices = flat(indices, np.int64)
+    lanes = _lanes(g.C, grad_out, indices, grad_x)
+    kernel = kernels.extreme_backward(lanes)
+    elements.launch(engine, kernel, grad_x.size // lanes, grad_out, indices, *tables, grad_x, problem)
     return True
 
 
-def _problem(x: Any, rows: AxisWindows, columns: AxisWindows) -> Any:
+def _problem(shape: tuple[int, ...], rows: AxisWindows, columns: AxisWindows) -> Any:
     """What the kernels know of images and windows."""
     from fastconv.cuda.kernels import pool as kernels
 
-    _, IH, IW, C = x.shape
+    _, IH, IW, C = shape
     return kernels.Problem(IH, IW, C, rows.start.size, columns.start.size, rows.step, columns.step)
+
+
+def _lanes(channels: int, *arrays: Any) -> int:
+    """Channels of a thread: four neighbours where they lie in 16 bytes."""
+    aligned = all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
+    return _QUAD if channels % _QUAD == 0 and aligned else 1
+
+
+def _width(columns: AxisWindows, lanes: int) -> int:
+    """Columns that are loaded together: those of a window if they are few."""
+    from fastconv.cuda.kernels import pool as kernels
+
+    few = lanes == _QUAD and columns.largest <= _FEW_COLUMNS
+    return max(columns.largest, 2) if few else kernels.RUN
 
 
 def _table(engine: Engine, windows: AxisWindows) -> Any:

@@ -63,8 +63,24 @@ GRAD_WEIGHT: dict[tuple[Tile, bool], Code] = {
 SWAP_CHANNELS = Code(14, 0, 1.0)
 FILL_ZEROS = Code(10, 0, 1.0)
 SUM_PARTS = Code(29, 0, 1.0)
-DEPTHWISE = Code(62, 0, 0.037)
-DEPTHWISE_GRAD_WEIGHT = Code(36, 0, 0.029)
-#: One comparison, or one addition, for each pixel of a window.
-POOL_EXTREME = Code(28, 0, 0.04)
-POOL_AVERAGE = Code(40, 0, 0.08)
+SUM_CHAINS = Code(48, 0, 1.0)
+#: By channels of a load; by extent of the kernel and distance of windows.
+DEPTHWISE = {4: Code(55, 0, 0.286), 1: Code(40, 0, 0.093)}
+DEPTHWISE_WINDOWS = {
+    (3, 1): Code(76, 0, 0.293),
+    (3, 2): Code(87, 0, 0.267),
+    (5, 1): Code(89, 0, 0.317),
+    (5, 2): Code(96, 0, 0.301),
+}
+#: By taps that share columns, distance of windows and channels of a load.
+DEPTHWISE_GRAD_WEIGHT = {
+    (3, 1, 4): Code(114, 0, 0.238),
+    (3, 2, 4): Code(101, 0, 0.214),
+    (5, 1, 4): Code(128, 0, 0.284),
+    (5, 2, 4): Code(120, 0, 0.256),
+    (1, 1, 4): Code(102, 0, 0.151),
+    (1, 1, 1): Code(56, 0, 0.050),
+}
+#: Loads of four channels among the instructions, for windows of three columns.
+POOL_EXTREME = Code(40, 0, 0.027)
+POOL_AVERAGE = Code(54, 0, 0.054)

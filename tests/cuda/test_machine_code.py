@@ -5,6 +5,7 @@ Where a disassembler is installed, the main loops of the products are counted in
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,12 +60,22 @@ PRODUCTS = {
 OTHERS = {
     "sum_parts": elements.sum_parts,
     "swap_channels": kernels.swap_channels,
-    "depthwise": depthwise.forward,
-    "depthwise grad_weight": depthwise.grad_weight,
-    "extreme pool": pool_kernels.extreme,
-    "average pool": pool_kernels.average,
-    "extreme pool backward": pool_kernels.extreme_backward,
     "fill_zeros": elements.fill_zeros,
+    "sum_chains": depthwise.sum_chains,
+}
+# channels of a load, and columns of a window that are loaded together
+POOLS = (4, 2), (4, 3), (4, pool_kernels.RUN), (1, pool_kernels.RUN)
+# the kernels of depthwise convolution and of pooling
+WINDOWS = {
+    **{f"depthwise {lanes}": partial(depthwise.forward, lanes) for lanes in written_down.DEPTHWISE},
+    **{f"depthwise windows {form}": partial(depthwise.window, *form) for form in written_down.DEPTHWISE_WINDOWS},
+    **{
+        f"depthwise grad_weight {form}": partial(depthwise.grad_weight, *form)
+        for form in written_down.DEPTHWISE_GRAD_WEIGHT
+    },
+    **{f"extreme pool {form}": partial(pool_kernels.extreme, *form) for form in POOLS},
+    **{f"average pool {form}": partial(pool_kernels.average, *form) for form in POOLS},
+    **{f"extreme pool backward {lanes}": partial(pool_kernels.extreme_backward, lanes) for lanes in (4, 1)},
 }
 # what a layer API needs besides convolutions and pooling: name -> kernel
 LAYERS = {
@@ -236,6 +247,27 @@ def opcodes(loop: list[str], name: str) -> int:
 @pytest.mark.parametrize("name", OTHERS)
 def test_element_by_element(name: str, architecture: str) -> None:
     check(OTHERS[name](), architecture)
+
+
+@pytest.mark.parametrize("architecture", SINGLE_ARCHITECTURES)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_window_by_window(name: str, architecture: str) -> None:
+    check(WINDOWS[name](), architecture)
+
+
+@pytest.mark.parametrize("form", [(3, 1), (5, 2)])
+def test_products_of_windows_in_machine_code(form: tuple[int, int]) -> None:
+    """A product is one instruction, predicated where its column may lie outside, and few others come with it.
+
+    With 16 results of a thread, the turns of three rows of three taps are 20 instructions for each.
+    """
+    needs_nvdisasm()
+    extent, step = form
+    loop = machine_loop(compiled(depthwise.window(*form), "sm_90"), "sm_90")
+    assert opcodes(loop, "FFMA") == depthwise.PIXELS * 4 * extent
+    assert opcodes(loop, "LDG.E.128") == opcodes(loop, "LDG") == (depthwise.PIXELS - 1) * step + 2 * extent
+    assert opcodes(loop, "FFMA") / len(loop) > 0.42
+    assert not any(opcodes(loop, name) for name in ("FSEL", "LDL", "STL"))
 
 
 def contractions(ptx: str) -> list[str]:

@@ -107,9 +107,12 @@ def test_tiles_that_are_partly_empty() -> None:
 
 def test_pooling_and_depthwise_are_kernels_of_elements() -> None:
     (launch,) = launches.pool2d(False, 1000, 9, 4 * 10_000)
-    assert (launch.blocks, launch.threads, launch.bytes) == (4, 256, 40_000)
+    assert (launch.blocks, launch.threads, launch.bytes) == (1, 256, 40_000)
     (launch,) = launches.conv2d("forward", conv2d_geometry((2, 8, 8, 32), (3, 3, 1, 32), groups=32, padding=1))
-    assert (launch.blocks, launch.kernel) == (2 * 8 * 8 * 32 // 256, "depthwise")
+    # blocks of 8 x 8 pixels of all channels, 4 of each for a thread
+    assert (launch.blocks, launch.threads) == (2, 8 * 8 * 32 // 16)
+    (launch,) = launches.conv2d("forward", conv2d_geometry((2, 8, 8, 33), (3, 3, 1, 33), groups=33, padding=1))
+    assert (launch.blocks, launch.kernel) == (-(-2 * 8 * 8 * 33 // 256), "depthwise")
     assert launches.conv2d("forward", conv2d_geometry((0, 8, 8, 4), (3, 3, 4, 4))) == []
 
 
@@ -156,11 +159,16 @@ def _written_down(one_at_a_time: bool) -> dict[str, tuple[Kernel, resources.Code
         "swap_channels": (direct.swap_channels(), resources.SWAP_CHANNELS),
         "fill_zeros": (elements.fill_zeros(), resources.FILL_ZEROS),
         "sum_parts": (elements.sum_parts(), resources.SUM_PARTS),
-        "depthwise": (depthwise.forward(), resources.DEPTHWISE),
-        "depthwise grad_weight": (depthwise.grad_weight(), resources.DEPTHWISE_GRAD_WEIGHT),
-        "extreme pool": (pool_kernels.extreme(), resources.POOL_EXTREME),
-        "average pool": (pool_kernels.average(), resources.POOL_AVERAGE),
+        "sum_chains": (depthwise.sum_chains(), resources.SUM_CHAINS),
+        "extreme pool": (pool_kernels.extreme(4, 3), resources.POOL_EXTREME),
+        "average pool": (pool_kernels.average(4, 3), resources.POOL_AVERAGE),
     }
+    for lanes, code in resources.DEPTHWISE.items():
+        found[f"depthwise {lanes}"] = depthwise.forward(lanes), code
+    for form, code in resources.DEPTHWISE_WINDOWS.items():
+        found[f"depthwise windows {form}"] = depthwise.window(*form), code
+    for taps, code in resources.DEPTHWISE_GRAD_WEIGHT.items():
+        found[f"depthwise grad_weight {taps}"] = depthwise.grad_weight(*taps), code
     products: list[tuple[str, Any, Any, tuple[bool, ...]]] = [
         ("forward", direct.forward, resources.FORWARD, ()),
         ("in parts", direct.forward, resources.FORWARD_IN_PARTS, (True,)),
@@ -197,17 +205,13 @@ def test_what_is_written_down_is_what_ptxas_makes(architecture: str, one_at_a_ti
 
 
 def test_shares_of_the_kernels_of_elements() -> None:
-    """Multiply-adds, or pixels of a pool, among the instructions of the innermost loop."""
+    """Multiply-adds, or loads of a pool, among the instructions of the innermost loop."""
     needs_target()
-    expected = {
-        "depthwise": "fma.rn",
-        "depthwise grad_weight": "fma.rn",
-        "extreme pool": "ld.global",
-        "average pool": "ld.global",
-    }
     kernels = _written_down(one_at_a_time=False)
-    for name, useful in expected.items():
-        kernel, code = kernels[name]
+    for name, (kernel, code) in kernels.items():
+        if not name.startswith("depthwise") and not name.endswith("pool"):
+            continue
+        useful = "fma.rn" if name.startswith("depthwise") else "ld.global"
         innermost = min(loops(compiled(kernel, "sm_90")), key=len)
         share = sum(useful in line for line in innermost) / len(innermost)
         assert code.share == pytest.approx(share, rel=0.1), name
