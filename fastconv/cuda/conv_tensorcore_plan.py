@@ -24,8 +24,11 @@ CHUNK_BYTES, WORDS, CHUNKS = 16, 4, 4
 LINE = CHUNKS * CHUNK_BYTES
 #: Channels of each group must be a multiple of this: a chunk of 16-bit numbers, and the columns of one ``mma``.
 FRAGMENT = 8
-#: Blocks that keep every multiprocessor of a large GPU busy; below, a smaller tile is better.
-_ENOUGH_BLOCKS = 264
+#: Stages of shared memory, each a turn's lines, and the most that a kernel gets of it without asking.
+_MOST_STAGES, _SHARED_BYTES = 4, 48 * 1024
+#: Multiprocessors of a large GPU, and lines of a tile in whose time the rest of a turn passes: its barrier, and what
+#: its instructions wait for each other.
+_MULTIPROCESSORS, _LINES_OF_REST = 132, 112
 
 
 class Precision(NamedTuple):
@@ -66,12 +69,18 @@ class Tile(NamedTuple):
     def threads(self) -> int:
         return self.warps_down * (self.columns // self.warp_columns) * 32
 
+    @property
+    def stages(self) -> int:
+        """Stages with asynchronous copies: all but one are on their way while one is multiplied."""
+        return min(_MOST_STAGES, _SHARED_BYTES // ((self.rows + self.columns) * LINE))
 
-#: The largest first.  A large tile of a warp means fewer reads of shared memory for each product.
+
+#: The largest first.  A large tile of a warp means fewer reads of shared memory for each product; the smallest has
+#: more warps instead, because it is taken where hardly any other block shares its multiprocessor.
 TILES = (
     Tile(128, 128, 64, 32, residents=2),
-    Tile(128, 64, 64, 32, residents=4),
-    Tile(64, 32, 32, 32, residents=8),
+    Tile(128, 64, 64, 32, residents=3),
+    Tile(64, 32, 32, 16, residents=6),
 )
 #: Without asynchronous copies a turn's loads wait in registers, and sums must leave room for them.
 TILES_BY_REGISTERS = (
@@ -85,8 +94,8 @@ WEIGHT_TILES = (
     Tile(128, 128, 64, 32, residents=2),
     Tile(64, 64, 32, 32, residents=4),
 )
-#: Pixels that a partial sum of grad_weight has at least.
-_PIXELS_OF_SPLIT = 512
+#: Pixels that a partial sum of grad_weight has at least, and blocks of all of them that are enough.
+_PIXELS_OF_SPLIT, _ENOUGH_BLOCKS = 512, 264
 
 
 class Problem(NamedTuple):
@@ -159,12 +168,13 @@ class Packing(NamedTuple):
 
 
 def choose_tile(tiles: tuple[Tile, ...], rows: int, columns: int, groups: int) -> Tile:
-    """The largest tile that gives enough blocks and is not mostly empty."""
-    for tile in tiles[:-1]:
+    """The tile with which a turn takes the least time: the busiest multiprocessor copies the lines of all its blocks."""
+
+    def lines(tile: Tile) -> int:
         blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
-        if blocks >= _ENOUGH_BLOCKS and 2 * columns > tile.columns:
-            return tile
-    return tiles[-1]
+        return _LINES_OF_REST + -(-blocks // _MULTIPROCESSORS) * (tile.rows + tile.columns)
+
+    return min(tiles, key=lines)
 
 
 def forward_problem(shape: ConvShape, tile: Tile, precision: Precision) -> tuple[Problem, int]:

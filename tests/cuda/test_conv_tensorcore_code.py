@@ -82,8 +82,8 @@ def test_forward(architecture: str, tile: Tile, precision: Precision) -> None:
     copies = (tile.rows + tile.columns) * CHUNKS // tile.threads
     of_table = 1
     if asynchronous:
-        assert count(r"cp\.async\.cg\.shared\.global") == copies
-        assert count(r"cp\.async\.commit_group") == count(r"cp\.async\.wait_group\s+1;") == 1
+        assert count(r"cp\.async\.ca\.shared\.global") == copies
+        assert count(r"cp\.async\.commit_group") == count(rf"cp\.async\.wait_group\s+{tile.stages - 2};") == 1
         assert count(r"ld\.global") == count(r"ld\.global\.v4") == of_table
         assert count(r"\b(st|ld)\.shared") == 0
     else:
@@ -107,8 +107,9 @@ def test_grad_weight(architecture: str, tile: Tile, precision: Precision) -> Non
     assert count(r"\bbar(rier)?\.sync") == 1
     copies = 2 * tile.rows * CHUNKS // tile.threads
     if asynchronous:
-        assert count(r"cp\.async\.cg\.shared\.global") == copies
-        assert count(r"cp\.async\.commit_group") == count(r"cp\.async\.wait_group\s+1;") == 1
+        # of x and of grad_out
+        assert count(r"cp\.async\.ca\.shared\.global") == count(r"cp\.async\.cg\.shared\.global") == copies / 2
+        assert count(r"cp\.async\.commit_group") == count(rf"cp\.async\.wait_group\s+{tile.stages - 2};") == 1
         assert count(r"ld\.global") == count(r"\bst\.shared") == 0
     else:
         assert count(r"ld\.global") == count(r"ld\.global\.v4") == copies

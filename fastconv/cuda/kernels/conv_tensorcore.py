@@ -64,10 +64,11 @@ cuda = target()
 types = cuda.types
 float32, int32, int64 = types.float32, types.int32, types.int64
 
-#: Stages in shared memory with asynchronous copies, and without.  With three, the largest tile has 48 KB, the most
-#: that a kernel gets without asking.
-_STAGES, _STAGES_OF_PAIR = 3, 2
+#: Stages in shared memory without asynchronous copies.
+_STAGES_OF_PAIR = 2
 _WORDS_OF_LINE = CHUNKS * WORDS
+#: What other taps or other blocks of the multiprocessor read as well is kept near.
+copy_again, copy_once = copy_chunk(near=True), copy_chunk(near=False)
 
 
 @cuda.jit(device=True)
@@ -81,7 +82,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     """The kernel of the forward pass for one tile and one precision, *asynchronous* from sm_80 on."""
     ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, _ = tile
     THREADS, WARPS_DOWN = tile.threads, tile.warps_down
-    STAGES = _STAGES if asynchronous else _STAGES_OF_PAIR
+    STAGES = tile.stages if asynchronous else _STAGES_OF_PAIR
     AHEAD = STAGES - 1
     A_NUMBERS, B_NUMBERS = STAGES * ROWS * _WORDS_OF_LINE, STAGES * COLUMNS * _WORDS_OF_LINE
     A_STAGE, B_STAGE = ROWS * LINE, COLUMNS * LINE
@@ -172,14 +173,14 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                     there = within(int32(tops[i] + down), p.IH) & within(int32(lefts[i] + right), p.IW)
                     at = int32(bases[i] + distance)
                     if asynchronous:
-                        copy_chunk(int32(a_put + stage * A_STAGE + i * A_STEP * LINE), x, at, there)
+                        copy_again(int32(a_put + stage * A_STAGE + i * A_STEP * LINE), x, at, there)
                     else:
                         keep(ahead, int32(i * WORDS), load_words_or(x, int64(at) * WORDS, there, float32(0)))
                 for i in range(B_COPIES):
                     at = int32(weight_at + i * B_STEP * width)
                     if asynchronous:
                         put = int32((b_put ^ (i * B_STEP * CHUNK_BYTES)) + stage * B_STAGE)
-                        copy_chunk(put, weight, at, True)
+                        copy_again(put, weight, at, True)
                     else:
                         keep(ahead, int32((A_COPIES + i) * WORDS), load_words(weight, int64(at) * WORDS))
                 weight_at = int32(weight_at + CHUNKS * width)
@@ -214,7 +215,7 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     """The kernel of grad_weight for one tile and one precision."""
     SIDE, _, WARP_ROWS, WARP_COLUMNS, _ = tile
     THREADS, WARPS_DOWN, CHANNELS = tile.threads, tile.warps_down, precision.channels
-    STAGES = _STAGES if asynchronous else _STAGES_OF_PAIR
+    STAGES = tile.stages if asynchronous else _STAGES_OF_PAIR
     AHEAD = STAGES - 1
     # a turn: PIXELS lines of x, and as many of grad_out; a thread copies the same chunk of COPIES lines of both
     PIXELS, CHUNKS_OF_LINE = CHUNKS * CHANNELS, SIDE // CHANNELS
@@ -314,8 +315,8 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                     grad_there, of_grad = exists & (column < p.columns), int32(grad_at + i * STEP * p.OC)
                     if asynchronous:
                         to = int32(stage * STAGE + i * STEP * LINE_BYTES)
-                        copy_chunk(int32(a_put + to), x, at, there)
-                        copy_chunk(int32(b_put + to), grad_out, of_grad, grad_there)
+                        copy_again(int32(a_put + to), x, at, there)
+                        copy_once(int32(b_put + to), grad_out, of_grad, grad_there)
                     else:
                         keep(x_ahead, int32(i * WORDS), load_words_or(x, int64(at) * WORDS, there, float32(0)))
                         words = load_words_or(grad_out, int64(of_grad) * WORDS, grad_there, float32(0))
