@@ -99,7 +99,11 @@ _PIXELS_OF_SPLIT, _ENOUGH_BLOCKS = 512, 264
 
 
 class Problem(NamedTuple):
-    """What a forward kernel is told, besides arrays; IC and ic_of_group count chunks, not channels."""
+    """What a forward kernel is told, besides arrays; IC and ic_of_group count chunks, not channels.
+
+    The taps of the kernel span *span_h* rows and *span_w* columns.  A turn's chunks on in the chain (kh, kw, ic) is
+    *step_down* rows, *step_right* columns and *step_ic* chunks on.
+    """
 
     pixels: int
     columns: int
@@ -117,6 +121,14 @@ class Problem(NamedTuple):
     stride_w: int
     pad_top: int
     pad_left: int
+    KW: int
+    dilation_h: int
+    dilation_w: int
+    span_h: int
+    span_w: int
+    step_down: int
+    step_right: int
+    step_ic: int
     OUT_H: int
     OUT_W: int
     start_h: int
@@ -168,7 +180,7 @@ class Packing(NamedTuple):
 
 
 def choose_tile(tiles: tuple[Tile, ...], rows: int, columns: int, groups: int) -> Tile:
-    """The tile with which a turn takes the least time: the busiest multiprocessor copies the lines of all its blocks."""
+    """The tile with which a turn takes the least time: by the lines that the busiest multiprocessor has to copy."""
 
     def lines(tile: Tile) -> int:
         blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
@@ -184,10 +196,14 @@ def forward_problem(shape: ConvShape, tile: Tile, precision: Precision) -> tuple
     chunks_of_group = chunks // s.G
     pixels, columns = s.N * s.OH * s.OW, s.OC // s.G
     pixel_blocks, column_blocks = -(-pixels // tile.rows), -(-columns // tile.columns)
+    taps, step_ic = divmod(CHUNKS, chunks_of_group)
+    rows, right = divmod(taps, s.KW)
     problem = Problem(
         *(pixels, columns, turns(s, precision), pixel_blocks, column_blocks),
         *(s.IH, s.IW, chunks, chunks_of_group, s.OH, s.OW, s.OC),
         *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
+        *(s.KW, s.dilation_h, s.dilation_w, s.KH * s.dilation_h, s.KW * s.dilation_w),
+        *(rows * s.dilation_h, right * s.dilation_w, step_ic),
         *(s.OUT_H, s.OUT_W, s.start_h, s.start_w, s.step_h, s.step_w),
     )
     return problem, pixel_blocks * column_blocks * s.G
@@ -201,11 +217,7 @@ def turns(shape: ConvShape, precision: Precision) -> int:
 
 @lru_cache(maxsize=1024)
 def table_of_chunks(shape: ConvShape, precision: Precision) -> NDArray[np.int32]:
-    """A row (distance in chunks of x, rows down, columns right, 0) for each chunk of the chain (kh, kw, ic).
-
-    Behind the chain follow entries that miss every image, up to the end of the turn and at least one turn more, which
-    the kernel loads ahead.
-    """
+    """A row (distance in chunks of x, rows down, columns right, 0) for each chunk of the chain (kh, kw, ic)."""
     return table_of_taps(shape._replace(IC=shape.IC // precision.channels), 1)
 
 

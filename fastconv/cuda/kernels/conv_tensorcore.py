@@ -94,7 +94,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     RUNS = WARP_COLUMNS // FRAGMENT
     no_sums, take_pair, finish_rows = zeros(WARP_ROWS * WARP_COLUMNS // 32), take(2), for_each(2 * RUNS)
     multiply_turn = multiply_lines(precision.name, WARP_ROWS, WARP_COLUMNS, not asynchronous)
-    load_entry, load_pair, load_words, load_words_or = load(4), load(2), load(WORDS), load_or(WORDS)
+    load_pair, load_words, load_words_or = load(2), load(WORDS), load_or(WORDS)
     keep, kept, wait = store_each(1), load_each(WORDS), wait_for_groups(AHEAD - 1)
 
     @cuda.jit(device=True)
@@ -119,8 +119,8 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                         pair = relu(pair)
                     store(out, at, pair)
 
-    def conv2d_forward_tensorcore(x, weight, bias, residual, out, taps, problem, activation):
-        """One tile of ``out = activation(conv2d(x, weight) + bias + residual)``; arrays are flat, *taps* a table.
+    def conv2d_forward_tensorcore(x, weight, bias, residual, out, problem, activation):
+        """One tile of ``out = activation(conv2d(x, weight) + bias + residual)``; arrays are flat.
 
         x and the weight are in chunks of one precision, the weight as `pack_weight` leaves it.  A chain over
         (kh, kw, ic) for each element, four chunks a turn.  Each output element has one writer.
@@ -146,8 +146,11 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
             bases[i] = int32(((n * p.IH + top) * p.IW + left) * p.IC + group * p.ic_of_group)
             tops[i] = top if pixel < p.pixels else OUTSIDE
             lefts[i] = left
-        taps_at = int32(chunk * 4)
-        distance, down, right, _ = load_entry(taps, taps_at)
+        # where in the chain: computed, not loaded, since every block would ask for the same bytes in every turn
+        tap = divide(chunk, p.ic_of_group)
+        kh = divide(tap, p.KW)
+        down, right = int32(kh * p.dilation_h), int32((tap - kh * p.KW) * p.dilation_w)
+        ic = int32(chunk - tap * p.ic_of_group)
         # and of the weight: threads side by side, the same chunk of neighbouring columns
         column, chunk = int32(thread % COLUMNS), int32(thread // COLUMNS)
         b_put = int32(shared_address(b) + swizzled(column, chunk))
@@ -169,8 +172,10 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                 wait()
             cuda.syncthreads()
             if turn < p.turns:
+                distance = int32((down * p.IW + right) * p.IC + ic)
+                of_chain = down if down < p.span_h else OUTSIDE
                 for i in range(A_COPIES):
-                    there = within(int32(tops[i] + down), p.IH) & within(int32(lefts[i] + right), p.IW)
+                    there = within(int32(tops[i] + of_chain), p.IH) & within(int32(lefts[i] + right), p.IW)
                     at = int32(bases[i] + distance)
                     if asynchronous:
                         copy_again(int32(a_put + stage * A_STAGE + i * A_STEP * LINE), x, at, there)
@@ -184,8 +189,14 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                     else:
                         keep(ahead, int32((A_COPIES + i) * WORDS), load_words(weight, int64(at) * WORDS))
                 weight_at = int32(weight_at + CHUNKS * width)
-                taps_at = int32(taps_at + CHUNKS * 4)
-                distance, down, right, _ = load_entry(taps, taps_at)
+                # the chunk of the next turn
+                ic = int32(ic + p.step_ic)
+                carry = int32(ic >= p.ic_of_group)
+                ic = int32(ic - carry * p.ic_of_group)
+                right = int32(right + p.step_right + carry * p.dilation_w)
+                carry = int32(right >= p.span_w)
+                right = int32(right - carry * p.span_w)
+                down = int32(down + p.step_down + carry * p.dilation_h)
             if asynchronous:
                 close_group()
             if turn >= AHEAD:
@@ -206,7 +217,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
         channel = int32(column_block * COLUMNS + warp // WARPS_DOWN * WARP_COLUMNS + (lane & 3) * 2)
         finish_rows(finish_row, sums, (group, pixel, channel, bias, residual, out, p, activation))
 
-    arguments = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TABLE, told(Problem), int32
+    arguments = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, told(Problem), int32
     return Kernel(conv2d_forward_tensorcore, types.void(*arguments), THREADS, tile.residents)
 
 
