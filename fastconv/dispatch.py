@@ -4,7 +4,8 @@ Every operation has an ordered list of implementations, the fastest first, the r
 refuses it, or declines it, because the next one is faster or more accurate, with a sentence.  Under
 ``algorithm="auto"`` the first that accepts is taken; the choice looks at the geometry but neither at the batch size nor
 at the number of threads, so that it cannot change the bits of a result.  ``algorithm="fastest"`` looks at the batch as
-well.  There is a list for the CPU, `CONV2D`, and one for GPUs, `conv2d_on_gpu`.
+well.  There is a list for the CPU, `CONV2D`, and one for GPUs, `conv2d_on_gpu`; under "auto" both take an algorithm
+with the same bits.
 
 ``FASTCONV_VERBOSE=dispatch`` in the environment prints every new choice; `explain` tells more about one.
 """
@@ -230,7 +231,7 @@ def conv2d_on_gpu() -> tuple[Implementation, ...]:
             "winograd",
             "4x4 outputs from 36 products in place of 144, between transforms of x, weight and out",
             _in_float32(winograd.refuses),
-            winograd.declines,
+            _winograd_on_gpu_declines,
             winograd.forward,
             winograd.grad_x,
             winograd.grad_weight,
@@ -247,6 +248,15 @@ def conv2d_on_gpu() -> tuple[Implementation, ...]:
             _no_workspace,
         ),
     )
+
+
+def _winograd_on_gpu_declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
+    """The rule of "auto" is the CPU's: Winograd has its bits on a GPU, and pays there in at least as many problems."""
+    if images is None:
+        return _winograd_declines(operation, geometry, None)
+    from fastconv.cuda import conv_winograd as winograd
+
+    return winograd.declines(operation, geometry, images)
 
 
 def _in_float32(refuses: Callable[[Conv2dGeometry], str | None]) -> Callable[[Conv2dGeometry, int], str | None]:

@@ -24,8 +24,11 @@ CHUNK_BYTES, WORDS, CHUNKS = 16, 4, 4
 LINE = CHUNKS * CHUNK_BYTES
 #: Channels of each group must be a multiple of this: a chunk of 16-bit numbers, and the columns of one ``mma``.
 FRAGMENT = 8
-#: Blocks that keep every multiprocessor of a large GPU busy; below, a smaller tile is better.
-_ENOUGH_BLOCKS = 264
+#: Stages of shared memory, each a turn's lines, and the most that a kernel gets of it without asking.
+_MOST_STAGES, _SHARED_BYTES = 4, 48 * 1024
+#: Multiprocessors of a large GPU, and lines of a tile in whose time the rest of a turn passes: its barrier, and what
+#: its instructions wait for each other.
+_MULTIPROCESSORS, _LINES_OF_REST = 132, 112
 
 
 class Precision(NamedTuple):
@@ -66,12 +69,18 @@ class Tile(NamedTuple):
     def threads(self) -> int:
         return self.warps_down * (self.columns // self.warp_columns) * 32
 
+    @property
+    def stages(self) -> int:
+        """Stages with asynchronous copies: all but one are on their way while one is multiplied."""
+        return min(_MOST_STAGES, _SHARED_BYTES // ((self.rows + self.columns) * LINE))
 
-#: The largest first.  A large tile of a warp means fewer reads of shared memory for each product.
+
+#: The largest first.  A large tile of a warp means fewer reads of shared memory for each product; the smallest has
+#: more warps instead, because it is taken where hardly any other block shares its multiprocessor.
 TILES = (
     Tile(128, 128, 64, 32, residents=2),
-    Tile(128, 64, 64, 32, residents=4),
-    Tile(64, 32, 32, 32, residents=8),
+    Tile(128, 64, 64, 32, residents=3),
+    Tile(64, 32, 32, 16, residents=6),
 )
 #: Without asynchronous copies a turn's loads wait in registers, and sums must leave room for them.
 TILES_BY_REGISTERS = (
@@ -85,12 +94,16 @@ WEIGHT_TILES = (
     Tile(128, 128, 64, 32, residents=2),
     Tile(64, 64, 32, 32, residents=4),
 )
-#: Pixels that a partial sum of grad_weight has at least.
-_PIXELS_OF_SPLIT = 512
+#: Pixels that a partial sum of grad_weight has at least, and blocks of all of them that are enough.
+_PIXELS_OF_SPLIT, _ENOUGH_BLOCKS = 512, 264
 
 
 class Problem(NamedTuple):
-    """What a forward kernel is told, besides arrays; IC and ic_of_group count chunks, not channels."""
+    """What a forward kernel is told, besides arrays; IC and ic_of_group count chunks, not channels.
+
+    The taps of the kernel span *span_h* rows and *span_w* columns.  A turn's chunks on in the chain (kh, kw, ic) is
+    *step_down* rows, *step_right* columns and *step_ic* chunks on.
+    """
 
     pixels: int
     columns: int
@@ -108,6 +121,14 @@ class Problem(NamedTuple):
     stride_w: int
     pad_top: int
     pad_left: int
+    KW: int
+    dilation_h: int
+    dilation_w: int
+    span_h: int
+    span_w: int
+    step_down: int
+    step_right: int
+    step_ic: int
     OUT_H: int
     OUT_W: int
     start_h: int
@@ -159,12 +180,13 @@ class Packing(NamedTuple):
 
 
 def choose_tile(tiles: tuple[Tile, ...], rows: int, columns: int, groups: int) -> Tile:
-    """The largest tile that gives enough blocks and is not mostly empty."""
-    for tile in tiles[:-1]:
+    """The tile with which a turn takes the least time: by the lines that the busiest multiprocessor has to copy."""
+
+    def lines(tile: Tile) -> int:
         blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * groups
-        if blocks >= _ENOUGH_BLOCKS and 2 * columns > tile.columns:
-            return tile
-    return tiles[-1]
+        return _LINES_OF_REST + -(-blocks // _MULTIPROCESSORS) * (tile.rows + tile.columns)
+
+    return min(tiles, key=lines)
 
 
 def forward_problem(shape: ConvShape, tile: Tile, precision: Precision) -> tuple[Problem, int]:
@@ -174,10 +196,14 @@ def forward_problem(shape: ConvShape, tile: Tile, precision: Precision) -> tuple
     chunks_of_group = chunks // s.G
     pixels, columns = s.N * s.OH * s.OW, s.OC // s.G
     pixel_blocks, column_blocks = -(-pixels // tile.rows), -(-columns // tile.columns)
+    taps, step_ic = divmod(CHUNKS, chunks_of_group)
+    rows, right = divmod(taps, s.KW)
     problem = Problem(
         *(pixels, columns, turns(s, precision), pixel_blocks, column_blocks),
         *(s.IH, s.IW, chunks, chunks_of_group, s.OH, s.OW, s.OC),
         *(s.stride_h, s.stride_w, s.pad_top, s.pad_left),
+        *(s.KW, s.dilation_h, s.dilation_w, s.KH * s.dilation_h, s.KW * s.dilation_w),
+        *(rows * s.dilation_h, right * s.dilation_w, step_ic),
         *(s.OUT_H, s.OUT_W, s.start_h, s.start_w, s.step_h, s.step_w),
     )
     return problem, pixel_blocks * column_blocks * s.G
@@ -191,11 +217,7 @@ def turns(shape: ConvShape, precision: Precision) -> int:
 
 @lru_cache(maxsize=1024)
 def table_of_chunks(shape: ConvShape, precision: Precision) -> NDArray[np.int32]:
-    """A row (distance in chunks of x, rows down, columns right, 0) for each chunk of the chain (kh, kw, ic).
-
-    Behind the chain follow entries that miss every image, up to the end of the turn and at least one turn more, which
-    the kernel loads ahead.
-    """
+    """A row (distance in chunks of x, rows down, columns right, 0) for each chunk of the chain (kh, kw, ic)."""
     return table_of_taps(shape._replace(IC=shape.IC // precision.channels), 1)
 
 

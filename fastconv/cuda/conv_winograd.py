@@ -1,21 +1,29 @@
 """Winograd convolution on the GPU, F(4x4, 3x3), for dense 3x3 kernels without stride and dilation, with the CPU's bits.
 
-Ladder: of a forward pass over 32 images, millions of multiply-adds, megabytes to and from memory, and the microseconds
-that these take at least on a T4, an A100 and an H100.  Counted; nothing here has been timed on a GPU yet.
+Ladder: microseconds on an H200, kernels replayed from a CUDA graph, as many input as output channels, padding 1; cuDNN
+beside them in float32.
 
-                                          64 channels, 56 x 56            256 channels, 14 x 14
-                                        FMA    MB    T4  A100  H100      FMA    MB    T4  A100  H100
-    direct convolution                 3699    52   913   379   125     3699    15   913   379   125
-    this: transforms, 36 products       925   284  1116   277   116     1208   110   641   194    74
-    one kernel (`conv_winograd_fused`) 1644    52   406   169    72     1644    24   406   169    72
+                                          32 images                        1 image
+    channels                         64    128    256    512        64    128    256    512
+    image                         56x56  28x28  14x14    7x7     56x56  28x28  14x14    7x7
+    forward      direct             216    204    284    408        31     56    109    213
+                 this               170    137    128    119        20     26     32    107
+                 one kernel         141    127    126    160        18     30     51     95
+                 cuDNN              269    141    177    308        24     37     66    132
+    grad_x       direct             220    208    288    433        34     63    115    231
+                 this               172    139    131    128        21     26     35    118
+                 one kernel         143    129    129    172        19     35     54    108
+                 cuDNN              151    130    271    304        25     31     26     44
+    grad_weight  direct            1878    719    372    225        40     27     16     13
+                 this               170    124     99     96        21     18     18     35
+                 cuDNN              333    128    106    109        27     17     12     12
 
-    python -c "from fastconv.cuda.conv_winograd_plan import costs; from fastconv.geometry import conv2d_geometry as g
-    print(costs('conv2d_forward', g((32, 56, 56, 64), (3, 3, 64, 64), padding=1), images=32))"
+"one kernel" is `conv_winograd_fused`.  The forward pass of 64 channels has 3699 million multiply-adds in the direct
+convolution, 925 here, and 284 MB for x, out and what goes from kernel to kernel: these bytes are most of its time.
+With few images every algorithm waits, turn by turn of the chain, for memory to answer: 9 IC / 8 turns of the direct
+convolution, IC / 8 here.  `conv_winograd_plan.microseconds` is what all of this adds up to.
 
-The megabytes are those of `costs` and of x, weight and out.  An FMA takes 1 / peak (4.05, 9.75 and 33.5 millions in a
-microsecond) divided by the share of FMAs in the instructions of the loop, but the T4 and the A100 issue two
-instructions meanwhile; bytes come at 320, 1555 and 3350 GB/s.  Where the L2 cache keeps what goes from kernel to
-kernel, as it can on the larger two, fewer bytes go to memory: hence the chunks of tiles.
+"auto" takes this algorithm where the CPU takes its own Winograd, so a network has the same bits on both.
 
 Registers of a thread (ptxas 13.5, nothing spilled), each kernel with three blocks of 256 threads on a multiprocessor:
 
@@ -45,7 +53,7 @@ from fastconv.cuda.conv_winograd_plan import (
     declines as _declines,
     images_of,
     product_of,
-    refuses as refuses,
+    refuses as _refuses,
     tiles_of_chunk,
     tiles_of_image,
 )
@@ -54,8 +62,13 @@ from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
 
 
-def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
-    """Why another algorithm should compute a pass of so many images, or of any number of them, or None."""
+def refuses(geometry: Conv2dGeometry) -> str | None:
+    """Why the kernels cannot compute a problem, or None."""
+    return _refuses(geometry, OUTPUTS)
+
+
+def declines(operation: str, geometry: Conv2dGeometry, images: int) -> str | None:
+    """Why another algorithm should compute a pass of so many images, or None."""
     return _declines("winograd", operation, geometry, images)
 
 
@@ -115,9 +128,9 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     return itemsize * max(of_forward, of_weight)
 
 
-def check(geometry: Conv2dGeometry) -> None:
+def check(geometry: Conv2dGeometry, tile: int = OUTPUTS) -> None:
     """Raise ValueError for a problem that is refused."""
-    reason = refuses(geometry)
+    reason = _refuses(geometry, tile)
     if reason is not None:
         raise ValueError(f"the Winograd kernels of the GPU cannot compute {geometry}: it {reason}")
 

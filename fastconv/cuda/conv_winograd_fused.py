@@ -2,7 +2,7 @@
 
 Ladder: registers and spilled bytes of a thread (ptxas 13.5), and the share of the products' multiply-adds in the
 machine code of the main loop (nvdisasm 13.1), sm_90.  At most 128 registers let a multiprocessor hold two blocks.
-Nothing here has been timed on a GPU yet; `conv_winograd` has what is counted.
+`conv_winograd` has the times.
 
                                                                         registers   spilled   share
     x fetched a turn ahead                                                 128        128        --
@@ -36,7 +36,7 @@ from fastconv.cuda.conv_winograd_plan import (
     FUSED_TILES,
     declines as _declines,
     images_of,
-    refuses as refuses,
+    refuses as _refuses,
     tiles_of_image,
 )
 from fastconv.cuda.device import Engine, flat
@@ -44,8 +44,15 @@ from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
 
 
+def refuses(geometry: Conv2dGeometry) -> str | None:
+    """Why the kernel cannot compute a problem, or None."""
+    return _refuses(geometry, FUSED_OUTPUTS)
+
+
 def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
     """Why another algorithm should compute a pass of so many images, or of any number of them, or None."""
+    if images is None:
+        return 'has bits that no CPU has: taken by name, or with algorithm="fastest"'
     return _declines("winograd_fused", operation, geometry, images)
 
 
@@ -61,13 +68,13 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    check(geometry)
+    check(geometry, FUSED_OUTPUTS)
     _run(engine, forward_shape(geometry), x, weight, False, bias, residual, out, activation)
 
 
 def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
     """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
-    check(geometry)
+    check(geometry, FUSED_OUTPUTS)
     (phase,) = phases(geometry)
     _run(engine, phase.shape, grad_out, weight, True, None, None, out, 0)
 

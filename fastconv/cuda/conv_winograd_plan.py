@@ -1,14 +1,16 @@
-"""Winograd's algorithms on a GPU: what they can compute, how images are cut, and which of them pays, by counting.
+"""Winograd's algorithms on a GPU: what they can compute, how images are cut, and which of them pays.
 
 Nothing here needs CUDA.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastconv.cpu.shape import ConvShape, round_up
+from fastconv.cpu import conv_direct_weight, conv_winograd_weight
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS, TRANSFORMS
 from fastconv.cpu.winograd_tiles import Images
 from fastconv.cuda.conv_direct_plan import DEPTH
@@ -29,14 +31,9 @@ _FEWEST_TILES, _TILES_OF_BLOCK = 256, 128
 # What counts and positions of single numbers must stay below.
 _LARGEST = 2**31 - 2**16
 
-# Multiply-adds in the time of one byte of memory: a T4 has 13 and an A100 6, an H100 10.
-_PER_BYTE = 10
-# Multiply-adds in the main loop of the products, and of the fused kernel, as a share of all instructions.
-_SHARE, _FUSED_SHARE = 0.88, 0.68
 
-
-def refuses(geometry: Conv2dGeometry) -> str | None:
-    """Why the kernels cannot compute a problem, or None."""
+def refuses(geometry: Conv2dGeometry, tile: int) -> str | None:
+    """Why the kernels with tiles of *tile* x *tile* outputs cannot compute a problem, or None."""
     g = geometry
     if (g.KH, g.KW, *g.stride, *g.dilation, g.G) != (TAPS, TAPS, 1, 1, 1, 1, 1):
         return (
@@ -44,7 +41,7 @@ def refuses(geometry: Conv2dGeometry) -> str | None:
             f"dilation={g.dilation}, groups={g.G}"
         )
     rows, columns = max(g.IH, g.OH), max(g.IW, g.OW)
-    numbers = max(tiles_of_image(rows, columns, FUSED_OUTPUTS) * g.N * max(g.IC, g.OC), PLANES * g.IC * (g.OC + DEPTH))
+    numbers = max(tiles_of_image(rows, columns, tile) * g.N * max(g.IC, g.OC), PLANES * g.IC * (g.OC + DEPTH))
     if numbers >= _LARGEST:
         return f"needs fewer than {_LARGEST} tiles x channels, and transformed weights, here {numbers}"
     return None
@@ -81,23 +78,55 @@ def product_of(shape: ConvShape, tiles: int) -> ConvShape:
     )
 
 
-class Cost(NamedTuple):
-    """What a pass of a batch asks for beyond x and out: issued multiply-adds, and bytes written to be read again."""
+class Work(NamedTuple):
+    """What an algorithm does for a batch, as far as it takes time."""
 
+    launches: int
+    #: Turns of DEPTH numbers of a chain that follow one another: however many blocks there are, they cannot overlap.
+    turns: float
     multiply_adds: int
+    #: Written to be read again; x and out do not count.
     bytes: int
-    #: Of all instructions of the main loop.
-    share: float
 
-    @property
-    def instructions(self) -> float:
-        """Both in one number: instructions that could be issued meanwhile."""
-        return self.multiply_adds / self.share + self.bytes * _PER_BYTE
+
+class Pace(NamedTuple):
+    """How fast one of the algorithms works, on an H200: microseconds for a launch and for a turn."""
+
+    launch: float
+    turn: float
+    #: Millions of multiply-adds, and megabytes, in a microsecond.
+    multiply_adds: float
+    bytes: float
+    #: Whether turns and multiply-adds take the longer of both times; otherwise, both.
+    overlap: bool = False
+
+    def microseconds(self, work: Work) -> float:
+        waiting, computing = work.turns * self.turn, work.multiply_adds / 1e6 / self.multiply_adds
+        together = max(waiting, computing) if self.overlap else waiting + computing
+        return work.launches * self.launch + together + work.bytes / 1e6 / self.bytes
+
+
+#: Fitted to the times in the ladder of `conv_winograd`, of which they are within 40%, but for direct convolutions
+#: of a few channels, which take up to twice as long.  For forward and grad_x, and for grad_weight.
+_IMAGES = {
+    "direct": Pace(4.0, 0.35, 20, 1.2),
+    "winograd": Pace(3.7, 0.35, 50, 1.2),
+    "winograd_fused": Pace(4.0, 1.35, 13, 8.0, overlap=True),
+}
+_WEIGHT = {"direct": Pace(4.0, 0.23, 20, 3.2), "winograd": Pace(2.6, 0.42, 30, 3.2)}
 
 
 @lru_cache(maxsize=1024)
-def costs(operation: str, geometry: Conv2dGeometry, images: int) -> dict[str, Cost]:
-    """What each algorithm asks for, for so many images; channels are counted in whole turns and blocks.
+def microseconds(operation: str, geometry: Conv2dGeometry, images: int) -> dict[str, float]:
+    """About how long each algorithm takes for so many images, on an H200."""
+    if operation == "conv2d_grad_weight":
+        return {name: _WEIGHT[name].microseconds(work) for name, work in _work_for_weight(geometry, images).items()}
+    work = _work_for_images(geometry, images, operation == "conv2d_grad_x")
+    return {name: _IMAGES[name].microseconds(work[name]) for name in work}
+
+
+def _work_for_images(geometry: Conv2dGeometry, images: int, backwards: bool) -> dict[str, Work]:
+    """The work of forward or grad_x; channels are counted in whole turns and blocks.
 
     ==================  =============  =====================================================
                         multiply-adds  numbers written and read
@@ -108,32 +137,42 @@ def costs(operation: str, geometry: Conv2dGeometry, images: int) -> dict[str, Co
     ==================  =============  =====================================================
     """
     g = geometry
-    rows, columns = (g.IH, g.IW) if operation == "conv2d_grad_x" else (g.OH, g.OW)
-    weights = round_up(g.IC, DEPTH) * round_up(g.OC, FUSED_COLUMNS)
+    rows, columns, inputs, outputs = (g.IH, g.IW, g.OC, g.IC) if backwards else (g.OH, g.OW, g.IC, g.OC)
+    weights = round_up(inputs, DEPTH) * round_up(outputs, FUSED_COLUMNS)
+    turns, taps, twice = -(-inputs // DEPTH), TAPS * TAPS, 2 * _BYTES
     tiles, fused_tiles = (images * tiles_of_image(rows, columns, tile) for tile in (OUTPUTS, FUSED_OUTPUTS))
-    twice = 2 * _BYTES
-    found = {
-        "direct": Cost(images * rows * columns * TAPS * TAPS * weights, 0, _SHARE),
-        "winograd": Cost(tiles * PLANES * weights, twice * PLANES * (tiles * (g.IC + g.OC) + g.IC * g.OC), _SHARE),
+    points = PLANES * (tiles * (g.IC + g.OC) + g.IC * g.OC)
+    return {
+        "direct": Work(1 + backwards, taps * turns, images * rows * columns * taps * weights, 0),
+        "winograd": Work(4, turns, tiles * PLANES * weights, twice * points),
+        "winograd_fused": Work(2, turns, fused_tiles * FUSED_POINTS * weights, twice * FUSED_POINTS * g.IC * g.OC),
     }
-    if operation != "conv2d_grad_weight":
-        multiply_adds = fused_tiles * FUSED_POINTS * weights
-        found["winograd_fused"] = Cost(multiply_adds, twice * FUSED_POINTS * g.IC * g.OC, _FUSED_SHARE)
-    return found
 
 
-def declines(algorithm: str, operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
-    """Why another algorithm should compute a pass of so many images, by `costs`, or None.
+def _work_for_weight(geometry: Conv2dGeometry, images: int) -> dict[str, Work]:
+    """The work of grad_weight, whose chains go over the pixels, or tiles, of a split."""
+    g = replace(geometry, N=images)
+    weights = round_up(g.IC, DEPTH) * round_up(g.OC, FUSED_COLUMNS)
+    pixels, tiles = images * g.OH * g.OW, images * tiles_of_image(g.OH, g.OW, OUTPUTS)
+    splits = conv_direct_weight.split_count(as_product(forward_shape(g)))
+    sums = splits * TAPS * TAPS * g.IC * g.OC if splits > 1 else 0
+    splits_of_tiles = conv_winograd_weight.split_count(g)
+    points = PLANES * (tiles * (g.IC + g.OC) + splits_of_tiles * g.IC * g.OC)
+    twice = 2 * _BYTES
+    return {
+        "direct": Work(1 + (splits > 1), pixels / (splits * DEPTH), pixels * TAPS * TAPS * weights, twice * sums),
+        "winograd": Work(
+            4 + (splits_of_tiles > 1), tiles / (splits_of_tiles * DEPTH), tiles * PLANES * weights, twice * points
+        ),
+    }
 
-    Where the number of images must not count, the answer is that of "auto": these kernels wait for their first GPU.
-    """
-    if images is None:
-        return 'has not been timed on a GPU yet: taken by name, or with algorithm="fastest" where it should pay'
-    counted = costs(operation, geometry, images)
-    if algorithm not in counted:
+
+def declines(algorithm: str, operation: str, geometry: Conv2dGeometry, images: int) -> str | None:
+    """Why another algorithm should compute a pass of so many images, by `microseconds`, or None."""
+    found = microseconds(operation, geometry, images)
+    if algorithm not in found:
         return f"has no {operation} of its own"
-    found = {name: cost.instructions for name, cost in counted.items()}
     best = min(found, key=lambda name: found[name])
     if best == algorithm:
         return None
-    return f"is counted to take {found[algorithm] / found[best]:.1f} times as long as {best}"
+    return f"is to take {found[algorithm] / found[best]:.1f} times as long as {best}"

@@ -20,7 +20,7 @@ def rooflines(geometry: Conv2dGeometry, device: str) -> list[str]:
         If *device* is not one of them.
     """
     model = gpu(device)
-    lines = [f"  on {model}"]
+    lines = [f'  on {model}, algorithm="{launches.algorithm(geometry)}"']
     for name in PASSES:
         lines += _of_pass(model, name, geometry)
     return [*lines, "  The least possible times by data sheet: predictions, nothing was run."]

@@ -30,7 +30,7 @@ _THREADS_OF_ELEMENTS = 256
 
 
 def algorithm(geometry: Conv2dGeometry) -> str:
-    """The algorithm that computes a convolution on the GPU."""
+    """The algorithm whose kernels are told here: the one of plain sums, also where "auto" takes Winograd's."""
     return "direct" if conv_depthwise.refuses(geometry) else "depthwise"
 
 

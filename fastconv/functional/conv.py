@@ -97,7 +97,8 @@ def conv2d(
     "auto" takes "depthwise" where each group has one input channel; "winograd" for float32 with a 3x3 kernel, without
     stride, dilation and groups, where channels and images are large enough for it to pay; and "direct" elsewhere.  The
     choice depends on the shapes of one image and the kernel alone; "fastest" looks at the batch as well.  `explain`
-    tells the choice and its reasons.
+    tells the choice and its reasons.  On a GPU, "auto" takes an algorithm with the bits of the CPU's; "fastest" may
+    take "winograd_fused", which computes 2x2 outputs from 16 products and has bits of its own.
 
     The result has the same bits for any number of threads, any batch and any vector width.  "direct" and "depthwise"
     make each output element one chain of fused multiply-adds in the order kh, kw, ic.  Their error is at most

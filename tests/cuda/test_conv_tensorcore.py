@@ -281,11 +281,11 @@ def fault_in(pattern: str, replacement: str) -> tuple[Callable[[str], str], list
     ("architecture", "pattern", "replacement", "caught"),
     [
         ("sm_80", r"bar\.sync", "// bar.sync", Race),
-        ("sm_80", r"cp\.async\.wait_group\s+1;", "cp.async.wait_group 2;", AsyncHazard),
-        ("sm_80", r"cp\.async\.wait_group\s+1;", "", AsyncHazard),
+        ("sm_80", r"cp\.async\.wait_group\s+2;", "cp.async.wait_group 3;", AsyncHazard),
+        ("sm_80", r"cp\.async\.wait_group\s+2;", "", AsyncHazard),
         ("sm_80", r"cp\.async\.commit_group;", "", AsyncHazard),
         # the stages go round too early: copies go to the one that is read
-        ("sm_80", r"(setp\.lt\.s32\s+%p\d+, %r\d+), 2;(\s+selp)", r"\1, 1;\2", (AsyncHazard, Race)),
+        ("sm_80", r"(setp\.lt\.s32\s+%p\d+, %r\d+), 3;((\s+add.*)?\s+selp)", r"\1, 2;\2", (AsyncHazard, Race)),
         ("sm_75", r"bar\.sync", "// bar.sync", Race),
         ("sm_75", r"(setp\.lt\.s32\s+%p\d+, %r\d+), 1;(\s+selp)", r"\1, 0;\2", Race),
     ],
@@ -377,8 +377,9 @@ def test_arguments() -> None:
 
 def test_choice_of_tiles() -> None:
     assert choose_tile(TILES, 8 * 56 * 56, 256, 1) == TILES[0]
-    assert choose_tile(TILES, 32 * 56 * 56, 64, 1) == TILES[1]
-    assert choose_tile(TILES, 8 * 56 * 56, 16, 1) == TILES[2]
+    assert choose_tile(TILES, 32 * 14 * 14, 256, 1) == TILES[0]
+    assert choose_tile(TILES, 32 * 56 * 56, 64, 1) == choose_tile(TILES, 32 * 7 * 7, 512, 1) == TILES[1]
+    assert choose_tile(TILES, 8 * 56 * 56, 16, 1) == choose_tile(TILES, 14 * 14, 256, 1) == TILES[2]
     assert choose_tile(TILES_BY_REGISTERS, 7 * 7, 512, 1) == TILES_BY_REGISTERS[1]
     assert choose_weight_tile(WEIGHT_TILES, 9 * 64, 128) == WEIGHT_TILES[0]
     assert choose_weight_tile(WEIGHT_TILES, 9 * 64, 64) == WEIGHT_TILES[1]

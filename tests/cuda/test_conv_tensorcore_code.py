@@ -80,17 +80,15 @@ def test_forward(architecture: str, tile: Tile, precision: Precision) -> None:
     roundings = steps * down * 4 if precision == TF32 else 0
     assert count(r"cvt\.rna\.tf32") == roundings
     copies = (tile.rows + tile.columns) * CHUNKS // tile.threads
-    of_table = 1
     if asynchronous:
-        assert count(r"cp\.async\.cg\.shared\.global") == copies
-        assert count(r"cp\.async\.commit_group") == count(r"cp\.async\.wait_group\s+1;") == 1
-        assert count(r"ld\.global") == count(r"ld\.global\.v4") == of_table
-        assert count(r"\b(st|ld)\.shared") == 0
+        assert count(r"cp\.async\.ca\.shared\.global") == copies
+        assert count(r"cp\.async\.commit_group") == count(rf"cp\.async\.wait_group\s+{tile.stages - 2};") == 1
+        assert count(r"ld\.global") == count(r"\b(st|ld)\.shared") == 0
     else:
-        assert count(r"ld\.global") == count(r"ld\.global\.v4") == copies + of_table
+        assert count(r"ld\.global") == count(r"ld\.global\.v4") == copies
         assert count(r"st\.shared") == count(r"st\.shared\.v4") == copies
     others = count("") - products - roundings
-    assert others <= (110 if tile.warp_rows == 64 else 120)
+    assert others <= (120 if tile.warp_rows == 64 else 135)
 
 
 @pytest.mark.parametrize(("architecture", "tile", "precision"), GRAD_WEIGHT, ids=name)
@@ -107,8 +105,9 @@ def test_grad_weight(architecture: str, tile: Tile, precision: Precision) -> Non
     assert count(r"\bbar(rier)?\.sync") == 1
     copies = 2 * tile.rows * CHUNKS // tile.threads
     if asynchronous:
-        assert count(r"cp\.async\.cg\.shared\.global") == copies
-        assert count(r"cp\.async\.commit_group") == count(r"cp\.async\.wait_group\s+1;") == 1
+        # of x and of grad_out
+        assert count(r"cp\.async\.ca\.shared\.global") == count(r"cp\.async\.cg\.shared\.global") == copies / 2
+        assert count(r"cp\.async\.commit_group") == count(rf"cp\.async\.wait_group\s+{tile.stages - 2};") == 1
         assert count(r"ld\.global") == count(r"\bst\.shared") == 0
     else:
         assert count(r"ld\.global") == count(r"ld\.global\.v4") == copies

@@ -1,4 +1,4 @@
-"""Winograd convolution on the GPU: its PTX, executed, against the bits of the CPU and whole numbers; what pays."""
+"""Winograd convolution on the GPU: its PTX, executed, against the bits of the CPU and whole numbers."""
 
 from typing import Any
 
@@ -241,29 +241,3 @@ def test_other_problems_are_refused(module: Any) -> None:
         module.forward(Emulator(), geometry, None, None, None, None, None, LINEAR)
     large = ConvCase("", (2**12, 64, 64, 2048), (3, 3, 2048, 8), padding=1).geometry
     assert "needs fewer than" in module.refuses(large)
-
-
-def best(operation: str, side: int, channels: int, batch: int = 1, images: int = 8) -> str:
-    geometry = ConvCase("", (batch, side, side, channels), (3, 3, channels, channels), padding=1).geometry
-    names = ("direct", "winograd", "winograd_fused")
-    (name,) = (name for name in names if not plan.declines(name, operation, geometry, images))
-    return name
-
-
-def test_what_pays() -> None:
-    """Few channels: one kernel.  Many: in parts, whose numbers between the kernels are a smaller share."""
-    assert best("conv2d_forward", 56, 64) == best("conv2d_forward", 56, 64, batch=256) == "winograd_fused"
-    assert best("conv2d_forward", 28, 256) == "winograd"
-    assert best("conv2d_grad_weight", 28, 256) == "winograd"
-    assert best("conv2d_grad_weight", 56, 16) == "direct"
-    # the transformed weight has 38 MB, for few tiles in few images
-    assert best("conv2d_forward", 7, 512) == "direct"
-    assert best("conv2d_forward", 7, 512, images=64) == "winograd"
-
-
-def test_the_modules_decline_with_a_sentence() -> None:
-    geometry = BY_NAME["plain"].geometry
-    assert conv_winograd_fused.declines("conv2d_forward", geometry, 8) is None
-    assert "times as long as winograd_fused" in str(conv_winograd.declines("conv2d_forward", geometry, 8))
-    assert "not been timed" in str(conv_winograd.declines("conv2d_forward", geometry, None))
-    assert "no conv2d_grad_weight of its own" in str(conv_winograd_fused.declines("conv2d_grad_weight", geometry, 8))

@@ -52,7 +52,7 @@ DEPTHWISE = numbers(3, 3, 1, 4)
 POOLED, WHERE = fastconv.max_pool2d(X, 2, return_indices=True)
 SHARES, CHANNEL_WHERE = fastconv.global_max_pool2d(X, return_indices=True)
 
-# The CPU may take Winograd's algorithm, which has other bits; the GPU takes "direct" for these shapes.
+# By name on the CPU, so that the one that "auto" takes on the GPU is known.
 CONVOLUTIONS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("conv2d", (X, WEIGHT, BIAS), {"padding": 1, "activation": "relu", "residual": GRAD}),
     ("conv2d", (X[0], WEIGHT), {"stride": 2, "padding": "same"}),

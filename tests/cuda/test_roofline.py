@@ -225,7 +225,9 @@ print(fastconv.explain((32, 56, 56, 64), (3, 3, 64, 64), padding=1, device="cuda
 print([name for name in sys.modules if name.startswith(("numba.cuda", "numba_cuda", "cuda"))])
 """
     text = run_python(source)
+    assert "winograd        chosen: 4x4 outputs" in text
     assert "on H100 (sm_90): 132 multiprocessors at 1.98 GHz, 66.9 TFLOP/s" in text
+    assert ', algorithm="direct"\n' in text
     assert "direct, tiles of 128 x 64: 784 blocks of 128 threads, 165 registers" in text
     assert "3 a multiprocessor (occupancy 19%, by registers), 1.98 waves" in text
     assert re.search(r"grad_weight +at least [\d.]+ us", text)

@@ -64,10 +64,11 @@ cuda = target()
 types = cuda.types
 float32, int32, int64 = types.float32, types.int32, types.int64
 
-#: Stages in shared memory with asynchronous copies, and without.  With three, the largest tile has 48 KB, the most
-#: that a kernel gets without asking.
-_STAGES, _STAGES_OF_PAIR = 3, 2
+#: Stages in shared memory without asynchronous copies.
+_STAGES_OF_PAIR = 2
 _WORDS_OF_LINE = CHUNKS * WORDS
+#: What other taps or other blocks of the multiprocessor read as well is kept near.
+copy_again, copy_once = copy_chunk(near=True), copy_chunk(near=False)
 
 
 @cuda.jit(device=True)
@@ -81,7 +82,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     """The kernel of the forward pass for one tile and one precision, *asynchronous* from sm_80 on."""
     ROWS, COLUMNS, WARP_ROWS, WARP_COLUMNS, _ = tile
     THREADS, WARPS_DOWN = tile.threads, tile.warps_down
-    STAGES = _STAGES if asynchronous else _STAGES_OF_PAIR
+    STAGES = tile.stages if asynchronous else _STAGES_OF_PAIR
     AHEAD = STAGES - 1
     A_NUMBERS, B_NUMBERS = STAGES * ROWS * _WORDS_OF_LINE, STAGES * COLUMNS * _WORDS_OF_LINE
     A_STAGE, B_STAGE = ROWS * LINE, COLUMNS * LINE
@@ -93,7 +94,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     RUNS = WARP_COLUMNS // FRAGMENT
     no_sums, take_pair, finish_rows = zeros(WARP_ROWS * WARP_COLUMNS // 32), take(2), for_each(2 * RUNS)
     multiply_turn = multiply_lines(precision.name, WARP_ROWS, WARP_COLUMNS, not asynchronous)
-    load_entry, load_pair, load_words, load_words_or = load(4), load(2), load(WORDS), load_or(WORDS)
+    load_pair, load_words, load_words_or = load(2), load(WORDS), load_or(WORDS)
     keep, kept, wait = store_each(1), load_each(WORDS), wait_for_groups(AHEAD - 1)
 
     @cuda.jit(device=True)
@@ -118,8 +119,8 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                         pair = relu(pair)
                     store(out, at, pair)
 
-    def conv2d_forward_tensorcore(x, weight, bias, residual, out, taps, problem, activation):
-        """One tile of ``out = activation(conv2d(x, weight) + bias + residual)``; arrays are flat, *taps* a table.
+    def conv2d_forward_tensorcore(x, weight, bias, residual, out, problem, activation):
+        """One tile of ``out = activation(conv2d(x, weight) + bias + residual)``; arrays are flat.
 
         x and the weight are in chunks of one precision, the weight as `pack_weight` leaves it.  A chain over
         (kh, kw, ic) for each element, four chunks a turn.  Each output element has one writer.
@@ -145,8 +146,11 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
             bases[i] = int32(((n * p.IH + top) * p.IW + left) * p.IC + group * p.ic_of_group)
             tops[i] = top if pixel < p.pixels else OUTSIDE
             lefts[i] = left
-        taps_at = int32(chunk * 4)
-        distance, down, right, _ = load_entry(taps, taps_at)
+        # where in the chain: computed, not loaded, since every block would ask for the same bytes in every turn
+        tap = divide(chunk, p.ic_of_group)
+        kh = divide(tap, p.KW)
+        down, right = int32(kh * p.dilation_h), int32((tap - kh * p.KW) * p.dilation_w)
+        ic = int32(chunk - tap * p.ic_of_group)
         # and of the weight: threads side by side, the same chunk of neighbouring columns
         column, chunk = int32(thread % COLUMNS), int32(thread // COLUMNS)
         b_put = int32(shared_address(b) + swizzled(column, chunk))
@@ -168,23 +172,31 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                 wait()
             cuda.syncthreads()
             if turn < p.turns:
+                distance = int32((down * p.IW + right) * p.IC + ic)
+                of_chain = down if down < p.span_h else OUTSIDE
                 for i in range(A_COPIES):
-                    there = within(int32(tops[i] + down), p.IH) & within(int32(lefts[i] + right), p.IW)
+                    there = within(int32(tops[i] + of_chain), p.IH) & within(int32(lefts[i] + right), p.IW)
                     at = int32(bases[i] + distance)
                     if asynchronous:
-                        copy_chunk(int32(a_put + stage * A_STAGE + i * A_STEP * LINE), x, at, there)
+                        copy_again(int32(a_put + stage * A_STAGE + i * A_STEP * LINE), x, at, there)
                     else:
                         keep(ahead, int32(i * WORDS), load_words_or(x, int64(at) * WORDS, there, float32(0)))
                 for i in range(B_COPIES):
                     at = int32(weight_at + i * B_STEP * width)
                     if asynchronous:
                         put = int32((b_put ^ (i * B_STEP * CHUNK_BYTES)) + stage * B_STAGE)
-                        copy_chunk(put, weight, at, True)
+                        copy_again(put, weight, at, True)
                     else:
                         keep(ahead, int32((A_COPIES + i) * WORDS), load_words(weight, int64(at) * WORDS))
                 weight_at = int32(weight_at + CHUNKS * width)
-                taps_at = int32(taps_at + CHUNKS * 4)
-                distance, down, right, _ = load_entry(taps, taps_at)
+                # the chunk of the next turn
+                ic = int32(ic + p.step_ic)
+                carry = int32(ic >= p.ic_of_group)
+                ic = int32(ic - carry * p.ic_of_group)
+                right = int32(right + p.step_right + carry * p.dilation_w)
+                carry = int32(right >= p.span_w)
+                right = int32(right - carry * p.span_w)
+                down = int32(down + p.step_down + carry * p.dilation_h)
             if asynchronous:
                 close_group()
             if turn >= AHEAD:
@@ -205,7 +217,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
         channel = int32(column_block * COLUMNS + warp // WARPS_DOWN * WARP_COLUMNS + (lane & 3) * 2)
         finish_rows(finish_row, sums, (group, pixel, channel, bias, residual, out, p, activation))
 
-    arguments = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TABLE, told(Problem), int32
+    arguments = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, told(Problem), int32
     return Kernel(conv2d_forward_tensorcore, types.void(*arguments), THREADS, tile.residents)
 
 
@@ -214,7 +226,7 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     """The kernel of grad_weight for one tile and one precision."""
     SIDE, _, WARP_ROWS, WARP_COLUMNS, _ = tile
     THREADS, WARPS_DOWN, CHANNELS = tile.threads, tile.warps_down, precision.channels
-    STAGES = _STAGES if asynchronous else _STAGES_OF_PAIR
+    STAGES = tile.stages if asynchronous else _STAGES_OF_PAIR
     AHEAD = STAGES - 1
     # a turn: PIXELS lines of x, and as many of grad_out; a thread copies the same chunk of COPIES lines of both
     PIXELS, CHUNKS_OF_LINE = CHUNKS * CHANNELS, SIDE // CHANNELS
@@ -314,8 +326,8 @@ def grad_weight(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
                     grad_there, of_grad = exists & (column < p.columns), int32(grad_at + i * STEP * p.OC)
                     if asynchronous:
                         to = int32(stage * STAGE + i * STEP * LINE_BYTES)
-                        copy_chunk(int32(a_put + to), x, at, there)
-                        copy_chunk(int32(b_put + to), grad_out, of_grad, grad_there)
+                        copy_again(int32(a_put + to), x, at, there)
+                        copy_once(int32(b_put + to), grad_out, of_grad, grad_there)
                     else:
                         keep(x_ahead, int32(i * WORDS), load_words_or(x, int64(at) * WORDS, there, float32(0)))
                         words = load_words_or(grad_out, int64(of_grad) * WORDS, grad_there, float32(0))

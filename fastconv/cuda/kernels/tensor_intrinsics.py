@@ -52,21 +52,29 @@ def shared_address(typingctx, array):
     return _types.int32(array), generate
 
 
-@intrinsic
-def copy_chunk(typingctx, address, array, chunk, there):
-    """Start to copy a chunk of *array* to shared memory; zeros if it is not *there*, and nothing is read."""
+@lru_cache
+def copy_chunk(near: bool) -> Any:
+    """``copy_chunk(near)(address, array, chunk, there)``: start to copy a chunk of *array* to shared memory.
 
-    def generate(context, builder, signature, arguments):
-        data = _cgutils.create_struct_proxy(signature.args[1])(context, builder, value=arguments[1]).data
-        position = builder.select(arguments[3], arguments[2], ir.Constant(_I32, 0))
-        chunks = builder.bitcast(data, ir.ArrayType(_F32, WORDS).as_pointer(data.type.addrspace))
-        source = builder.gep(chunks, [builder.zext(position, _I64)])
-        size = builder.select(arguments[3], ir.Constant(_I32, CHUNK_BYTES), ir.Constant(_I32, 0))
-        text = f"cp.async.cg.shared.global [$0], [$1], {CHUNK_BYTES}, $2;"
-        _assemble(builder, text, "r,l,r", ir.VoidType(), arguments[0], builder.ptrtoint(source, _I64), size)
-        return context.get_dummy_value()
+    Zeros if it is not *there*, and nothing is read.  *near*, it stays in the first-level cache of the multiprocessor.
+    """
+    cached = "ca" if near else "cg"
 
-    return _types.void(_types.int32, array, _types.int32, _types.boolean), generate
+    @intrinsic
+    def copy(typingctx, address, array, chunk, there):
+        def generate(context, builder, signature, arguments):
+            data = _cgutils.create_struct_proxy(signature.args[1])(context, builder, value=arguments[1]).data
+            position = builder.select(arguments[3], arguments[2], ir.Constant(_I32, 0))
+            chunks = builder.bitcast(data, ir.ArrayType(_F32, WORDS).as_pointer(data.type.addrspace))
+            source = builder.gep(chunks, [builder.zext(position, _I64)])
+            size = builder.select(arguments[3], ir.Constant(_I32, CHUNK_BYTES), ir.Constant(_I32, 0))
+            text = f"cp.async.{cached}.shared.global [$0], [$1], {CHUNK_BYTES}, $2;"
+            _assemble(builder, text, "r,l,r", ir.VoidType(), arguments[0], builder.ptrtoint(source, _I64), size)
+            return context.get_dummy_value()
+
+        return _types.void(_types.int32, array, _types.int32, _types.boolean), generate
+
+    return copy
 
 
 def _statement(text: str) -> Any:

@@ -1,0 +1,111 @@
+"""Which convolutions Winograd computes on a GPU: under "auto" those of the CPU, under "fastest" those where it was."""
+
+from typing import Any
+
+import pytest
+from cases import BY_NAME, CASES, ConvCase
+
+from fastconv import dispatch
+from fastconv.bench import problems
+from fastconv.cuda import conv_winograd, conv_winograd_fused, conv_winograd_plan as plan
+from fastconv.geometry import Conv2dGeometry
+
+# (operation, images, side of x, input channels, output channels, padding): microseconds on an H200 of "direct",
+# "winograd" and, but for grad_weight, "winograd_fused", kernels replayed from a CUDA graph
+MEASURED = {
+    ("forward", 32, 56, 64, 64, 1): (216.2, 170.0, 141.5),
+    ("grad_x", 32, 56, 64, 64, 1): (219.6, 172.1, 142.7),
+    ("grad_weight", 32, 56, 64, 64, 1): (1878.1, 170.4),
+    ("forward", 32, 28, 128, 128, 1): (204.3, 136.8, 127.2),
+    ("grad_x", 32, 28, 128, 128, 1): (208.1, 138.6, 128.7),
+    ("grad_weight", 32, 28, 128, 128, 1): (719.1, 124.4),
+    ("forward", 32, 14, 256, 256, 1): (283.9, 127.8, 125.8),
+    ("grad_x", 32, 14, 256, 256, 1): (288.4, 130.7, 129.0),
+    ("grad_weight", 32, 14, 256, 256, 1): (372.2, 98.7),
+    ("forward", 32, 7, 512, 512, 1): (407.6, 119.0, 159.5),
+    ("grad_x", 32, 7, 512, 512, 1): (432.5, 128.2, 171.6),
+    ("grad_weight", 32, 7, 512, 512, 1): (225.2, 96.2),
+    ("forward", 32, 32, 3, 32, 0): (10.8, 34.3, 10.7),
+    ("grad_x", 32, 32, 3, 32, 0): (73.2, 37.7, 22.7),
+    ("forward", 32, 15, 32, 64, 0): (24.4, 22.8, 17.5),
+    ("grad_x", 32, 15, 32, 64, 0): (39.2, 22.1, 18.4),
+    ("forward", 32, 6, 64, 64, 0): (30.4, 17.7, 17.6),
+    ("grad_x", 32, 6, 64, 64, 0): (38.8, 20.5, 18.3),
+    ("forward", 1, 56, 64, 64, 1): (31.5, 20.4, 17.9),
+    ("grad_x", 1, 56, 64, 64, 1): (33.9, 21.1, 18.8),
+    ("grad_weight", 1, 56, 64, 64, 1): (39.5, 20.5),
+    ("forward", 1, 28, 128, 128, 1): (56.0, 25.6, 29.5),
+    ("grad_x", 1, 28, 128, 128, 1): (62.9, 26.3, 35.3),
+    ("grad_weight", 1, 28, 128, 128, 1): (27.2, 18.3),
+    ("forward", 1, 14, 256, 256, 1): (108.5, 31.9, 51.3),
+    ("grad_x", 1, 14, 256, 256, 1): (115.4, 35.1, 54.2),
+    ("grad_weight", 1, 14, 256, 256, 1): (15.8, 18.2),
+    ("forward", 1, 7, 512, 512, 1): (212.7, 107.2, 95.0),
+    ("grad_x", 1, 7, 512, 512, 1): (231.3, 117.8, 107.5),
+    ("grad_weight", 1, 7, 512, 512, 1): (13.0, 34.5),
+    ("forward", 1, 32, 3, 32, 0): (6.3, 16.5, 8.4),
+    ("grad_x", 1, 32, 3, 32, 0): (32.5, 20.9, 13.1),
+    ("forward", 1, 15, 32, 64, 0): (17.0, 15.7, 13.1),
+    ("grad_x", 1, 15, 32, 64, 0): (37.7, 18.1, 18.8),
+    ("forward", 1, 6, 64, 64, 0): (29.1, 15.9, 16.3),
+    ("grad_x", 1, 6, 64, 64, 0): (37.4, 18.3, 17.0),
+}
+
+
+def geometry_of(problem: Any) -> Conv2dGeometry:
+    _, images, side, inputs, outputs, padding = problem
+    return ConvCase("", (images, side, side, inputs), (3, 3, inputs, outputs), padding=padding).geometry
+
+
+@pytest.mark.parametrize("problem", MEASURED, ids=str)
+def test_fastest_was_the_fastest(problem: Any) -> None:
+    """Or at most a tenth slower."""
+    operation, images, *_ = problem
+    geometry, operation = geometry_of(problem), f"conv2d_{operation}"
+    times = dict(zip(("direct", "winograd", "winograd_fused"), MEASURED[problem], strict=False))
+    (taken,) = (name for name in times if not plan.declines(name, operation, geometry, images))
+    assert times[taken] <= 1.1 * min(times.values())
+    told = plan.microseconds(operation, geometry, images)
+    for name, time in times.items():
+        assert 0.48 * time <= told[name] <= 1.4 * time, name
+
+
+def chosen(operation: str, geometry: Conv2dGeometry, on_gpu: bool) -> str:
+    """What "auto" takes."""
+    candidates = dispatch.conv2d_on_gpu() if on_gpu else dispatch.CONV2D
+    return next(
+        one.name for one in candidates if not (one.refuses(geometry, 4) or one.declines(operation, geometry, None))
+    )
+
+
+def test_auto_takes_winograd_where_the_cpu_does() -> None:
+    """So a network has the same bits on both; the CPU's "depthwise" and "direct" have the bits of each other."""
+    geometries = [case.geometry for case in CASES]
+    layers = problems.layers(batch=1) + problems.layers(batch=32)
+    geometries += [layer.geometry for layer in layers if isinstance(layer.geometry, Conv2dGeometry)]
+    found = set()
+    for geometry in geometries:
+        for operation in dispatch.OPERATIONS:
+            names = [chosen(operation, geometry, on_gpu) for on_gpu in (False, True)]
+            assert (names[0] == "winograd") is (names[1] == "winograd"), (operation, geometry)
+            found.add(names[1])
+    assert found == {"depthwise", "winograd", "direct"}
+
+
+def test_auto_was_faster_than_direct() -> None:
+    """Wherever it takes Winograd, but for the gradient of a weight from a single image, which nobody trains with."""
+    count = 0
+    for problem, (direct, winograd, *_) in MEASURED.items():
+        operation, images, *_ = problem
+        if chosen(f"conv2d_{operation}", geometry_of(problem), True) == "winograd":
+            assert winograd < direct or (operation, images) == ("grad_weight", 1), problem
+            count += 1
+    assert count == 28
+
+
+def test_the_modules_decline_with_a_sentence() -> None:
+    geometry = BY_NAME["plain"].geometry
+    assert conv_winograd_fused.declines("conv2d_forward", geometry, 8) is None
+    assert "times as long as winograd_fused" in str(conv_winograd.declines("conv2d_forward", geometry, 8))
+    assert "has bits that no CPU has" in str(conv_winograd_fused.declines("conv2d_forward", geometry, None))
+    assert "no conv2d_grad_weight of its own" in str(conv_winograd_fused.declines("conv2d_grad_weight", geometry, 8))
