@@ -68,6 +68,9 @@ class Array(NDArrayOperatorsMixin):
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         if wanted == self.shape:
             return self
+        rest = -prod(wanted)
+        if wanted.count(-1) == 1 and rest > 0 and self.size % rest == 0:
+            wanted = tuple(self.size // rest if extent == -1 else extent for extent in wanted)
         if prod(wanted) == self.size and min(wanted, default=0) >= 0:
             return Array(self.engine, self.memory, wanted)
         # NumPy's own rules and errors, on an array that takes no memory

@@ -85,8 +85,11 @@ def test_reshape_is_a_view() -> None:
         np.testing.assert_array_equal(view.numpy(), X.reshape(shape))
     assert array.reshape(6, -1).shape == (6, 20)
     assert asarray(np.empty((0, 4), np.float32), ENGINE).reshape(0, 2, 2).shape == (0, 2, 2)
-    with pytest.raises(ValueError, match="cannot reshape array of size 120"):
-        array.reshape(7, -1)
+    for wrong in ((7, -1), (119,), (0, -1), (-1, -1, 5)):
+        with pytest.raises(ValueError, match=r"cannot reshape array|only specify one"):
+            array.reshape(*wrong)
+    with pytest.raises(ValueError, match="only specify one"):
+        array[0, 0, 0, :1].reshape(-1, -1)
 
 
 @pytest.mark.parametrize("key", [slice(1, 2), slice(None), slice(-1, None), slice(1, 1), slice(0, 9), slice(2, 0)])
