@@ -116,9 +116,10 @@ def run_shape(
     columns = s.OC // s.G
     tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, tiles_of_forward(columns, turns_of_part > 0))
     vector = vectors_possible(s, tile) and _aligned(*arrays)
+    column_vector = vector or (columns % QUAD == 0 and _aligned(*arrays[1:]))
     table = table_of_taps(s, QUAD if vector else 1, tile.depth, turns_of_part)
     problem, blocks = forward_problem(s, tile, turns_of_part)
-    kernel = kernels.forward(tile, vector, turns_of_part > 0)
+    kernel = kernels.forward(tile, vector, turns_of_part > 0, column_vector)
     engine.launch(kernel, blocks, *arrays, engine.constant(table.reshape(-1)), problem, activation)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.cpu.shape import ConvShape, round_up
+from fastconv.cuda.roofline import SCHEDULERS, WARP, gpu
 
 #: Numbers of the chain that a block takes up in one turn, where its threads have many sums; two quads.
 DEPTH = 8
@@ -21,8 +22,6 @@ QUAD = 4
 OUTSIDE = -(2**30)
 #: What addresses within a weight, and distances within x, must stay below.
 _LARGEST = 2**31 - 2**16
-#: Threads of a warp.
-WARP = 32
 
 
 class Tile(NamedTuple):
@@ -64,9 +63,9 @@ TILE_IN_PARTS = Tile(64, 32, 4, residents=6, singly=4, depth=TURN_OF_PARTS)
 #: For a quad of columns at most, in parts or not: with more columns, they would be multiplied in vain.
 NARROW = Tile(64, 4, 4, residents=16, singly=8, height=2, depth=TURN_OF_PARTS)
 
-# What `choose_tile` reckons with; bits do not depend on it.  Multiprocessors of an H100 or H200, their schedulers, and
-# threads with many registers for which they have room.
-_MULTIPROCESSORS, _SCHEDULERS, _ROOM = 132, 4, 512
+# What `choose_tile` reckons with on every GPU; bits do not depend on it.  Multiprocessors of an H100, an H200 has as
+# many, and threads with many registers for which one has room.
+_MULTIPROCESSORS, _ROOM = gpu("H100").multiprocessors, 512
 # Cycles from a load of the next turn to its arrival, and for what a block does between two turns.
 _LATENCY, _BETWEEN_TURNS = 700, 100
 _HARDLY_MORE = 1.05
@@ -162,7 +161,7 @@ def _cycles(tile: Tile, rows: int, columns: int, others: int) -> float:
     """
     blocks = -(-(-(-rows // tile.rows) * -(-columns // tile.columns) * others) // _MULTIPROCESSORS)
     residents = min(blocks, _ROOM // tile.threads)
-    warps_of_scheduler = -(-residents * tile.threads // (WARP * _SCHEDULERS))
+    warps_of_scheduler = -(-residents * tile.threads // (WARP * SCHEDULERS))
     loads = tile.height + tile.width + (tile.rows + tile.columns) / tile.threads
     cycles = warps_of_scheduler * (tile.height * tile.width + 2 * loads)
     turn = max(_LATENCY, cycles * tile.depth) + _BETWEEN_TURNS

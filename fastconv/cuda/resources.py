@@ -26,7 +26,8 @@ class Code(NamedTuple):
     share: float
 
 
-#: By tile, and by whether four channels are loaded at a time.
+#: By tile, and by whether four channels are loaded at a time; where only columns are, as in a first layer, it is
+#: something in between.
 FORWARD: dict[tuple[Tile, bool], Code] = {
     (LARGE, True): Code(127, 16640, 0.88),
     (LARGE, False): Code(128, 16640, 0.82),

@@ -111,16 +111,20 @@ def test_equals_the_reference(name: str) -> None:
     assert np.array_equal(grad_weight, reference.conv2d_grad_weight(geometry, data.x, data.grad_out))
 
 
-@pytest.mark.parametrize("tile", [*TILES, NARROW, WEIGHT_TILES[-1]], ids=str)
-@pytest.mark.parametrize("channels", [16, 15])
-def test_memory_is_used_well(tile: Any, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+# four channels at a time, one at a time, and one of x but four columns
+CHANNELS = [(tile, *channels) for tile in (*TILES, NARROW, WEIGHT_TILES[-1]) for channels in ((16, 128), (15, 127))]
+CHANNELS += [(tile, 15, 128) for tile in (TILES[1], TILES[-1])]
+
+
+@pytest.mark.parametrize(("tile", "channels", "columns"), CHANNELS)
+def test_memory_is_used_well(tile: Any, channels: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No bank of shared memory is asked twice; of global memory, 32 bytes at a time, hardly any is moved in vain."""
     monkeypatch.setattr(conv_direct, "choose_tile", lambda *_: tile)
-    geometry = ConvCase("", (1, 8, 16, channels), (1, 1, channels, 128), padding=0).geometry
+    geometry = ConvCase("", (1, 8, 16, channels), (1, 1, channels, columns), padding=0).geometry
     data, engine = normal_arrays(geometry), Emulator(traffic=True)
     out, grad_weight = unwritten(geometry.out_shape), unwritten(geometry.weight_shape)
     conv_direct.forward(engine, geometry, data.x, data.weight, None, None, out, LINEAR)
-    if tile != NARROW:
+    if tile != NARROW and (channels, columns) != (15, 128):
         conv_direct.grad_weight(engine, geometry, data.x, data.grad_out, grad_weight)
     for counters in engine.counters:
         assert counters.shared_ideal > 0

@@ -202,6 +202,11 @@ def test_one_channel_at_a_time(name: str, architecture: str) -> None:
     check_products(make(tile, False), architecture, tile, False, LEAST_SHARES[tile.height * tile.width] - 0.1)
 
 
+@pytest.mark.parametrize("tile", TILES, ids=name_of)
+def test_only_columns_four_at_a_time(tile: Tile) -> None:
+    check(kernels.forward(tile, False, False, True), "sm_90", LARGER_SHARED_MEMORY)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_sums_in_parts(architecture: str) -> None:
     check_products(kernels.forward(TILE_IN_PARTS, True, True), architecture, TILE_IN_PARTS, True, 0.5)

@@ -99,11 +99,12 @@ def _place_of_thread(lanes_across: int, warps_across: int, row_run: int) -> Any:
 
 
 @lru_cache
-def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
+def forward(tile: Tile, vector: bool, in_parts: bool = False, column_vector: bool | None = None) -> Kernel:
     """The kernel of the forward pass for one tile; with *vector*, four channels are loaded at a time.
 
-    The columns of a narrow tile, of the weight and of out, go one at a time all the same.
-    *in_parts*, every ``turns_of_part`` turns are a chain of their own, and the sums of the chains are added.
+    *column_vector* says so of columns, which are channels of everything but x, where it is another matter: those of a
+    narrow tile always go one at a time.  *in_parts*, every ``turns_of_part`` turns are a chain of their own, and the
+    sums of the chains are added.
     """
     ROWS, COLUMNS, DEPTH, THREADS = tile.rows, tile.columns, tile.depth, tile.threads
     WIDTH, SUMS = tile.width, tile.height * tile.width
@@ -122,7 +123,8 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False) -> Kernel:
         PIXELS, ENTRIES, OF_TURN, PIXEL_STEP, ENTRY_STEP = ROWS // THREADS, DEPTH, DEPTH, THREADS, 1
     AHEAD = PIXELS * ENTRIES * RUN
     # weight: a thread loads the same columns, 4 at most, of LINES of a turn
-    COLUMN_RUN, LOADS = (RUN, QUAD // RUN) if COLUMNS > QUAD else (1, 1)
+    COLUMN_RUN = QUAD if (vector if column_vector is None else column_vector) and COLUMNS > QUAD else 1
+    LOADS = QUAD // COLUMN_RUN if COLUMNS > QUAD else 1
     LOAD_STEP = COLUMNS // (LOADS * COLUMN_RUN)
     LINES, LINE_STEP = DEPTH * LOAD_STEP // THREADS, THREADS // LOAD_STEP
     WEIGHTS, WEIGHTS_AHEAD = LINES * LOADS, LINES * LOADS * COLUMN_RUN
