@@ -48,7 +48,8 @@ class Windows(NamedTuple):
 def windows(geometry: Conv2dGeometry, backward: bool) -> Windows | None:
     """The forward pass, or grad_x with *backward*, as windows, if there is code for them."""
     g = geometry
-    if g.KH != g.KW or g.KW not in EXTENTS or g.dilation != (1, 1):
+    # a column outside is read where the nearest one is: there must be one
+    if g.KH != g.KW or g.KW not in EXTENTS or g.dilation != (1, 1) or 0 in (g.IW, g.OW):
         return None
     top, left = g.padding[0][0], g.padding[1][0]
     if not backward:

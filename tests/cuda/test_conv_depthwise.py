@@ -56,6 +56,17 @@ def test_same_bits_as_the_cpu(case: ConvCase, architecture: str) -> None:
     assert same_bits(grad_weight, expected)
 
 
+def test_images_without_columns() -> None:
+    """There is nothing to read, and padding gives the result a size."""
+    g = conv2d_geometry((1, 4, 0, 4), (3, 3, 1, 4), padding=2, groups=4)
+    x, weight, bias = (np.ones(shape, np.float32) for shape in (g.x_shape, g.weight_shape, (4,)))
+    out, grad_weight = np.full(g.out_shape, np.nan, np.float32), np.full(g.weight_shape, np.nan, np.float32)
+    conv_depthwise.forward(Emulator(), g, x, weight, bias, None, out, 0)
+    assert (out == 1).all()
+    conv_depthwise.grad_weight(Emulator(), g, x, out, grad_weight)
+    assert (grad_weight == 0).all()
+
+
 def test_several_chains_are_several() -> None:
     (case,) = (case for case in CASES if case.name == "depthwise, several chains")
     chains = conv_depthwise_plan.chains(case.geometry)
