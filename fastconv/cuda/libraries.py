@@ -71,7 +71,7 @@ class Own:
 
     def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
         lease = pool(ordinal).take(nbytes, _chosen.get())
-        return lease.block.address, lease
+        return lease.address, lease
 
     def give(self, array: Array) -> Any:
         return array

@@ -99,13 +99,13 @@ class Block:
 class Lease:
     """The use of a block: it goes back to its pool when nothing refers to the lease any more."""
 
-    __slots__ = ("block", "pool", "size", "stream")
+    __slots__ = ("address", "pool", "size", "stream")
 
-    def __init__(self, pool: Pool, block: Any, size: int, stream: int) -> None:
-        self.pool, self.block, self.size, self.stream = pool, block, size, stream
+    def __init__(self, pool: Pool, address: int, size: int, stream: int) -> None:
+        self.pool, self.address, self.size, self.stream = pool, address, size, stream
 
     def __del__(self) -> None:
-        self.pool.give_back(self.block, self.size, self.stream)
+        self.pool.give_back(self.address, self.size, self.stream)
 
 
 class Pool:
@@ -114,7 +114,7 @@ class Pool:
     Parameters
     ----------
     allocate : callable
-        A block of so many bytes from the driver; it is freed when nothing refers to it any more.
+        A block of so many bytes from the driver, with its address; it is freed when nothing refers to it any more.
     limit : int
         Bytes of free blocks that are kept; a block that would exceed them is freed.
     """
@@ -122,7 +122,10 @@ class Pool:
     def __init__(self, allocate: Callable[[int], Any], limit: int) -> None:
         self._allocate = allocate
         self._limit = limit
-        self._free: defaultdict[tuple[int, int], list[Any]] = defaultdict(list)
+        #: All blocks, by address.  A lease must not hold its own: where objects that refer to each other die together,
+        #: the garbage collector frees the block first, and then the lease would give it back.
+        self._blocks: dict[int, Any] = {}
+        self._free: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         self._lock = RLock()  # the garbage collector may end a lease while this thread takes one
         self.kept = 0
 
@@ -130,26 +133,33 @@ class Pool:
         """A block of at least *nbytes* for kernels on *stream*."""
         size = block_size(nbytes)
         with self._lock:
-            blocks = self._free[size, stream]
-            if blocks:
+            addresses = self._free[size, stream]
+            if addresses:
                 self.kept -= size
-                return Lease(self, blocks.pop(), size, stream)
+                return Lease(self, addresses.pop(), size, stream)
         try:
             block = self._allocate(size)
         except Exception:  # out of memory, whatever the driver calls it: give it back what is not in use, and try again
             self.empty()
             block = self._allocate(size)
-        return Lease(self, block, size, stream)
+        with self._lock:
+            self._blocks[block.address] = block
+        return Lease(self, block.address, size, stream)
 
-    def give_back(self, block: Any, size: int, stream: int) -> None:
-        """Keep *block* for the next one, or free it where enough is kept."""
+    def give_back(self, address: int, size: int, stream: int) -> None:
+        """Keep a block for the next one, or free it where enough is kept."""
         with self._lock:
             if self.kept + size <= self._limit:
                 self.kept += size
-                self._free[size, stream].append(block)
+                self._free[size, stream].append(address)
+            else:
+                del self._blocks[address]
 
     def empty(self) -> None:
         """Free all blocks that are not in use."""
         with self._lock:
-            free, self._free, self.kept = self._free, defaultdict(list), 0
-        free.clear()
+            for addresses in self._free.values():
+                for address in addresses:
+                    del self._blocks[address]
+            self._free.clear()
+            self.kept = 0

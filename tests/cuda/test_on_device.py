@@ -40,7 +40,8 @@ class OnDevice(Emulator):
         return super().capability if self.architecture else libraries.current().capability
 
     def launch(self, kernel: device.Kernel, blocks: int, *arguments: Any) -> None:
-        self.counters.append(None)
+        if blocks > 0:
+            self.counters.append(None)
         gpu = libraries.current()
         there = [gpu.upload(value) if isinstance(value, np.ndarray) else value for value in arguments]
         gpu.launch(kernel, blocks, *there)
