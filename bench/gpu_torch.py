@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from math import inf, isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,12 @@ import fastconv
 from fastconv import cuda
 from fastconv.bench import compare, machine, problems, record
 from fastconv.bench.command import numbers
-from fastconv.bench.measure import difference
-from fastconv.bench.problems import ConvProblem, Layer, Pooling
+from fastconv.bench.problems import Layer, Pooling
 from fastconv.bench.record import Row
 from fastconv.geometry import Conv2dGeometry
 
 NETWORKS = ("resnet_50_v1_5", "vgg_19", "mobilenet", "mobilenet_dw", "keras_cifar10", "pool")
 BATCHES = (1, 32)
-PASSES = ("forward", "grad_x", "grad_weight")
 PAIRS = 15
 LIBRARY, LIBRARY_TF32 = "PyTorch", "PyTorch with TF32"
 # A tensor core rounds its factors to 10 bits, so a long sum may be off by this share of its largest value.
@@ -40,25 +40,19 @@ TF32_TOLERANCE = 1e-2
 MOST_CALLS, SAMPLE_SECONDS = 50, 1e-3
 
 Call = Callable[[], Any]
+#: A call with a precision, which may be None.
+Ours = Callable[[str | None], Any]
 
 
-def calls_of_convolution(torch: Any, layer: Layer, direction: str) -> tuple[Callable[[str | None], Call], Call]:
-    """Ours, for a precision, and PyTorch's, whose result has our layout."""
-    g = layer.geometry
-    assert isinstance(g, Conv2dGeometry)
-    problem = layer.problem()
-    assert isinstance(problem, ConvProblem)
-    x, weight, grad_out = (
-        torch.from_numpy(arrays[0]).cuda() for arrays in (problem.x, problem.weight, problem.grad_out)
-    )
+def normal(torch: Any, shape: Sequence[int]) -> Any:
+    """Random numbers on the GPU, the same in every run."""
+    return torch.randn(*shape, generator=torch.Generator("cuda").manual_seed(prod(shape)), device="cuda")
+
+
+def calls_of_convolution(torch: Any, g: Conv2dGeometry) -> dict[str, tuple[Ours, Call]]:
+    """For each pass ours, and PyTorch's, whose result has our layout."""
+    x, weight, grad_out = (normal(torch, shape) for shape in (g.x_shape, g.weight_shape, g.out_shape))
     place: dict[str, Any] = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation, "groups": g.G}
-    ours = {
-        "forward": lambda precision: fastconv.conv2d(x, weight, **place, precision=precision),
-        "grad_x": lambda precision: fastconv.conv2d_grad_x(grad_out, weight, g.x_shape, **place, precision=precision),
-        "grad_weight": lambda precision: fastconv.conv2d_grad_weight(
-            grad_out, x, g.weight_shape, **place, precision=precision
-        ),
-    }[direction]
     image, gradient = (array.permute(0, 3, 1, 2) for array in (x, grad_out))
     kernel = weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
     sides = [side for side, _ in g.padding]
@@ -68,28 +62,41 @@ def calls_of_convolution(torch: Any, layer: Layer, direction: str) -> tuple[Call
         options = (None, g.stride, sides, g.dilation, False, (0, 0), g.G, wanted)
         return torch.ops.aten.convolution_backward(gradient, image, kernel, *options)[which]
 
-    theirs = {
-        "forward": lambda: torch.nn.functional.conv2d(image, kernel, None, g.stride, sides, g.dilation, g.G).permute(
-            0, 2, 3, 1
+    forward = torch.nn.functional.conv2d
+    return {
+        "forward": (
+            lambda precision: fastconv.conv2d(x, weight, **place, precision=precision),
+            lambda: forward(image, kernel, None, g.stride, sides, g.dilation, g.G).permute(0, 2, 3, 1),
         ),
-        "grad_x": lambda: backward(0).permute(0, 2, 3, 1),
-        "grad_weight": lambda: backward(1).permute(2, 3, 1, 0),
-    }[direction]
-    return lambda precision: lambda: ours(precision), theirs
+        "grad_x": (
+            lambda precision: fastconv.conv2d_grad_x(grad_out, weight, g.x_shape, **place, precision=precision),
+            lambda: backward(0).permute(0, 2, 3, 1),
+        ),
+        "grad_weight": (
+            lambda precision: fastconv.conv2d_grad_weight(grad_out, x, g.weight_shape, **place, precision=precision),
+            lambda: backward(1).permute(2, 3, 1, 0),
+        ),
+    }
 
 
-def calls_of_pooling(torch: Any, layer: Layer) -> tuple[Callable[[str | None], Call], Call]:
+def calls_of_pooling(torch: Any, g: Pooling) -> dict[str, tuple[Ours, Call]]:
     """The same for the forward pass of a pooling."""
-    g = layer.geometry
-    assert isinstance(g, Pooling)
-    x = torch.from_numpy(layer.problem().x[0]).cuda()
+    x = normal(torch, g.x_shape)
     image, sides = x.permute(0, 3, 1, 2), [side for side, _ in g.padding]
     ours = fastconv.max_pool2d if g.kind == "max" else fastconv.avg_pool2d
     theirs = torch.nn.functional.max_pool2d if g.kind == "max" else torch.nn.functional.avg_pool2d
-    return (
-        lambda precision: lambda: ours(x, g.kernel_size, stride=g.stride, padding=g.padding),
-        lambda: theirs(image, g.kernel_size, g.stride, sides).permute(0, 2, 3, 1),
-    )
+    return {
+        "forward": (
+            lambda precision: ours(x, g.kernel_size, stride=g.stride, padding=g.padding),
+            lambda: theirs(image, g.kernel_size, g.stride, sides).permute(0, 2, 3, 1),
+        )
+    }
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """`fastconv.bench.measure.difference`, computed on the GPU."""
+    error = float((ours - theirs).abs().max() / theirs.abs().max())
+    return error if isfinite(error) else inf
 
 
 def recorded(torch: Any, call: Call) -> tuple[Any, int]:
@@ -118,26 +125,27 @@ def seconds_of(torch: Any, run: Call) -> float:
 def rows_of(torch: Any, layer: Layer, pairs: int) -> Iterator[Row]:
     """A row for each pass, in float32 and with TF32; none where PyTorch has no such padding."""
     torch.backends.cudnn.benchmark = True
-    pooled = layer.operation != "conv2d"
-    if any(before != after for before, after in layer.geometry.padding):
+    g = layer.geometry
+    if any(before != after for before, after in g.padding):
         return
-    for direction in ("forward",) if pooled else PASSES:
-        ours, theirs = calls_of_pooling(torch, layer) if pooled else calls_of_convolution(torch, layer, direction)
+    calls = calls_of_convolution(torch, g) if isinstance(g, Conv2dGeometry) else calls_of_pooling(torch, g)
+    ways = ((LIBRARY, None), (LIBRARY_TF32, "tf32")) if isinstance(g, Conv2dGeometry) else ((LIBRARY, None),)
+    for direction, (ours, theirs) in calls.items():
         flops, moved = layer.work(direction)
-        for library, precision in ((LIBRARY, None),) if pooled else ((LIBRARY, None), (LIBRARY_TF32, "tf32")):
+        for library, precision in ways:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision is not None
-            call = ours(precision)
+            call = partial(ours, precision)
             try:
                 mine = call()
             except ValueError:  # channels that no tensor core takes
                 continue
-            error = difference(mine.cpu().numpy(), theirs().cpu().numpy())
+            error = difference(mine, theirs())
             times: tuple[list[float], list[float]] = ([], [])
             if error <= (layer.tolerance if precision is None else TF32_TOLERANCE):
                 graphs = [recorded(torch, one) for one in (call, theirs)]
                 for _ in range(pairs):
-                    for (graph, calls), found in zip(graphs, times, strict=True):
-                        found.append(record.seconds(seconds_of(torch, graph.replay) / calls))
+                    for (graph, count), found in zip(graphs, times, strict=True):
+                        found.append(record.seconds(seconds_of(torch, graph.replay) / count))
             yield {
                 "network": layer.network,
                 "layer": layer.name,
