@@ -209,7 +209,7 @@ def conv2d_on_gpu() -> tuple[Implementation, ...]:
     return (
         Implementation(
             "depthwise",
-            "a thread for each channel of each pixel",
+            "four channels of neighbouring pixels in each thread",
             _in_float32(depthwise.refuses),
             _never,
             depthwise.forward,

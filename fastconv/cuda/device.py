@@ -30,7 +30,7 @@ from fastconv.cuda.upload import Copier
 #: What to install, and what that needs.
 INSTALL = "pip install 'fastconv[cuda]'"
 _NEEDS_PACKAGE = (
-    f"Numba's CUDA target is not installed ({{reason}}): {INSTALL} (CUDA 13, driver 580 or newer; "
+    f"Numba's CUDA target cannot be imported ({{reason}}): {INSTALL} (CUDA 13, driver 580 or newer; "
     "for drivers from 525 on: pip install 'numba-cuda[cu12]')"
 )
 _NEEDS_DRIVER = (
@@ -96,7 +96,8 @@ def target() -> Any:
 
         if getattr(cuda, "implementation", "") == "Built-in":
             raise ImportError("only the old one inside numba is there")
-        from numba.cuda import cgutils, extending, types  # noqa: F401 - attributes of the package from now on
+        # attributes of the package from now on; cudaimpl says at once where the target and NumPy do not go together
+        from numba.cuda import cgutils, cudaimpl, extending, types  # noqa: F401
     except Exception as error:  # a missing library of CUDA is a RuntimeError
         raise ImportError(_NEEDS_PACKAGE.format(reason=str(error).strip().splitlines()[0])) from error
     return cuda

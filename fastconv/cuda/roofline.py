@@ -12,7 +12,7 @@ The multiprocessors compute its blocks, and four things keep them from their pea
 What is left out makes a kernel slower still: latency that too few warps do not hide, caches, clocks that fall under
 load, and the microseconds of a launch.  So the times here are the least possible ones, and predictions.
 
-Sources: NVIDIA's data sheets and architecture papers of T4, A100 (40 GB SXM) and H100 (SXM); limits of a
+Sources: NVIDIA's data sheets and architecture papers of T4, A100 (40 GB SXM), H100 and H200 (SXM); limits of a
 multiprocessor from the CUDA C++ programming guide ("technical specifications per compute capability"); units of
 allocation from ``cuda_occupancy.h`` of the toolkit, with whose answers a test compares `occupancy`.
 """
@@ -66,13 +66,14 @@ GPUS = (
     Gpu("T4", "sm_75", 40, 1.59, 64, 320, 16, 65536, 32, 16, 64 * _KIB, 256, 0),
     Gpu("A100", "sm_80", 108, 1.41, 64, 1555, 32, 65536, 64, 32, 164 * _KIB, 128, _KIB),
     Gpu("H100", "sm_90", 132, 1.98, 128, 3350, 64, 65536, 64, 32, 228 * _KIB, 128, _KIB),
+    Gpu("H200", "sm_90", 132, 1.98, 128, 4800, 64, 65536, 64, 32, 228 * _KIB, 128, _KIB),
 )
 #: What a device is called before its name: "cuda:H100".
 PREFIX = "cuda:"
 
 
 def gpu(name: str) -> Gpu:
-    """The GPU of this name or architecture: "H100", "sm_90", "cuda:sm_90"; capital letters or not.
+    """The GPU of this name, or the first of this architecture: "H100", "cuda:sm_90"; capital letters or not.
 
     Raises
     ------
@@ -88,7 +89,8 @@ def gpu(name: str) -> Gpu:
     for candidate in GPUS:
         if wanted in (candidate.name.lower(), candidate.architecture):
             return candidate
-    names = ", ".join(f'"{PREFIX}{part}"' for one in GPUS for part in (one.name, one.architecture))
+    known = dict.fromkeys(part for one in GPUS for part in (one.name, one.architecture))
+    names = ", ".join(f'"{PREFIX}{part}"' for part in known)
     raise ValueError(f"device must be one of {names}. Received: {name!r}")
 
 

@@ -39,6 +39,14 @@ def test_why_not_with_the_old_target_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert "the old one inside numba" in (why_not() or "")
 
 
+def test_why_not_where_the_target_and_numpy_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy 2.5 has no row_stack, say, which shows when the first kernel is compiled unless it is looked for."""
+    needs_target()
+    monkeypatch.delattr(numba.cuda, "cudaimpl", raising=False)
+    monkeypatch.setitem(sys.modules, "numba.cuda.cudaimpl", None)
+    assert "cannot be imported (import of numba.cuda.cudaimpl halted" in (why_not() or "")
+
+
 def test_why_not_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_target()
     monkeypatch.setattr(device.target(), "is_available", lambda: False)

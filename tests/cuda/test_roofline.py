@@ -16,7 +16,7 @@ from fastconv.cuda.device import Kernel
 from fastconv.cuda.roofline import Launch, bound, gpu, occupancy
 from fastconv.geometry import conv2d_geometry
 
-T4, A100, H100 = roofline.GPUS
+T4, A100, H100, H200 = roofline.GPUS
 
 # (threads, registers, bytes of shared memory): blocks of a multiprocessor of a T4, an A100 and an H100, as
 # cudaOccMaxActiveBlocksPerMultiprocessor of cuda_occupancy.h says it (toolkit 13.5)
@@ -55,7 +55,7 @@ def test_what_limits_the_occupancy() -> None:
     assert occupancy(H100, 256, 126, 16640).share == 2 * 8 / 64
 
 
-@pytest.mark.parametrize(("device", "teraflops"), [(T4, 8.1), (A100, 19.5), (H100, 67)])
+@pytest.mark.parametrize(("device", "teraflops"), [(T4, 8.1), (A100, 19.5), (H100, 67), (H200, 67)])
 def test_peaks_are_those_of_the_data_sheets(device: roofline.Gpu, teraflops: float) -> None:
     assert device.peak / 1e12 == pytest.approx(teraflops, rel=0.01)
 
@@ -236,5 +236,5 @@ print([name for name in sys.modules if name.startswith(("numba.cuda", "numba_cud
 
 def test_explain_of_depthwise_and_of_nothing() -> None:
     text = fastconv.explain((8, 14, 14, 64), (3, 3, 1, 64), groups=64, padding=1, device="cuda:T4")
-    assert "depthwise       chosen: a thread for each channel of each pixel" in text
+    assert "depthwise       chosen: four channels of neighbouring pixels in each thread" in text
     assert "nothing to do" in fastconv.explain((0, 14, 14, 4), (3, 3, 4, 4), device="cuda:T4")
