@@ -139,6 +139,17 @@ def gpu_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
     return f"{markdown(header, body)}\n<details><summary>All {len(lines)} rows</summary>\n\n{table}\n</details>\n"
 
 
+def short_gpu_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
+    """A line for each network and pass: the mean, and the worst layer, with each batch size."""
+    lines: dict[tuple[str, str], dict[int, str]] = {}
+    for part in record.summarise(rows):
+        place = part.network, f"{part.direction} against {part.library}"
+        lines.setdefault(place, {})[part.batch] = f"{part.mean:.2f} ({record.ratio(part.worst):.2f})"
+    batches = sorted({batch for line in lines.values() for batch in line})
+    header = ["network", "pass", *(f"batch {batch}" for batch in batches)]
+    return markdown(header, [[*place, *(line.get(batch, "") for batch in batches)] for place, line in lines.items()])
+
+
 def _on_gpu(row: Row) -> list[str]:
     times = [f"{1e6 * median(row[who]):.1f}" for who in ("ours", "theirs")]
     return [f"{row['pass']} against {row['library']}", str(row["batch"]), *times, f"{record.ratio(row):.2f}"]
@@ -150,6 +161,7 @@ TABLES: dict[tuple[str, str], Callable[[Sequence[Row], Sequence[dict[str, Any]]]
     ("table", "startup"): startup_table,
     ("table", "peak"): peak_table,
     ("table", "gpu"): gpu_table,
+    ("short", "gpu"): short_gpu_table,
 }
 
 

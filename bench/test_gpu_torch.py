@@ -52,10 +52,12 @@ def test_rows_make_a_table(tmp_path: Path):
     ]
     description = {**machine.describe(), "gpu": {"name": "NVIDIA H100"}}
     record.write(tmp_path / "gpu.json", "gpu", description, json.loads(json.dumps(rows)))
-    page = tables.updated("<!-- table: gpu -->\n<!-- end table -->", tmp_path)
+    marked = "<!-- table: gpu -->\n<!-- end table --><!-- short: gpu -->\n<!-- end table -->"
+    page = tables.updated(marked, tmp_path)
     assert "NVIDIA H100; " in page
     assert "| n | forward against PyTorch | 8 | 2.00 | 2.00 (l) | 2.00 (l) | 0 of 2, 1 with wrong values |" in page
     assert "| n l | forward against PyTorch | 8 | 10.0 | 20.0 | 2.00 |" in page
+    assert "| n | forward against PyTorch | 2.00 (2.00) |" in page
 
 
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
