@@ -71,15 +71,11 @@ def test_winograd_by_name_has_the_bits_of_the_cpu() -> None:
 
 
 def test_auto_has_the_bits_of_the_cpu_where_it_takes_winograd() -> None:
-    x, weight, grad_out = (
-        RNG.standard_normal(shape, dtype=np.float32) for shape in ((2, 13, 11, 32), (3, 3, 32, 32), (2, 13, 11, 32))
-    )
+    """`test_winograd_choice` has all passes and many shapes, and compares choices."""
+    x, weight = (RNG.standard_normal(shape, dtype=np.float32) for shape in ((1, 13, 11, 32), (3, 3, 32, 32)))
     out = fc.conv2d(*there(x, weight), padding=1)
     assert np.array_equal(out.numpy(), fc.conv2d(x, weight, padding=1))
     assert not np.array_equal(out.numpy(), fc.conv2d(x, weight, padding=1, algorithm="direct"))
-    found = fc.conv2d_backward(*there(grad_out, x, weight), padding=1)
-    for gradient, expected in zip(found, fc.conv2d_backward(grad_out, x, weight, padding=1), strict=True):
-        assert np.array_equal(gradient.numpy(), expected)
 
 
 def test_winograd_in_one_kernel_is_exact_for_whole_numbers() -> None:
