@@ -29,6 +29,7 @@ What did not pay, measured: entries a turn ahead with turns of 8, 108.9 us again
 channels, same images, and 173 us against 184 us for 256 to 512 channels of 28 x 28, with as many instructions, but 127
 registers in place of 122; and turns of 16 wherever tiles are 128 x 64, 101.2 us against 107.5 us (256 to 64 channels),
 though with a single block on a multiprocessor a turn of 16 takes little longer than one of 8.  So there are both.
+(Two runs; cuDNN, whose kernels were the same, took 1 to 2% longer in the second.)
 
 The tiles, with registers and shares as above; a thread has 8 x 8 sums, 8 x 4 with tiles of 64 rows, 2 x 4 with the
 last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
