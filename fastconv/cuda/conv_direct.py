@@ -11,25 +11,32 @@ most 128 registers let a multiprocessor hold two blocks.
     the rows of a tile finished one after another, not in a loop           126          0      84%
     addresses that move along, in place of arrays and positions            125          0      87%
     what stands for padding is constant, and not in the table              122          0      88%
-    entries of the table a turn ahead of the loads of x                    127          0      88%
 
 94% would be the loads of the factors alone.  A loop of four over two depths each, in place of eight depths in a row,
 has the products at 88%, but the loads between them bring a whole turn to 69%.  grad_weight with a tile of 128 x 64 came
 from 75% to 82% by addresses that move along, and to 85% by threads that load several taps of one pixel, whose place
 they work out once, in place of one tap of several pixels.
 
-Measured on an H200 up to there, but for the last line, with turns of 8 numbers for all tiles: forward with 3x3 taps,
+Measured on an H200 up to there, with turns of 8 numbers for all tiles: forward with 3x3 taps,
 64 channels and 32 images of 56 x 56 in 216 us, 34 TFLOP/s (cuBLAS multiplies matrices at 51).  Where a multiprocessor
 held few warps, each turn took 700 to 900 cycles, however little there was to multiply: one image of 7 x 7 x 512 213 us,
 grad_weight of the first layer here 1878 us.  That is latency, twice in a row in the forward pass: of an entry of the
-table, and of the x that it points to.  Since then the entries come a turn earlier, turns of smaller tiles are deeper,
-so that more is on its way, and the smallest tile has four warps in place of two, one for each scheduler.
+table, and of the x that it points to.  Since then the entries of deeper turns come a turn earlier, turns of smaller
+tiles are deeper, so that more is on its way, and the smallest tile has four warps in place of two, one for each
+scheduler: grad_weight of 1x1 taps, 64 channels of the same images, takes 115 us in place of 404 us.
+
+What did not pay, measured: entries a turn ahead with turns of 8, 108.9 us against 118.6 us for 1x1 taps from 64 to 256
+channels, same images, and 173 us against 184 us for 256 to 512 channels of 28 x 28, with as many instructions, but 127
+registers in place of 122; and turns of 16 wherever tiles are 128 x 64, 101.2 us against 107.5 us (256 to 64 channels),
+though with a single block on a multiprocessor a turn of 16 takes little longer than one of 8.  So there are both.
+(Two runs; cuDNN, whose kernels were the same, took 1 to 2% longer in the second.)
 
 The tiles, with registers and shares as above; a thread has 8 x 8 sums, 8 x 4 with tiles of 64 rows, 2 x 4 with the
 last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
 
                                       threads   turn   four channels at a time   one at a time
-    forward              128 x 128      256       8          127     88%           128     82%
+    forward              128 x 128      256       8          122     88%           125     84%
+                         128 x 64       128       8          130     86%           128     79%
                          128 x 64       128      16          165     88%           214     80%
                           64 x 64       128      16          111     83%           128     76%
                           64 x 32        64      16          125     79%           167     69%
@@ -38,6 +45,7 @@ last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and w
                           64 x 32 parts  64      16          161     73%           209     63%
                           64 x 4  parts  32      16          127     42%           168     28%
     grad_weight          128 x 128      256       8          128     86%           128     79%
+                         128 x 64       128       8          163     85%           167     75%
                          128 x 64       128      16          168     86%           231     76%
                           64 x 64       128      16          125     82%           163     72%
                           64 x 32        64      16          137     78%           167     62%
@@ -114,7 +122,8 @@ def run_shape(
     absent = engine.empty((0,), np.float32)
     arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
     columns = s.OC // s.G
-    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, tiles_of_forward(columns, turns_of_part > 0))
+    depths = s.KH * s.KW * (s.IC // s.G)
+    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, depths, tiles_of_forward(columns, turns_of_part > 0))
     vector = vectors_possible(s, tile) and _aligned(*arrays)
     column_vector = vector or (columns % QUAD == 0 and _aligned(*arrays[1:]))
     table = table_of_taps(s, QUAD if vector else 1, tile.depth, turns_of_part)
@@ -179,7 +188,7 @@ def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial:
     x, grad_out = flat(x), flat(grad_out)
     pixels = s.N * s.OH * s.OW
     starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
-    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits, WEIGHT_TILES)
+    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits, -(-pixels // splits), WEIGHT_TILES)
     vector = vectors_possible(s, tile) and _aligned(x, grad_out, partial)
     table = engine.constant(table_of_taps(s, QUAD if vector else 1, tile.depth).reshape(-1))
     problem, blocks = weight_problem(s, tile, splits)

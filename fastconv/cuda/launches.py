@@ -63,7 +63,8 @@ def _product(shape: ConvShape, turns_of_part: int = 0) -> Launch:
     """The forward kernel on one shape."""
     s = shape
     columns = s.OC // s.G
-    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, tiles_of_forward(columns, turns_of_part > 0))
+    depths = s.KH * s.KW * (s.IC // s.G)
+    tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, depths, tiles_of_forward(columns, turns_of_part > 0))
     vector = vectors_possible(s, tile)
     codes = resources.FORWARD_IN_PARTS if turns_of_part else resources.FORWARD
     problem, blocks = forward_problem(s, tile, turns_of_part)
@@ -104,7 +105,7 @@ def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     s = as_product(forward_shape(geometry))
     splits = conv_direct_weight.split_count(s)
     depths, columns, pixels = s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.N * s.OH * s.OW
-    tile = choose_tile(depths, columns, s.G * splits, WEIGHT_TILES)
+    tile = choose_tile(depths, columns, s.G * splits, -(-pixels // splits), WEIGHT_TILES)
     vector = vectors_possible(s, tile)
     _, blocks = weight_problem(s, tile, splits)
     turns = sum(-(-(pixels * (i + 1) // splits - pixels * i // splits) // tile.depth) for i in range(splits))

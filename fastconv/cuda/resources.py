@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from fastconv.cuda.conv_direct_plan import NARROW, TILE_IN_PARTS, TILES, WEIGHT_TILES, Tile
 
-LARGE, MIDDLE, SQUARE, SMALL, LEAST = TILES
-LEAST_OF_WEIGHT = WEIGHT_TILES[-1]
+LARGE, MIDDLE, DEEP, SQUARE, SMALL, LEAST = TILES
+LARGE_OF_WEIGHT, MIDDLE_OF_WEIGHT, DEEP_OF_WEIGHT, SQUARE_OF_WEIGHT, SMALL_OF_WEIGHT, LEAST_OF_WEIGHT = WEIGHT_TILES
 
 
 class Code(NamedTuple):
@@ -29,10 +29,12 @@ class Code(NamedTuple):
 #: By tile, and by whether four channels are loaded at a time; where only columns are, as in a first layer, it is
 #: something in between.
 FORWARD: dict[tuple[Tile, bool], Code] = {
-    (LARGE, True): Code(127, 16640, 0.88),
-    (LARGE, False): Code(128, 16640, 0.82),
-    (MIDDLE, True): Code(165, 27136, 0.88),
-    (MIDDLE, False): Code(214, 27136, 0.80),
+    (LARGE, True): Code(122, 16640, 0.88),
+    (LARGE, False): Code(125, 16640, 0.84),
+    (MIDDLE, True): Code(130, 13568, 0.86),
+    (MIDDLE, False): Code(128, 13568, 0.79),
+    (DEEP, True): Code(165, 27136, 0.88),
+    (DEEP, False): Code(214, 27136, 0.80),
     (SQUARE, True): Code(111, 18944, 0.83),
     (SQUARE, False): Code(128, 18944, 0.76),
     (SMALL, True): Code(125, 13824, 0.79),
@@ -49,14 +51,16 @@ FORWARD_IN_PARTS: dict[tuple[Tile, bool], Code] = {
     (NARROW, False): Code(168, 9216, 0.28),
 }
 GRAD_WEIGHT: dict[tuple[Tile, bool], Code] = {
-    (LARGE, True): Code(128, 16384, 0.86),
-    (LARGE, False): Code(128, 16384, 0.79),
-    (MIDDLE, True): Code(168, 26624, 0.86),
-    (MIDDLE, False): Code(231, 27648, 0.76),
-    (SQUARE, True): Code(125, 18432, 0.81),
-    (SQUARE, False): Code(163, 19456, 0.71),
-    (SMALL, True): Code(137, 15360, 0.78),
-    (SMALL, False): Code(167, 13824, 0.62),
+    (LARGE_OF_WEIGHT, True): Code(128, 16384, 0.86),
+    (LARGE_OF_WEIGHT, False): Code(128, 16384, 0.79),
+    (MIDDLE_OF_WEIGHT, True): Code(163, 13312, 0.85),
+    (MIDDLE_OF_WEIGHT, False): Code(167, 14336, 0.75),
+    (DEEP_OF_WEIGHT, True): Code(168, 26624, 0.86),
+    (DEEP_OF_WEIGHT, False): Code(231, 27648, 0.76),
+    (SQUARE_OF_WEIGHT, True): Code(125, 18432, 0.81),
+    (SQUARE_OF_WEIGHT, False): Code(163, 19456, 0.71),
+    (SMALL_OF_WEIGHT, True): Code(137, 15360, 0.78),
+    (SMALL_OF_WEIGHT, False): Code(167, 13824, 0.62),
     (LEAST_OF_WEIGHT, True): Code(125, 40960, 0.68),
     (LEAST_OF_WEIGHT, False): Code(165, 37888, 0.54),
 }

@@ -16,6 +16,7 @@ from fastconv.cuda.conv_direct_plan import (
     TILES,
     WEIGHT_TILES,
     choose_tile,
+    nanoseconds,
     table_of_taps,
     tiles_of_forward,
 )
@@ -225,15 +226,49 @@ def test_table_of_taps_ends_with_whole_neutral_turns(run: int, depth: int) -> No
 
 
 def test_choice_of_tiles() -> None:
-    """As large as there is work for 132 multiprocessors, and no wider than the columns."""
-    large, middle, square, small, least = TILES
-    assert choose_tile(32 * 56 * 56, 256, 1) == large
-    assert choose_tile(32 * 56 * 56, 64, 1) == middle
-    assert choose_tile(32 * 56 * 56, 32, 1) == choose_tile(32 * 56 * 56, 16, 1) == small
-    assert choose_tile(32 * 14 * 14, 256, 1) == square
-    assert choose_tile(7 * 7, 512, 1) == least
+    """As large as there is work for 132 multiprocessors, no wider than the columns, and as deep as the chain."""
+    large, middle, deep, square, small, least = TILES
+    assert choose_tile(32 * 56 * 56, 256, 1, 64) == large
+    assert choose_tile(32 * 56 * 56, 64, 1, 64) == middle
+    assert choose_tile(32 * 14 * 14, 512, 1, 1024) == deep
+    assert choose_tile(32 * 56 * 56, 32, 1, 288) == choose_tile(32 * 56 * 56, 16, 1, 288) == small
+    assert choose_tile(32 * 14 * 14, 256, 1, 1024) == square
+    assert choose_tile(7 * 7, 512, 1, 4608) == least
     assert tiles_of_forward(4, False) == tiles_of_forward(4, True) == (NARROW,)
-    assert choose_tile(576, 64, 3, WEIGHT_TILES) == WEIGHT_TILES[-1]
+    assert choose_tile(576, 64, 3, 33451, WEIGHT_TILES) == WEIGHT_TILES[-1]
+
+
+# (rows, columns, groups or groups x splits, numbers of a chain): microseconds of kernels on an H200, and their tile
+MEASURED = {
+    (100352, 256, 1, 64): (108.9, 0),
+    (100352, 64, 1, 64): (34.8, 1),
+    (100352, 64, 1, 256): (101.2, 1),
+    (25088, 512, 1, 256): (173.1, 0),
+    (25088, 128, 1, 512): (97.8, 1),
+    (6272, 512, 1, 1024): (178.1, 2),
+    (6272, 256, 1, 1024): (107.2, 3),
+    (6272, 256, 1, 2304): (229.1, 3),
+    (1568, 2048, 1, 512): (108.6, 0),
+    (1568, 512, 1, 2048): (157.9, 2),
+}
+MEASURED_OF_WEIGHT = {
+    (64, 256, 4, 25088): (440.3, 5),
+    (256, 512, 1, 25088): (441.3, 5),
+    (512, 1024, 1, 6272): (243.3, 3),
+    (4608, 512, 1, 1568): (225.2, 1),
+    (512, 2048, 1, 1568): (88.7, 2),
+    (1024, 256, 1, 6272): (188.6, 5),
+}
+
+
+@pytest.mark.parametrize(("measured", "tiles"), [(MEASURED, TILES), (MEASURED_OF_WEIGHT, WEIGHT_TILES)])
+def test_times_are_as_measured(measured: Any, tiles: Any) -> None:
+    """But for what a launch takes; and the tile that is chosen is said to take no longer."""
+    launch = 3
+    for problem, (time, i) in measured.items():
+        told = launch + nanoseconds(tiles[i], *problem) / 1000
+        assert 0.9 * time <= told <= 1.1 * time, problem
+        assert launch + nanoseconds(choose_tile(*problem, tiles), *problem) / 1000 <= told
 
 
 def test_too_large_a_problem_is_refused() -> None:

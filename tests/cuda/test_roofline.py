@@ -70,14 +70,14 @@ def test_a_time_worked_out_by_hand() -> None:
     """32 images of 56 x 56 x 64 under a 3x3 convolution: 100,352 pixels are 784 blocks of 128, with all 64 columns.
 
     On an H100 the fullest of 132 multiprocessors has 6 of them.  Each block has 128 * 64 * 576 multiply-adds, of which
-    a multiprocessor starts 128 a cycle in 88% of the cycles.
+    a multiprocessor starts 128 a cycle in 86% of the cycles.
     """
     (launch,) = launches.conv2d("forward", conv2d_geometry((32, 56, 56, 64), (3, 3, 64, 64), padding=1))
-    assert (launch.blocks, launch.threads, launch.share) == (784, 128, 0.88)
+    assert (launch.blocks, launch.threads, launch.share) == (784, 128, 0.86)
     assert launch.flops == launch.executed == 2 * 784 * 128 * 64 * 576
     assert launch.bytes == 4 * (2 * 32 * 56 * 56 * 64 + 9 * 64 * 64)
     found = bound(H100, launch)
-    assert found.arithmetic == pytest.approx(6 * 128 * 64 * 576 / (128 * 0.88) / 1.98e9)
+    assert found.arithmetic == pytest.approx(6 * 128 * 64 * 576 / (128 * 0.86) / 1.98e9)
     assert found.memory == pytest.approx(launch.bytes / 3350e9)
     assert found.waves == pytest.approx(784 / (3 * 132))
     assert found.fill == pytest.approx(784 / (6 * 132))
@@ -228,7 +228,7 @@ print([name for name in sys.modules if name.startswith(("numba.cuda", "numba_cud
     assert "winograd        chosen: 4x4 outputs" in text
     assert "on H100 (sm_90): 132 multiprocessors at 1.98 GHz, 66.9 TFLOP/s" in text
     assert ', algorithm="direct"\n' in text
-    assert "direct, tiles of 128 x 64: 784 blocks of 128 threads, 165 registers" in text
+    assert "direct, tiles of 128 x 64: 784 blocks of 128 threads, 130 registers" in text
     assert "3 a multiprocessor (occupancy 19%, by registers), 1.98 waves" in text
     assert re.search(r"grad_weight +at least [\d.]+ us", text)
     assert text.endswith("nothing was run.\n[]")

@@ -9,7 +9,8 @@ All are products of matrices, a block of threads for a tile of the result:
 In turns of DEPTH numbers of the chain: while the threads multiply what lies in one half of shared memory, the loads of
 the next turn are on their way to registers, from where they go to the other half.  One barrier a turn suffices: a half
 is written only after the barrier behind its last read.  What says where to load x, entries of a table, comes a turn
-earlier still, so that no load waits for another one.
+earlier still where turns are deep, so that no load waits for another one; where they are not, other blocks multiply
+meanwhile, and loading ahead was slower (`conv_direct`).
 
 Loads need no branch and no special last turn, because every chain is filled up to whole turns with neutral products: +0
 for x, as in padding, times -0 is -0, which added to any sum, -0 included, leaves its bits.
@@ -25,7 +26,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fastconv.cuda.conv_direct_plan import OUTSIDE, QUAD, Problem, Tile, WeightProblem
+from fastconv.cuda.conv_direct_plan import DEPTH as LEAST_DEPTH, OUTSIDE, QUAD, Problem, Tile, WeightProblem
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.epilogue import LINEAR
 from fastconv.cuda.kernels.addresses import address_of, load_entry, load_from, multiply, put
@@ -113,6 +114,8 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False, column_vector: boo
     NUMBERS_OF_HALVES = 2 * HALF
     ROWS_OF_THREAD, COLUMNS_OF_THREAD = tuple(range(0, ROWS, ROW_STEP)), tuple(range(0, COLUMNS, COLUMN_STEP))
     RUN = 4 if vector else 1
+    # otherwise, entries come in the turn of the x that they point to
+    EARLY = DEPTH > LEAST_DEPTH
     # x: a thread loads the same ENTRIES of the chain for each of its PIXELS; with vectors, two threads have neighbours
     if vector:
         ENTRY_STEP, OF_TURN = max(2, THREADS // ROWS), DEPTH // RUN
@@ -191,8 +194,9 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False, column_vector: boo
         else:
             x_row, x_entry = int32(thread % ROWS), int32(thread // ROWS)
         entries_from = address_of(taps, int64(x_entry) * 4)
-        for e in range(ENTRIES):
-            distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
+        if EARLY:
+            for e in range(ENTRIES):
+                distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
         for i in range(PIXELS):
             pixel = int32(first_pixel + x_row + i * PIXEL_STEP)
             n, oh, ow = split_in_three(pixel, p.OH, p.OW)
@@ -223,14 +227,16 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False, column_vector: boo
         until_part = p.turns_of_part
         while turn <= p.turns:
             for e in range(ENTRIES):
+                if not EARLY:
+                    distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
                 for i in range(PIXELS):
                     there = within(int32(tops[i] + downs[e]), p.IH) & within(int32(lefts[i] + rights[e]), p.IW)
                     numbers = load_x(bases[i], distances[e], there, float32(0))
                     keep(x_ahead, int32((i * ENTRIES + e) * RUN), numbers)
-            # the entries of the next turn
             entries_from += OF_TURN * 16
-            for e in range(ENTRIES):
-                distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
+            if EARLY:
+                for e in range(ENTRIES):
+                    distances[e], downs[e], rights[e], _ = load_entry(entries_from, int32(e * ENTRY_STEP * 4))
             for i in range(LINES):
                 for j in range(LOADS):
                     there = turn < last_turns[i * LOADS + j]
