@@ -54,6 +54,7 @@ class Tile(NamedTuple):
 #: The largest first.  More sums in a thread mean fewer loads for each product; smaller tiles mean more blocks, and have
 #: room for deeper turns: few warps hide the latency of memory only if each has much on its way.  Two tiles are alike
 #: but for that: with three blocks on a multiprocessor, deeper turns only make a longer beginning and end.
+#: The times were taken before neighbouring threads shared columns, which changed them by about as much for every tile.
 TILES = (
     Tile(128, 128, 8, residents=2, singly=2, waits=1520, works=560),
     Tile(128, 64, 8, residents=3, singly=2, waits=1050, works=410),

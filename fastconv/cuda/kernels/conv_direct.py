@@ -90,11 +90,15 @@ def _layout(tile: Tile) -> _Layout:
 def _place_of_thread(lanes_across: int, warps_across: int, row_run: int) -> Any:
     @cuda.jit(device=True)
     def place_of_thread(thread):
-        """Where the rows and the columns of a thread begin in a tile."""
+        """Where the rows and the columns of a thread begin in a tile: two neighbours of a warp have the same columns.
+
+        Either way every number of shared memory is read by the same warps and without conflicts; but with neighbours
+        side by side in a row, an H200 takes 2 to 24% longer.
+        """
         lane, warp = int32(thread & 31), int32(thread >> 5)
-        row = int32((warp // warps_across * (32 // lanes_across) + lane // lanes_across) * row_run)
-        column = int32((warp % warps_across * lanes_across + lane % lanes_across) * 4)
-        return row, column
+        row = int32(warp // warps_across * (32 // lanes_across) + (lane & 1) + lane // (2 * lanes_across) * 2)
+        column = int32((warp % warps_across * lanes_across + lane // 2 % lanes_across) * 4)
+        return int32(row * row_run), column
 
     return place_of_thread
 
