@@ -8,20 +8,25 @@ beside them in float32.
     image                         56x56  28x28  14x14    7x7     56x56  28x28  14x14    7x7
     forward      direct             216    204    284    408        31     56    109    213
                  this               170    137    128    119        20     26     32    107
+                   now              169     96    124    116        17     19     24     57
                  one kernel         141    127    126    160        18     30     51     95
                  cuDNN              269    141    177    308        24     37     66    132
     grad_x       direct             220    208    288    433        34     63    115    231
                  this               172    139    131    128        21     26     35    118
+                   now              170     99    127    125        18     20     26     67
                  one kernel         143    129    129    172        19     35     54    108
                  cuDNN              151    130    271    304        25     31     26     44
     grad_weight  direct            1878    719    372    225        40     27     16     13
                  this               170    124     99     96        21     18     18     35
+                   now              126    109     98     85        16     14     15     30
                  cuDNN              333    128    106    109        27     17     12     12
 
-"one kernel" is `conv_winograd_fused`.  The forward pass of 64 channels has 3699 million multiply-adds in the direct
-convolution, 925 here, and 284 MB for x, out and what goes from kernel to kernel: these bytes are most of its time.
-With few images every algorithm waits, turn by turn of the chain, for memory to answer: 9 IC / 8 turns of the direct
-convolution, IC / 8 here.  `conv_winograd_plan.microseconds` is what all of this adds up to.
+"now" is with the tiles for the products that `conv_direct_plan` has since chosen by measured times; direct convolutions
+are faster with them as well, most of all for one image.  "one kernel" is `conv_winograd_fused`.  The forward pass of 64
+channels has 3699 million multiply-adds in the direct convolution, 925 here, and 284 MB for x, out and what goes from
+kernel to kernel: these bytes are most of its time.  With few images every algorithm waits, turn by turn of the chain,
+for memory to answer: 9 IC / 8 turns of the direct convolution, IC / 8 here.  `conv_winograd_plan.microseconds` is what
+all of this adds up to.
 
 "auto" takes this algorithm where the CPU takes its own Winograd, so a network has the same bits on both.
 

@@ -106,14 +106,14 @@ class Pace(NamedTuple):
         return work.launches * self.launch + together + work.bytes / 1e6 / self.bytes
 
 
-#: Fitted to the times in the ladder of `conv_winograd`, of which they are within 40%, but for direct convolutions
-#: of a few channels, which take up to twice as long.  For forward and grad_x, and for grad_weight.
+#: Fitted to the times in the ladder of `conv_winograd`: the newer ones of Winograd, of which they are within 20%, and
+#: those of direct convolutions before their tiles were chosen by time.  For forward and grad_x, and for grad_weight.
 _IMAGES = {
     "direct": Pace(4.0, 0.35, 20, 1.2),
-    "winograd": Pace(3.7, 0.35, 50, 1.2),
+    "winograd": Pace(2.5, 0.19, 23, 2.2),
     "winograd_fused": Pace(4.0, 1.35, 13, 8.0, overlap=True),
 }
-_WEIGHT = {"direct": Pace(4.0, 0.23, 20, 3.2), "winograd": Pace(2.6, 0.42, 30, 3.2)}
+_WEIGHT = {"direct": Pace(4.0, 0.23, 20, 3.2), "winograd": Pace(2.0, 0.27, 26, 4.0)}
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,17 @@
 Two tables say which rows and columns a window holds (`geometry.AxisWindows`), as on the CPU, so one kernel serves
 plain, dilated, ceil_mode, adaptive and global pooling.  Gradients are gathered: a pixel of x looks through the windows
 that hold it, in the order in which the CPU adds them.  No two threads write to one element, and the bits are the CPU's.
+
+Ladder: microseconds on an H200, 32 images, kernels replayed from a CUDA graph.
+
+                                      max 3x3, stride 2   max 2x2     average 3x3   global average
+                                         112 x 112, 64    224, 64        35, 192      112, 64
+    a thread for each number                  118           311            143         1,417
+    four channels, windows unrolled,
+    tall images row by row first               39           120             33            39
+    PyTorch                                   124           324            170           948
+
+    python bench/gpu_torch.py --net pool
 """
 
 from __future__ import annotations
