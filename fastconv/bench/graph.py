@@ -7,10 +7,10 @@ a graph, which the driver then launches as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from fastconv import cuda
+from fastconv.cuda.driver import calls as driver, checked
 from fastconv.cuda.libraries import handle_of
 
 
@@ -18,25 +18,19 @@ class Graph:
     """So many *calls* in a row, on a stream of their own; *target* is Numba's CUDA target."""
 
     def __init__(self, target: Any, call: Callable[[], object], calls: int) -> None:
-        self._driver = import_module("cuda.bindings.driver")
         self.stream = target.stream()
+        self._handle = handle_of(self.stream)
         with cuda.stream(self.stream):
             call()  # what it has to compile, upload and allocate must be there before
             self.stream.synchronize()
-            mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-            self._ask("cuStreamBeginCapture", handle_of(self.stream), mode)
+            mode = driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+            checked(driver().cuStreamBeginCapture(self._handle, mode))
             for _ in range(calls):
                 call()
-            graph = self._ask("cuStreamEndCapture", handle_of(self.stream))
-        self._executable = self._ask("cuGraphInstantiate", graph, 0)
-        self._ask("cuGraphDestroy", graph)
+            graph = checked(driver().cuStreamEndCapture(self._handle))
+        self._executable = checked(driver().cuGraphInstantiate(graph, 0))
+        checked(driver().cuGraphDestroy(graph))
 
     def replay(self) -> None:
         """Launch all of it; what runs on the stream comes after."""
-        self._ask("cuGraphLaunch", self._executable, handle_of(self.stream))
-
-    def _ask(self, function: str, *arguments: Any) -> Any:
-        status, *result = getattr(self._driver, function)(*arguments)
-        if int(status):
-            raise RuntimeError(f"{function} failed: {status}")
-        return result[0] if result else None
+        checked(driver().cuGraphLaunch(self._executable, self._handle))
