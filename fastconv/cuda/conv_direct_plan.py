@@ -29,7 +29,8 @@ class Tile(NamedTuple):
 
     A block takes up *depth* numbers of the chain in one turn.  A multiprocessor has registers for *residents* blocks at
     the same time, or *singly* where numbers are loaded one at a time, which takes more of them; it has the shared
-    memory as well, except on a T4, whose 64 KiB are enough for fewer.
+    memory as well, except on a T4, whose 64 KiB are enough for fewer.  On an H200, a turn takes *waits* nanoseconds
+    where memory is waited for, and *works* for each block where the multiprocessor has enough to do.
     """
 
     rows: int
