@@ -44,7 +44,7 @@ last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and w
                          128 x 64       128      16          165     88%           214     80%
                           64 x 64       128      16          111     83%           128     76%
                           64 x 32        64      16          125     79%           167     69%
-                          32 x 32       128      32           93     68%           127     59%
+                          32 x 32       128      32           89     68%           127     59%
                           64 x 4         32      16          127     45%           167     29%
                           64 x 32 parts  64      16          161     73%           209     63%
                           64 x 4  parts  32      16          127     42%           168     28%

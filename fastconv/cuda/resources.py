@@ -39,7 +39,7 @@ FORWARD: dict[tuple[Tile, bool], Code] = {
     (SQUARE, False): Code(128, 18944, 0.76),
     (SMALL, True): Code(125, 13824, 0.79),
     (SMALL, False): Code(167, 13824, 0.69),
-    (LEAST, True): Code(93, 19456, 0.68),
+    (LEAST, True): Code(89, 19456, 0.68),
     (LEAST, False): Code(127, 19456, 0.59),
     (NARROW, True): Code(127, 9216, 0.45),
     (NARROW, False): Code(167, 9216, 0.29),
