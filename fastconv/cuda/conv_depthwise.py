@@ -23,12 +23,10 @@ import numpy as np
 
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan
 from fastconv.cuda import conv_depthwise_plan as plan
-from fastconv.cuda.device import Engine, address, flat
+from fastconv.cuda.device import Engine, aligned, flat
 from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
 
-#: What the addresses of loads of four channels are multiples of.
-_BYTES_OF_QUAD = 16
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
 
@@ -125,8 +123,7 @@ def _run(
 
 def _lanes(geometry: Conv2dGeometry, *arrays: Any) -> int:
     """Channels of a load: four neighbours where they lie in 16 bytes."""
-    aligned = all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
-    return plan.lanes_possible(geometry) if aligned else 1
+    return plan.lanes_possible(geometry) if aligned(*arrays) else 1
 
 
 def _check(geometry: Conv2dGeometry) -> None:

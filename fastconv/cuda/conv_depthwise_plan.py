@@ -103,7 +103,10 @@ def chains(geometry: Conv2dGeometry) -> Chains:
     for split in range(splits):
         starts += range(rows * split // splits, rows * (split + 1) // splits, length)
         counts.append(len(starts))
-    return Chains(np.array([*starts, rows], np.int32), np.array(counts, np.int32))
+    found = Chains(np.array([*starts, rows], np.int32), np.array(counts, np.int32))
+    for numbers in found:
+        numbers.flags.writeable = False  # so that a device knows them again without reading them
+    return found
 
 
 def taps_together(geometry: Conv2dGeometry, lanes: int) -> tuple[int, int]:

@@ -35,8 +35,8 @@ Neighbouring threads of a warp that have the same columns, in place of the same 
 can be counted, gave up to 10% with tiles of 128 x 128 (109.7 us -> 99.9 us, 512 to 2048 channels of 7 x 7), 15% with
 64 x 64 (248 -> 210) and 25% with 32 x 32 in grad_weight (433 -> 347, 128 to 512 channels of 28 x 28).
 
-The tiles, with registers and shares as above; a thread has 8 x 8 sums, 8 x 4 with tiles of 64 rows, 2 x 4 with the
-last two.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
+The tiles, with registers and shares as above; a thread has 8 x 8 sums, 8 x 4 with 64 x 64 and 64 x 32, 2 x 4 with
+32 x 32 and 64 x 4.  `conv_direct_plan` says how many blocks share a multiprocessor, and which tile is chosen:
 
                                       threads   turn   four channels at a time   one at a time
     forward              128 x 128      256       8          122     88%           125     84%
@@ -77,17 +77,16 @@ from fastconv.cuda.conv_direct_plan import (
     check_size,
     choose_tile,
     forward_problem,
+    starts_of_splits,
     table_of_taps,
     tiles_of_forward,
     turns_of_tap,
     vectors_possible,
     weight_problem,
 )
-from fastconv.cuda.device import Engine, address, flat
+from fastconv.cuda.device import Engine, aligned, flat
 from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
-
-_BYTES_OF_QUAD = 16
 
 
 @any_activation()
@@ -128,16 +127,12 @@ def run_shape(
     columns = s.OC // s.G
     depths = s.KH * s.KW * (s.IC // s.G)
     tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, depths, tiles_of_forward(columns, turns_of_part > 0))
-    vector = vectors_possible(s, tile) and _aligned(*arrays)
-    column_vector = vector or (columns % QUAD == 0 and _aligned(*arrays[1:]))
+    vector = vectors_possible(s, tile) and aligned(*arrays)
+    column_vector = vector or (columns % QUAD == 0 and aligned(*arrays[1:]))
     table = table_of_taps(s, QUAD if vector else 1, tile.depth, turns_of_part)
     problem, blocks = forward_problem(s, tile, turns_of_part)
     kernel = kernels.forward(tile, vector, turns_of_part > 0, column_vector)
     engine.launch(kernel, blocks, *arrays, engine.constant(table.reshape(-1)), problem, activation)
-
-
-def _aligned(*arrays: Any) -> bool:
-    return all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
 
 
 def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
@@ -191,10 +186,11 @@ def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial:
     check_size(s)
     x, grad_out = flat(x), flat(grad_out)
     pixels = s.N * s.OH * s.OW
-    starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
     tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits, -(-pixels // splits), WEIGHT_TILES)
-    vector = vectors_possible(s, tile) and _aligned(x, grad_out, partial)
+    vector = vectors_possible(s, tile) and aligned(x, grad_out, partial)
     table = engine.constant(table_of_taps(s, QUAD if vector else 1, tile.depth).reshape(-1))
     problem, blocks = weight_problem(s, tile, splits)
     kernel = kernels.grad_weight(tile, vector)
-    engine.launch(kernel, blocks, x, grad_out, partial, table, engine.constant(starts), problem)
+    engine.launch(
+        kernel, blocks, x, grad_out, partial, table, engine.constant(starts_of_splits(pixels, splits)), problem
+    )

@@ -204,6 +204,14 @@ def check_size(shape: ConvShape) -> None:
             raise ValueError(f"the GPU kernels take fewer than {_LARGEST} {name}. Received: {count}, {shape}")
 
 
+@lru_cache(maxsize=1024)
+def starts_of_splits(pixels: int, splits: int) -> NDArray[np.int32]:
+    """Where each of so many parts of the pixels begins, and where the last one ends."""
+    starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
+    starts.flags.writeable = False  # as that of `table_of_taps`
+    return starts
+
+
 def turns_of_tap(shape: ConvShape) -> int:
     """Turns that each tap takes where every tap is a part of its own."""
     return -(-(shape.IC // shape.G) // TURN_OF_PARTS)

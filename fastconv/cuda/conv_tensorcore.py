@@ -97,7 +97,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
-from fastconv.cuda.conv_direct_plan import QUAD, check_size
+from fastconv.cuda.conv_direct_plan import QUAD, check_size, starts_of_splits
 from fastconv.cuda.conv_tensorcore_plan import (
     CHUNK_BYTES,
     FRAGMENT,
@@ -223,12 +223,13 @@ def grad_weight(
     tile = choose_weight_tile(tiles, s.KH * s.KW * (s.IC // s.G), s.OC // s.G)
     problem, blocks = weight_problem(s, tile, kind)
     pixels = s.N * s.OH * s.OW
-    starts = np.array([pixels * split // problem.splits for split in range(problem.splits + 1)], np.int32)
     partial = out if problem.splits == 1 else engine.empty((problem.splits * out.size,), np.float32)
     table = engine.constant(table_of_chunks(s, kind).reshape(-1))
     kernel = kernels.grad_weight(tile, kind, asynchronous)
     factors = _chunks(engine, x, kind), _chunks(engine, grad_out, kind)
-    engine.launch(kernel, blocks, *factors, partial, table, engine.constant(starts), problem)
+    engine.launch(
+        kernel, blocks, *factors, partial, table, engine.constant(starts_of_splits(pixels, problem.splits)), problem
+    )
     if problem.splits > 1:
         elements.launch(engine, elements.sum_parts(), out.size, partial, out, problem.splits)
 

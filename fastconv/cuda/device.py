@@ -40,6 +40,8 @@ _NEEDS_DRIVER = (
 
 
 _FLOAT32 = np.dtype(np.float32)
+#: What the addresses of loads of four numbers are multiples of.
+_BYTES_OF_QUAD = 16
 #: For a thread that is in the right context already.
 _AS_IT_IS = nullcontext()
 
@@ -306,3 +308,8 @@ def address(array: Any) -> int:
         return array.address
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return int(interface["data"][0] or 0)
+
+
+def aligned(*arrays: Any) -> bool:
+    """Whether four neighbours, from the first on, can be loaded at once from each array."""
+    return all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)

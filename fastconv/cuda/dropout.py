@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cuda.device import Engine, address, flat
-
-_BYTES_OF_QUAD = 16
+from fastconv.cuda.device import Engine, aligned, flat
 
 
 def dropout(engine: Engine, x: Any, rate: float, seed: int) -> Any:
@@ -17,8 +15,7 @@ def dropout(engine: Engine, x: Any, rate: float, seed: int) -> Any:
 
     out = engine.empty(x.shape, np.float32)
     source, result = flat(x), flat(out)
-    aligned = address(source) % _BYTES_OF_QUAD == address(result) % _BYTES_OF_QUAD == 0
     numbers = np.uint64(seed), np.uint32(rate * 2**32), np.float32(1 / (1 - rate))
     quads = -(-source.size // kernels.WORDS)
-    elements.launch(engine, kernels.dropout(aligned), quads, source, result, *numbers)
+    elements.launch(engine, kernels.dropout(aligned(source, result)), quads, source, result, *numbers)
     return out

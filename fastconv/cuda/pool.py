@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.cuda.device import Engine, address, flat
+from fastconv.cuda.device import Engine, aligned, flat
 from fastconv.geometry import AxisWindows, Pool2dGeometry, covering_windows, single_pixels
 
 #: Elements and positions are 32-bit integers in the kernels.
 _LARGEST = 2**31 - 2**16
-#: Channels of a load of 16 bytes, and what its address is a multiple of.
-_QUAD, _BYTES_OF_QUAD = 4, 16
+#: Channels of a load of 16 bytes.
+_QUAD = 4
 #: Windows of 2 or 3 columns have code of their own.
 _FEW_COLUMNS = 3
 #: Windows of so many rows are summed row by row first where there are at most so many sums.
@@ -153,8 +153,7 @@ def _problem(shape: tuple[int, ...], rows: AxisWindows, columns: AxisWindows) ->
 
 def _lanes(channels: int, *arrays: Any) -> int:
     """Channels of a thread: four neighbours where they lie in 16 bytes."""
-    aligned = all(address(array) % _BYTES_OF_QUAD == 0 for array in arrays if array.size)
-    return _QUAD if channels % _QUAD == 0 and aligned else 1
+    return _QUAD if channels % _QUAD == 0 and aligned(*arrays) else 1
 
 
 def _width(columns: AxisWindows, lanes: int) -> int:
