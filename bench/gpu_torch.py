@@ -131,7 +131,7 @@ def rows_of(torch: Any, layer: Layer, pairs: int) -> Iterator[Row]:
     calls = calls_of_convolution(torch, g) if isinstance(g, Conv2dGeometry) else calls_of_pooling(torch, g)
     ways = ((LIBRARY, None), (LIBRARY_TF32, "tf32")) if isinstance(g, Conv2dGeometry) else ((LIBRARY, None),)
     for direction, (ours, theirs) in calls.items():
-        flops, moved = layer.work(direction)
+        described = problems.described(layer, direction)
         for library, precision in ways:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision is not None
             call = partial(ours, precision)
@@ -147,13 +147,7 @@ def rows_of(torch: Any, layer: Layer, pairs: int) -> Iterator[Row]:
                     for (graph, count), found in zip(graphs, times, strict=True):
                         found.append(record.seconds(seconds_of(torch, graph.replay) / count))
             yield {
-                "network": layer.network,
-                "layer": layer.name,
-                "count": layer.count,
-                "batch": layer.batch,
-                "problem": str(layer.geometry),
-                "flops": flops,
-                "bytes": moved,
+                **described,
                 "pass": direction,
                 "algorithm": "auto",
                 "library": library,
@@ -169,11 +163,7 @@ def summary(rows: Sequence[Row]) -> Table:
     header = ["network", "pass", "batch", "against", "mean speed-up", "best layer", "worst layer", "layers lost"]
     table = Table(*header, title="PyTorch's time over ours, on the GPU", box=SIMPLE_HEAD)
     for part in record.summarise(rows):
-        best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
-        lost = f"{part.lost} of {part.layers}" + f", {part.wrong} with wrong values" * (part.wrong > 0)
-        table.add_row(
-            part.network, part.direction, str(part.batch), part.library, f"{part.mean:.2f}", best, worst, lost
-        )
+        table.add_row(part.network, part.direction, str(part.batch), part.library, f"{part.mean:.2f}", *part.words)
     return table
 
 

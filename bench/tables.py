@@ -53,12 +53,10 @@ def compare_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> st
     """Geometric means for each network and pass; below, every layer where fastconv loses, the worst first."""
     body = []
     for part in record.summarise(rows):
-        best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
-        counts = f"{part.lost} of {part.layers}" + (f", {part.wrong} with wrong values" if part.wrong else "")
         start = [part.network, f"{part.direction}{_algorithm(part)} against {part.library}"]
         shares = [record.roofline_share(part.rows, who, ceilings) for who in ("ours", "theirs")]
         roofline = " / ".join("" if share is None else f"{share:.0%}" for share in shares)
-        body.append([*start, str(part.batch), str(part.threads), f"{part.mean:.2f}", best, worst, counts, roofline])
+        body.append([*start, str(part.batch), str(part.threads), f"{part.mean:.2f}", *part.words, roofline])
     header = ["network", "pass", "batch", "threads", "mean speed-up", "best layer", "worst layer", "layers lost"]
     lost = sorted((row for row in rows if row["ours"] and record.ratio(row) < 1), key=record.ratio)
     text = markdown([*header, "of the roofline, ours / theirs"], body)
@@ -128,10 +126,8 @@ def gpu_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
     """Geometric means for each network, pass and library; below, every row, the slowest beside theirs first."""
     body = []
     for part in record.summarise(rows):
-        best, worst = (f"{record.ratio(row):.2f} ({row['layer']})" for row in (part.best, part.worst))
-        lost = f"{part.lost} of {part.layers}" + (f", {part.wrong} with wrong values" if part.wrong else "")
         start = [part.network, f"{part.direction} against {part.library}", str(part.batch)]
-        body.append([*start, f"{part.mean:.2f}", best, worst, lost])
+        body.append([*start, f"{part.mean:.2f}", *part.words])
     header = ["network", "pass", "batch", "mean speed-up", "best layer", "worst layer", "layers lost"]
     every = sorted((row for row in rows if row["ours"]), key=record.ratio)
     lines = [[f"{row['network']} {row['layer']}", *_on_gpu(row)] for row in every]

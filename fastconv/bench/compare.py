@@ -191,15 +191,8 @@ def _row(layer: Layer, threads: int, samples: int, sheet: Gpu | None, measured: 
     found = device_side.measure(layer, samples) if measured else None
     times = found.times if found else predicted
     assert times is not None
-    flops, moved = layer.work("forward")
     return {
-        "network": layer.network,
-        "layer": layer.name,
-        "count": layer.count,
-        "batch": layer.batch,
-        "problem": str(layer.geometry),
-        "flops": flops,
-        "bytes": moved,
+        **problems.described(layer, "forward"),
         "threads": threads,
         "algorithm": device_side.algorithm(layer),
         "first_cpu": seconds(first),
@@ -256,8 +249,7 @@ def results_table(rows: Iterable[Row], title: str, described: dict[str, Any]) ->
     for row in rows:
         at = crossover.point(row)
         about = "[yellow]~" if predicted else ""
-        on_gpu = (at.kernel, at.transfer) if predicted else (at.kernel, at.call, at.transfer)
-        times = [f"{1e3 * at.cpu:.3f}", *(f"{about}{1e3 * time:.4f}" for time in on_gpu)]
+        times = [f"{1e3 * at.cpu:.3f}", *(f"{about}{1e3 * time:.4f}" for time in crossover.on_gpu(at, predicted))]
         ratios = [_ratio(at.cpu / time, predicted) for time in (at.kernel, at.gpu)]
         compiled = [] if predicted else [f"{1e3 * row['compile']:.0f} ms"]
         words = crossover.agreement(row)

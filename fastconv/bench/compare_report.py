@@ -136,8 +136,7 @@ def _every_row(rows: Sequence[Row], predicted: bool) -> str:
         ratio = at.cpu / at.gpu
         verdict = f'<span class="{"good" if ratio >= 1 else "bad"}">{"~" * predicted}{ratio:.3g}</span>'
         compiled = [] if predicted else [f"{1e3 * row['compile']:.0f}"]
-        on_gpu = (at.kernel, at.transfer) if predicted else (at.kernel, at.call, at.transfer)
-        times = [f"{1e3 * at.cpu:.3f}", *(f"{1e3 * time:.4f}" for time in on_gpu)]
+        times = [f"{1e3 * at.cpu:.3f}", *(f"{1e3 * time:.4f}" for time in crossover.on_gpu(at, predicted))]
         place = f'<span title="{escape(row["problem"])}">{escape(row["network"])} {escape(row["layer"])}</span>'
         words = escape(crossover.agreement(row))
         agreement = f'<span class="bad">{words}</span>' if crossover.wrong(row) else words

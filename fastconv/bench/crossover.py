@@ -28,6 +28,11 @@ class Point(NamedTuple):
         return self.call + self.transfer
 
 
+def on_gpu(at: Point, predicted: bool) -> tuple[float, ...]:
+    """The seconds that tables show of a GPU: predicted, a call takes no more than its kernels."""
+    return (at.kernel, at.transfer) if predicted else (at.kernel, at.call, at.transfer)
+
+
 class Curve(NamedTuple):
     """One layer, or a whole network, over the batch sizes."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastconv.bench import machine, record
 from fastconv.bench.libraries import Contender, Library, Prepare, ours, rotating
-from fastconv.bench.problems import Task
+from fastconv.bench.problems import Task, described
 from fastconv.bench.record import Row
 from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, settle, timed, usual
 
@@ -55,7 +55,6 @@ def measure(
     """
     ways = ours.preparations(task.operation, direction, algorithm)
     variants = library.variants.get((task.operation, direction), {})
-    flops, moved = task.work(direction)
     for threads in thread_counts:
         with machine.threads(threads, [library]):
             contenders = _prepared(variants, problem, threads, note)
@@ -93,13 +92,7 @@ def measure(
         variants = {name: variants[name] for name in times if name in promising}
         for weights in ways:
             yield {
-                "network": task.network,
-                "layer": task.name,
-                "count": task.count,
-                "batch": task.batch,
-                "problem": str(task.geometry),
-                "flops": flops,
-                "bytes": moved,
+                **described(task, direction),
                 "images": task.images,
                 "pass": direction,
                 "weights": weights,

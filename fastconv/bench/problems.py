@@ -237,6 +237,20 @@ class Task(Protocol):
     def problem(self) -> Inputs: ...
 
 
+def described(task: Task, direction: str) -> dict[str, Any]:
+    """What every row of results says of its problem."""
+    flops, moved = task.work(direction)
+    return {
+        "network": task.network,
+        "layer": task.name,
+        "count": task.count,
+        "batch": task.batch,
+        "problem": str(task.geometry),
+        "flops": flops,
+        "bytes": moved,
+    }
+
+
 class Inputs:
     """Random inputs, `COPIES` of each: what every contender is prepared from."""
 

@@ -69,6 +69,13 @@ class Summary:
     #: The rows with a ratio.
     rows: tuple[Row, ...]
 
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """The best and the worst layer with their ratios, and how many layers were lost."""
+        best, worst = (f"{ratio(row):.2f} ({row['layer']})" for row in (self.best, self.worst))
+        wrong = f", {self.wrong} with wrong values" if self.wrong else ""
+        return best, worst, f"{self.lost} of {self.layers}{wrong}"
+
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
     """One `Summary` for each network, pass, batch size, algorithm, library and number of threads, as the rows come."""
