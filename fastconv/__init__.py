@@ -8,6 +8,7 @@ serves code written for TensorFlow.
 from importlib import import_module
 from types import ModuleType
 
+from fastconv import nopython as _nopython  # noqa: F401 - registers the functions with Numba
 from fastconv.dispatch import explain
 from fastconv.functional import (
     activation,

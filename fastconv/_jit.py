@@ -35,7 +35,8 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 def _source_fingerprint() -> str:
     """Hash of every file that can end up inside a compiled kernel."""
     digest = hashlib.sha256()
-    for path in [Path(__file__), Path(denormals.__file__), *sorted((_PACKAGE / "cpu").glob("*.py"))]:
+    kernels = [path for folder in ("cpu", "nopython") for path in sorted((_PACKAGE / folder).glob("*.py"))]
+    for path in [Path(__file__), Path(denormals.__file__), *kernels]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 PARALLEL_THRESHOLD = 500_000
 
 # Bytes of a cache line: where vectors should begin.
-_ALIGNMENT = 64
+ALIGNMENT = 64
 
 _region = threading.Lock()
 _memory = threading.local()
@@ -64,8 +64,8 @@ def run(serial: Callable[..., None], parallel: Callable[..., None], workers: int
 def aligned(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
     """New memory that begins a cache line, so that vectors in it lie in one."""
     kind = np.dtype(dtype)
-    memory = np.empty(numbers * kind.itemsize + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
+    memory = np.empty(numbers * kind.itemsize + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
     view: NDArray[Any] = memory[start : start + numbers * kind.itemsize].view(kind)
     return view
 

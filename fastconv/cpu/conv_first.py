@@ -230,7 +230,7 @@ def forward(
     """``out = activation(conv2d(x, weight) + bias + residual)`` for a geometry that `suits`."""
     s = forward_shape(geometry)
     workers = threads.worker_count(geometry.flops)
-    blocks, offsets, numbers = _plan(s, out.itemsize, workers)
+    blocks, offsets, numbers = plan_of(s, out.itemsize, workers)
     absent = np.empty(0, out.dtype)
     threads.run(
         conv2d_forward_first_serial,
@@ -250,13 +250,13 @@ def forward(
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread."""
     s = forward_shape(geometry)
-    blocks, offsets, _ = _plan(s, itemsize, 1)
+    blocks, offsets, _ = plan_of(s, itemsize, 1)
     panels = offsets.size * round_up(s.OC, codegen.VECTOR_BYTES // itemsize)
     return itemsize * (patches.strip_size(s, blocks.rows) + LINE + panels)
 
 
 @lru_cache(maxsize=1024)
-def _plan(shape: ConvShape, itemsize: int, workers: int) -> tuple[Blocks, NDArray[np.int64], NDArray[np.int64]]:
+def plan_of(shape: ConvShape, itemsize: int, workers: int) -> tuple[Blocks, NDArray[np.int64], NDArray[np.int64]]:
     """As many rows to a block as their strip allows, fewer where there is little work; and the offset of each depth.
 
     Last, shape and blocks as an array, for `_named`.

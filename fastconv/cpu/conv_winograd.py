@@ -323,24 +323,24 @@ def grad_x(
     """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
     (phase,) = phases(geometry)
     turned = partial(swap_channels, weight, phase.rows, phase.columns, 1)
-    job = _job_of(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops / _SAVING), forms is not None)
+    job = job_of(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops / _SAVING), forms is not None)
     _run(job, grad_out, turned, forms, "winograd grad_x", None, None, out, 0)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
     s = forward_shape(geometry)
-    of_forward = itemsize * _job_of(s, itemsize, 1, False).workspace
+    of_forward = itemsize * job_of(s, itemsize, 1, False).workspace
     return max(of_forward, conv_winograd_weight.workspace(geometry, itemsize))
 
 
 @lru_cache(maxsize=1024)
 def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
-    return _job_of(forward_shape(geometry), itemsize, workers, kept)
+    return job_of(forward_shape(geometry), itemsize, workers, kept)
 
 
 @lru_cache(maxsize=1024)
-def _job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
+def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     """Blocks of tiles that fit the caches, as many for each thread, or shares of the channels where tiles are few.
 
     The weight is transformed before the tasks start where it is small, or *kept* for later calls.

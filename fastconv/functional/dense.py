@@ -56,7 +56,7 @@ def dense(
     here = room(inputs)
     out = here.empty((*inputs.shape[:-1], OC), inputs.dtype)
     if out.size:
-        g = _geometry(out.size // OC, IC, OC)
+        g = product_geometry(out.size // OC, IC, OC)
         compute = choose("conv2d_forward", g, inputs.itemsize, "auto", here.engine)
         compute(g, inputs, matrix, bias, None, out, code, forms)
     return leave(out)
@@ -108,20 +108,26 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
         grad_weight = here.zeros(matrix.shape, matrix.dtype)
     else:
         grad_weight = here.empty(matrix.shape, matrix.dtype)
-        g = _geometry(rows.size // OC, IC, OC)
+        g = product_geometry(rows.size // OC, IC, OC)
         backward = choose("conv2d_grad_x", g, rows.itemsize, "auto", here.engine)
         backward(g, rows, matrix.reshape(g.weight_shape), grad_x)
         choose("conv2d_grad_weight", g, inputs.itemsize, "auto", here.engine)(g, inputs, rows, grad_weight)
     return leave(grad_x), leave(grad_weight), leave(here.reduction.column_sums(rows.reshape(-1, OC)))
 
 
-def _geometry(rows: int, IC: int, OC: int) -> Conv2dGeometry:
+def product_geometry(rows: int, IC: int, OC: int) -> Conv2dGeometry:
     """The product of a (rows x IC) and an (IC x OC) matrix as a convolution."""
     return conv2d_geometry((1, 1, rows, IC), (1, 1, IC, OC))
 
 
 def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, Forms | None]:
-    shape, weight_shape = shape_of(x), shape_of(weight)
+    check_shapes(shape_of(x), shape_of(weight))
+    inputs = float_array("x", x)
+    return inputs, *enter_weight("weight", weight, "NC", inputs)
+
+
+def check_shapes(shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
+    """The last axis of *x* meets the first of a matrix."""
     if len(weight_shape) != 2 or min(weight_shape) < 1:
         raise ValueError(
             f"weight must have 2 dimensions (IC, OC), none of them 0. Received: weight.shape={weight_shape}"
@@ -131,5 +137,3 @@ def _operands(x: ArrayLike, weight: ArrayLike) -> tuple[FloatArray, FloatArray, 
             f"the last axis of x must have weight.shape[0] = {weight_shape[0]} elements. "
             f"Received: x.shape={shape}, weight.shape={weight_shape}"
         )
-    inputs = float_array("x", x)
-    return inputs, *enter_weight("weight", weight, "NC", inputs)
