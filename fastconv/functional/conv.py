@@ -100,6 +100,9 @@ def conv2d(
     tells the choice and its reasons.  On a GPU, "auto" takes an algorithm with the bits of the CPU's; "fastest" may
     take "winograd_fused", which computes 2x2 outputs from 16 products and has bits of its own.
 
+    Inside a function that Numba compiles, the call computes on the calling thread and has the same bits; x and weight
+    must be arrays in host memory there.
+
     The result has the same bits for any number of threads, any batch and any vector width.  "direct" and "depthwise"
     make each output element one chain of fused multiply-adds in the order kh, kw, ic.  Their error is at most
     ``eps * KH * KW * IC / groups`` times the sum of the absolute products, typically ``eps`` times the square root of
