@@ -1,4 +1,4 @@
-"""Against Keras itself: same weights in, same outputs, gradients, parameter counts, tables and steps of training."""
+"""Against Keras itself: same weights in, same outputs, gradients, parameter counts, tables, steps and epochs."""
 
 from __future__ import annotations
 
