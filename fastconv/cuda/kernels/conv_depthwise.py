@@ -68,13 +68,8 @@ class Problem(NamedTuple):
 @lru_cache
 def forward(lanes: int) -> Kernel:
     """The kernel of the forward pass and of grad_x, for *lanes* channels of one pixel."""
-    finish_lanes, load_lanes, no_sums, entry, multiply_add = (
-        finish(lanes),
-        load(lanes),
-        zeros(lanes),
-        load_each(3),
-        slide(1, 1, 0, 0),
-    )
+    finish_lanes, load_lanes, no_sums = finish(lanes), load(lanes), zeros(lanes)
+    entry, multiply_add = load_each(3), slide(1, 1, 0, 0)
 
     def conv2d_forward_depthwise(x, weight, bias, residual, out, rows, columns, problem, activation):
         """A chain of fused multiply-adds over the taps that lie inside, in the order of the CPU.
