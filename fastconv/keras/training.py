@@ -23,6 +23,7 @@ from fastconv.keras.batches import (
     IteratorBatches,
     check_lengths,
     check_no_steps,
+    held_back,
     is_iterator,
     of_iterator,
     slices,
@@ -272,16 +273,7 @@ class Trainer(Network):
         if initial_epoch and isinstance(batches, IteratorBatches):
             batches = batches._replace(iterator=starting_at(x, initial_epoch * batches.steps))
         if validation_data is None and validation_split:
-            if not isinstance(batches, ArrayBatches):
-                raise ValueError("validation_split needs arrays, not an iterator; give validation_data instead")
-            kept = int(batches.samples * (1 - validation_split))  # rounded down, as Keras does
-            if not 0 < kept < batches.samples:
-                raise ValueError(
-                    f"validation_split must leave samples on both sides. "
-                    f"Received: validation_split={validation_split}, {batches.samples} samples"
-                )
-            validation_data = take(batches.inputs, slice(kept, None)), batches.labels[kept:]
-            batches = batches._replace(inputs=take(batches.inputs, slice(kept)), labels=batches.labels[:kept])
+            batches, validation_data = held_back(batches, validation_split)
         if not is_iterator(validation_data):
             check_no_steps("validation_steps", validation_steps)
         self.history = history = History()
