@@ -93,7 +93,7 @@ def test_ratio_is_the_median_of_the_pairs_not_of_the_times() -> None:
     assert record.ratio(row("", 1, [1.0], [sqrt(2)])) == pytest.approx(sqrt(2))
 
 
-def test_roofline_share_is_the_least_time_over_the_time_taken(results: Path) -> None:
+def test_roofline_share_is_the_least_time_over_the_time_taken() -> None:
     rows = [row("fast", 1, [0.5], [1.0]), row("often", 3, [1.0], [1.0])]  # either takes 0.5 s at 2 GFLOP/s
     ceilings = [{"threads": 1, "gflops": 2.0, "copy_gbs": 4.0}]
     assert record.roofline_share(rows, "ours", ceilings) == pytest.approx(4 * 0.5 / 3.5)

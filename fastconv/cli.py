@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from fastconv import __version__, dispatch, functional, plots, threads, warmup
+from fastconv import __version__, dispatch, plots, threads, warmup
 from fastconv.bench import command, compare
 from fastconv.cpu import codegen, tiles, update
 from fastconv.cuda.ahead import Compiler, capability_of
@@ -297,70 +297,10 @@ def _info(arguments: argparse.Namespace, console: Console) -> int:
 # ---- warmup -------------------------------------------------------------------------------------------------------
 
 
-def warmup_calls(dtype: str) -> dict[str, Callable[[], object]]:
-    """One tiny call of every operation that has kernels of its own, by title."""
-    rng = np.random.default_rng(0)
-
-    def array(*shape: int) -> Any:
-        return rng.standard_normal(shape).astype(dtype)
-
-    x, weight, bias, grad = array(1, 6, 6, 4), array(3, 3, 4, 4), array(4), array(1, 4, 4, 4)
-    features, depthwise, matrix, labels = array(1, 12, 12, 16), array(3, 3, 1, 4), array(6, 4), np.arange(6) % 4
-    optimizer_arrays = [array(8) ** 2 for _ in range(4)]
-
-    def pooling() -> None:
-        _, indices = functional.max_pool2d(x, 2, return_indices=True)
-        functional.max_pool2d(x, 2)
-        functional.min_pool2d(x, 2, return_indices=True)
-        functional.max_pool2d_backward(array(1, 3, 3, 4), indices, x.shape)
-        functional.max_unpool2d_backward(x, indices)
-        functional.avg_pool2d(x, 2)
-        functional.avg_pool2d_backward(array(1, 3, 3, 4), x.shape, 2)
-        _, indices = functional.max_pool2d(features, 2, return_indices=True)
-        functional.max_pool2d_backward(array(*indices.shape), indices, features.shape)
-
-    def batch_normalization() -> None:
-        _, mean, variance = functional.batch_norm_training(matrix, bias, bias)
-        functional.batch_norm(matrix, bias, bias, mean, variance)
-        functional.batch_norm_backward(matrix, matrix, bias, mean, variance)
-
-    def activations() -> None:
-        functional.activation_backward(matrix, functional.relu(matrix), "relu")
-        functional.softmax_backward(matrix, functional.softmax(matrix))
-        functional.softmax_cross_entropy_backward(1.0, matrix, labels)
-        functional.dropout(matrix, 0.5, seed=0)
-
-    def updates() -> None:
-        parameter, gradient, mean, square = optimizer_arrays
-        update.sgd_update(parameter, gradient, mean, learning_rate=0.1, momentum=0.9)
-        update.adam_update(parameter, gradient, mean, square, iteration=1, learning_rate=0.1)
-        update.rmsprop_update(parameter, gradient, square, mean, None, learning_rate=0.1)
-
-    def convolution(algorithm: str) -> None:
-        functional.conv2d(x, weight, bias, activation="relu", algorithm=algorithm)
-        functional.conv2d_backward(grad, x, weight, algorithm=algorithm)
-
-    calls: dict[str, Callable[[], object]] = {
-        "convolution": lambda: convolution("direct"),
-        "first convolution": lambda: functional.conv2d(features[..., :3], array(3, 3, 3, 16)),
-        "transposed convolution": lambda: functional.conv_transpose2d(x, weight, bias),
-        "depthwise convolution": lambda: functional.conv2d(x, depthwise, bias, groups=4),
-        "gradients of the depthwise convolution": lambda: functional.conv2d_backward(grad, x, depthwise, groups=4),
-        "pooling": pooling,
-        "dense": lambda: functional.dense_backward(functional.dense(matrix, array(4, 4), bias), matrix, array(4, 4)),
-        "activations, loss and dropout": activations,
-        "batch normalization": batch_normalization,
-        "optimizers": updates,
-    }
-    if dtype == "float32":
-        calls["Winograd convolution"] = lambda: convolution("winograd")
-    return calls
-
-
 def compile_everything(dtypes: Sequence[str], console: Console) -> None:
-    """Make every call of `warmup_calls` once with one thread and once with all."""
+    """Make every call of `warmup.cpu_calls` once with one thread and once with all."""
     threshold, all_threads = threads.PARALLEL_THRESHOLD, numba.get_num_threads()
-    calls = [(call, number) for dtype in dtypes for call in warmup_calls(dtype).values() for number in (1, all_threads)]
+    calls = [(call, number) for dtype in dtypes for call in warmup.cpu_calls(dtype) for number in (1, all_threads)]
     try:
         threads.PARALLEL_THRESHOLD = 0  # small problems too may use the parallel kernels
         for call, number in track(calls, "Compiling kernels", console=console):
@@ -374,7 +314,7 @@ def compile_everything(dtypes: Sequence[str], console: Console) -> None:
 def compile_for_gpu(device: str, console: Console) -> str:
     """Make every call of `warmup.gpu_calls`; which kernels are compiled now, in words."""
     engine = Compiler(capability_of(device))
-    for call in track(warmup.gpu_calls(engine).values(), "Compiling kernels", console=console):
+    for call in track(warmup.gpu_calls(engine), "Compiling kernels", console=console):
         call()
     major, minor = engine.capability
     return f"{len(engine.kernels)} kernels for compute capability {major}.{minor}"

@@ -364,8 +364,8 @@ def explain(
     dtype : dtype, default float32
         float32 or float64.
     device : str, default "cpu"
-        Or a GPU, which need not be there: "cuda:T4", "cuda:A100", "cuda:H100", or "cuda:sm_75", "cuda:sm_80",
-        "cuda:sm_90".  The text then tells the least possible time of each kernel, and what it is made of.
+        Or a GPU, which need not be there: "cuda:T4", "cuda:A100", "cuda:H100", "cuda:H200", or "cuda:sm_75",
+        "cuda:sm_80", "cuda:sm_90".  The text then tells the least possible time of each kernel, and what it is made of.
 
     Returns
     -------

@@ -137,6 +137,12 @@ def depthwise_conv2d(
     -------
     ndarray of shape (N, OH, OW, IC * M)
         Channel ``ic * M + m`` is channel ``ic`` filtered with ``filter[:, :, ic, m]``.
+
+    Examples
+    --------
+    >>> image = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    >>> depthwise_conv2d(image, np.array([1, 10], np.float32).reshape(1, 1, 2, 1), 1, "VALID").ravel()
+    array([ 0., 10.,  2., 30.], dtype=float32)
     """
     images, weight, layout = _operands(input, filter, data_format)
     channels = images.shape[layout.index("C")]
@@ -170,6 +176,12 @@ def separable_conv2d(
     Returns
     -------
     ndarray of shape (N, OH, OW, OC)
+
+    Examples
+    --------
+    >>> image, ones = np.ones((1, 4, 4, 3), np.float32), np.ones((3, 3, 3, 1), np.float32)
+    >>> separable_conv2d(image, ones, np.ones((1, 1, 3, 8), np.float32), 1, "SAME").shape
+    (1, 4, 4, 8)
     """
     between = depthwise_conv2d(input, depthwise_filter, strides, padding, data_format, dilations)
     return conv2d(between, pointwise_filter, 1, "VALID", data_format)
@@ -198,6 +210,12 @@ def conv2d_transpose(
     Returns
     -------
     ndarray of *output_shape*
+
+    Examples
+    --------
+    >>> row = np.array([1, 2], np.float32).reshape(1, 1, 2, 1)
+    >>> conv2d_transpose(row, np.ones((1, 2, 1, 1), np.float32), (1, 1, 4, 1), (1, 2)).ravel()
+    array([1., 1., 2., 2.], dtype=float32)
     """
     images, weight, layout = _operands(input, filters, data_format)
     return functional.conv2d_grad_x(
@@ -237,6 +255,12 @@ def conv1d(
     ------
     TypeError, ValueError
         As in `conv2d`.
+
+    Examples
+    --------
+    >>> series = np.array([1, 3, 6, 10], np.float32).reshape(1, 4, 1)
+    >>> conv1d(series, np.array([-1, 1], np.float32).reshape(2, 1, 1), stride=1, padding="VALID").ravel()
+    array([2., 3., 4.], dtype=float32)
     """
     if data_format not in _SERIES:
         raise ValueError(f"data_format must be one of {', '.join(_SERIES)}. Received: data_format={data_format!r}")
@@ -307,6 +331,13 @@ def avg_pool(
     ----------
     input, ksize, strides, padding, data_format
         As in `max_pool`, and so are result and errors.
+
+    Examples
+    --------
+    >>> image = np.arange(36, dtype=np.float32).reshape(1, 6, 6, 1)
+    >>> avg_pool(image, ksize=3, strides=3, padding="VALID")[0, :, :, 0]
+    array([[ 7., 10.],
+           [25., 28.]], dtype=float32)
     """
     layout = _layout(data_format)
     return functional.avg_pool2d(
@@ -339,6 +370,11 @@ def bias_add(value: ArrayLike, bias: ArrayLike, data_format: str = "NHWC") -> Fl
     ------
     ValueError
         If there is not one number for each channel.
+
+    Examples
+    --------
+    >>> bias_add(np.zeros((1, 2), np.float32), np.array([1, 2], np.float32))
+    array([[1., 2.]], dtype=float32)
     """
     array, numbers = np.asarray(value), np.asarray(bias)
     axis = array.ndim - 1 if _layout(data_format) == "NHWC" else 1
@@ -367,6 +403,12 @@ def softmax(logits: ArrayLike, axis: int = -1) -> FloatArray:
     ------
     TypeError, ValueError
         As `fastconv.softmax`.
+
+    Examples
+    --------
+    >>> softmax(np.array([[0.0, 5.0], [0.0, 5.0]]), axis=0)
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
     """
     rows = np.moveaxis(np.asarray(logits), axis, -1)
     return np.moveaxis(functional.softmax(rows), -1, axis)
@@ -389,6 +431,11 @@ def softmax_cross_entropy_with_logits(labels: ArrayLike, logits: ArrayLike) -> F
     ------
     TypeError, ValueError
         As `fastconv.softmax_cross_entropy`.
+
+    Examples
+    --------
+    >>> softmax_cross_entropy_with_logits(labels=[[1.0, 0.0]], logits=np.zeros((1, 2)))
+    array([0.69314718])
     """
     if np.shape(labels) != np.shape(logits):
         raise ValueError(
@@ -415,6 +462,11 @@ def sparse_softmax_cross_entropy_with_logits(labels: ArrayLike, logits: ArrayLik
     ------
     TypeError, ValueError
         As `fastconv.softmax_cross_entropy`.
+
+    Examples
+    --------
+    >>> sparse_softmax_cross_entropy_with_logits(labels=[0], logits=np.zeros((1, 2)))
+    array([0.69314718])
     """
     if np.ndim(labels) != 1:
         raise ValueError(f"labels must have one axis. Received: labels.shape={np.shape(labels)}")
@@ -439,6 +491,11 @@ def dropout(x: ArrayLike, rate: float, seed: int) -> FloatArray:
     ------
     TypeError, ValueError
         As `fastconv.dropout`.
+
+    Examples
+    --------
+    >>> dropout(np.ones(8), 0.5, seed=1)
+    array([2., 2., 2., 2., 2., 2., 0., 2.])
     """
     return functional.dropout(x, rate, seed=seed)
 

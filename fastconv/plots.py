@@ -46,8 +46,21 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     -------
     matplotlib.figure.Figure
         One panel per quantity.
+
+    Raises
+    ------
+    ValueError
+        Where the history is empty.
+
+    Examples
+    --------
+    >>> figure = training_curves({"loss": [0.9, 0.5], "val_loss": [1.0, 0.7], "accuracy": [0.6, 0.8]})
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['Loss', 'Accuracy']
     """
     names = [name for name in history if not name.startswith("val_")]
+    if not names:
+        raise ValueError(f"history must hold at least one quantity. Received: history={history}")
     figure = _figure(4.6 * len(names), 3.6)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for label, key, colour in (
@@ -86,6 +99,11 @@ def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str]) -> Figure:
     ------
     ValueError
         Where the matrix is not square with one row per class name.
+
+    Examples
+    --------
+    >>> confusion_matrix([[8, 2], [1, 9]], ["cat", "dog"]).get_suptitle()
+    '17 of 20 right (85.0%)'
     """
     counts = np.asarray(matrix)
     classes = len(class_names)
@@ -140,6 +158,14 @@ def feature_maps(model: Network, image: ArrayLike, channels: int = 8) -> Figure:
     ------
     ValueError
         Where no layer puts out images.
+
+    Examples
+    --------
+    >>> from fastconv.keras import Sequential, layers
+    >>> model = Sequential([layers.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.MaxPooling2D(2)])
+    >>> figure = feature_maps(model, np.zeros((8, 8, 1)), channels=2)
+    >>> [row.get_suptitle() for row in figure.subfigs[1].subfigs]
+    ['conv2d: 6 x 6, 2 of 4 channels', 'max_pooling2d: 3 x 3, 2 of 4 channels']
     """
     image = np.asarray(image)
     maps = _maps_of(model, image)
@@ -182,6 +208,19 @@ def grad_cam(model: Network, image: ArrayLike, class_index: int | None = None, l
     matplotlib.figure.Figure
         The image at the left; at the right with the heat map of `fastconv.keras.grad_cam.heat_map`, stretched over it,
         blue being zero and red the largest value.
+
+    Raises
+    ------
+    ValueError
+        As `fastconv.keras.grad_cam.heat_map`.
+
+    Examples
+    --------
+    >>> from fastconv.keras import Sequential, layers
+    >>> network = [layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
+    >>> figure = grad_cam(Sequential([layers.Input((8, 8, 1)), *network]), np.ones((8, 8, 1)), class_index=2)
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['input', 'class 2']
     """
     image = np.asarray(image)
     if class_index is None:
@@ -221,6 +260,11 @@ def filters(kernel: ArrayLike, columns: int = 8) -> Figure:
     ------
     ValueError
         If the kernel has not four axes.
+
+    Examples
+    --------
+    >>> len(filters(np.zeros((3, 3, 1, 6)), columns=4).axes)
+    8
     """
     weights = np.asarray(kernel)
     if weights.ndim != 4:
@@ -259,7 +303,22 @@ def image_grid(images: Sequence[ArrayLike], titles: Sequence[str], columns: int 
     -------
     matplotlib.figure.Figure
         The images.
+
+    Raises
+    ------
+    ValueError
+        Where there is no image, or not one title per image.
+
+    Examples
+    --------
+    >>> figure = image_grid([np.zeros((2, 2)), np.ones((2, 2))], ["dark", "bright"])
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['dark', 'bright']
     """
+    if not 0 < len(images) == len(titles):
+        raise ValueError(
+            f"images must be at least one, with a title for each. Received: {len(images)} images, {len(titles)} titles"
+        )
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     figure = _figure(3.2 * columns, 3.6 * rows)

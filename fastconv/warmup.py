@@ -1,7 +1,8 @@
-"""What `fastconv warmup --device cuda` compiles: each operation that layers need, on shapes that are usual.
+"""What `fastconv warmup` compiles: calls of each operation that layers need.
 
-A kernel is specialised by the size of its tiles and by whether four channels are loaded at a time, and these follow
-from shapes.  So the shapes are those of networks, and not small ones: nothing is computed.
+On the CPU a kernel is specialised by dtypes, so the calls are tiny.  On a GPU it is specialised by the size of its
+tiles and by whether four channels are loaded at a time, and these follow from shapes.  So the shapes are those of
+networks, and not small ones: nothing is computed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import functional
+from fastconv.cpu import update
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda.ahead import Compiler
 from fastconv.cuda.array import Array
@@ -39,15 +41,74 @@ IMAGES = ((28, 28, 1), (32, 32, 3))
 CLASSES = 10
 
 
-def gpu_calls(engine: Compiler) -> dict[str, Callable[[], object]]:
-    """Calls that compile the kernels, by title."""
-    return {
-        **{f"a network on images of {image}": partial(_train, engine, image) for image in IMAGES},
-        **{f"convolution of {one}": partial(_convolve, engine, *one) for one in CONVOLUTIONS},
-        "depthwise convolution": partial(_depthwise, engine),
-        "layers": partial(_layers, engine),
-        "optimizers": partial(_optimizers, engine),
-    }
+def cpu_calls(dtype: str) -> list[Callable[[], object]]:
+    """One tiny call of every operation that has kernels of its own."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(dtype)
+
+    x, weight, bias, grad = array(1, 6, 6, 4), array(3, 3, 4, 4), array(4), array(1, 4, 4, 4)
+    features, depthwise, matrix, labels = array(1, 12, 12, 16), array(3, 3, 1, 4), array(6, 4), np.arange(6) % 4
+    optimizer_arrays = [array(8) ** 2 for _ in range(4)]
+
+    def convolution(algorithm: str = "direct") -> None:
+        functional.conv2d(x, weight, bias, activation="relu", algorithm=algorithm)
+        functional.conv2d_backward(grad, x, weight, algorithm=algorithm)
+
+    def other_convolutions() -> None:
+        functional.conv2d(features[..., :3], array(3, 3, 3, 16))
+        functional.conv_transpose2d(x, weight, bias)
+
+    def depthwise_convolution() -> None:
+        functional.conv2d(x, depthwise, bias, groups=4)
+        functional.conv2d_backward(grad, x, depthwise, groups=4)
+
+    def pooling() -> None:
+        _, indices = functional.max_pool2d(x, 2, return_indices=True)
+        functional.max_pool2d(x, 2)
+        functional.min_pool2d(x, 2, return_indices=True)
+        functional.max_pool2d_backward(array(1, 3, 3, 4), indices, x.shape)
+        functional.max_unpool2d_backward(x, indices)
+        functional.avg_pool2d(x, 2)
+        functional.avg_pool2d_backward(array(1, 3, 3, 4), x.shape, 2)
+        _, indices = functional.max_pool2d(features, 2, return_indices=True)
+        functional.max_pool2d_backward(array(*indices.shape), indices, features.shape)
+
+    def dense() -> None:
+        functional.dense_backward(functional.dense(matrix, array(4, 4), bias), matrix, array(4, 4))
+
+    def activations_loss_and_dropout() -> None:
+        functional.activation_backward(matrix, functional.relu(matrix), "relu")
+        functional.softmax_backward(matrix, functional.softmax(matrix))
+        functional.softmax_cross_entropy_backward(1.0, matrix, labels)
+        functional.dropout(matrix, 0.5, seed=0)
+
+    def batch_normalization() -> None:
+        _, mean, variance = functional.batch_norm_training(matrix, bias, bias)
+        functional.batch_norm(matrix, bias, bias, mean, variance)
+        functional.batch_norm_backward(matrix, matrix, bias, mean, variance)
+
+    def updates() -> None:
+        parameter, gradient, mean, square = optimizer_arrays
+        update.sgd_update(parameter, gradient, mean, learning_rate=0.1, momentum=0.9)
+        update.adam_update(parameter, gradient, mean, square, iteration=1, learning_rate=0.1)
+        update.rmsprop_update(parameter, gradient, square, mean, None, learning_rate=0.1)
+
+    calls: list[Callable[[], object]] = [convolution, other_convolutions, depthwise_convolution, pooling, dense]
+    calls += [activations_loss_and_dropout, batch_normalization, updates]
+    if dtype == "float32":
+        calls.append(partial(convolution, "winograd"))
+    return calls
+
+
+def gpu_calls(engine: Compiler) -> list[Callable[[], object]]:
+    """Calls that compile the kernels."""
+    return [
+        *(partial(_train, engine, image) for image in IMAGES),
+        *(partial(_convolve, engine, *one) for one in CONVOLUTIONS),
+        *(partial(others, engine) for others in (_depthwise, _layers, _optimizers)),
+    ]
 
 
 def _array(engine: Compiler, *shape: int) -> Array:

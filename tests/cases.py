@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import DTypeLike, NDArray
 
+from fastconv.dispatch import CONV2D
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
 
 
@@ -98,6 +100,14 @@ WINOGRAD_CASES = (
 CASES += WINOGRAD_CASES
 
 BY_NAME = {case.name: case for case in CASES}
+
+#: Each case with each algorithm that takes it and keeps whole numbers exact, which Winograd does not.
+ACCEPTED = [
+    pytest.param(case, algorithm.name, id=f"{case}-{algorithm.name}")
+    for case in CASES
+    for algorithm in CONV2D
+    if algorithm.name != "winograd" and algorithm.refuses(case.geometry, 4) is None
+]
 
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:

@@ -84,6 +84,12 @@ def test_a_row_has_the_times_of_every_pair(tmp_path, capsys):
     assert "forward, kept" in text
 
 
+def test_the_version_of_a_package_is_that_of_the_distribution_that_holds_it():
+    """As `tensorflow` may come from tensorflow-cpu, so `_pytest` comes from pytest."""
+    described = machine.describe([libraries.Library(("_pytest",), {})])
+    assert described["versions"]["_pytest"] == pytest.__version__
+
+
 def test_wrong_values_are_never_timed(monkeypatch, capsys, tmp_path):
     right = numpy_library.LIBRARY.variants["conv2d", "forward"]["taps"]
 

@@ -217,9 +217,8 @@ def test_warmup_for_a_gpu_that_is_elsewhere(capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(ahead, "cached", lambda kernel, capability: asked.append((kernel, capability)))
     zeros = Kernel(print, None, 128, 1)
-    calls = {"two": lambda engine: [engine.launch(zeros, blocks) for blocks in (0, 1, 2)]}
     monkeypatch.setattr(
-        warmup, "gpu_calls", lambda engine: {name: partial(call, engine) for name, call in calls.items()}
+        warmup, "gpu_calls", lambda engine: [partial(engine.launch, zeros, blocks) for blocks in (0, 1, 2)]
     )
     monkeypatch.setattr(ahead, "compiling_for", lambda capability: contextlib.nullcontext())
     assert cli.main(["warmup", "--device", "cuda:H100"]) == cli.EXIT_OK

@@ -5,21 +5,13 @@ Winograd, which rounds whole numbers, has tests of its own: `test_winograd`.
 
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, assert_exact, exact_algorithm, exact_arrays, normal_arrays, rounding
+from cases import ACCEPTED, BY_NAME, assert_exact, exact_algorithm, exact_arrays, normal_arrays, rounding
 
 from fastconv.cpu.activation import ACTIVATIONS
-from fastconv.dispatch import CONV2D
 from fastconv.functional.activation import activation as apply_activation
 from fastconv.functional.conv import conv2d
 from fastconv.reference import conv as reference
 from fastconv.reference.elementwise import ACTIVATION
-
-ACCEPTED = [
-    pytest.param(case, algorithm.name, id=f"{case}-{algorithm.name}")
-    for case in CASES
-    for algorithm in CONV2D
-    if algorithm.name != "winograd" and algorithm.refuses(case.geometry, 4) is None
-]
 
 
 @pytest.mark.parametrize(("case", "algorithm"), ACCEPTED)

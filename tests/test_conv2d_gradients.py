@@ -2,20 +2,12 @@
 
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, assert_exact, exact_algorithm, exact_arrays, normal_arrays, rounding
+from cases import ACCEPTED, BY_NAME, CASES, assert_exact, exact_algorithm, exact_arrays, normal_arrays, rounding
 from hypothesis import given, note, settings, strategies as st
 
-from fastconv.dispatch import CONV2D
 from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_bias, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
 from fastconv.reference import conv as reference
-
-ACCEPTED = [
-    pytest.param(case, algorithm.name, id=f"{case}-{algorithm.name}")
-    for case in CASES
-    for algorithm in CONV2D
-    if algorithm.name != "winograd" and algorithm.refuses(case.geometry, 4) is None
-]
 
 
 @pytest.mark.parametrize(("case", "algorithm"), ACCEPTED)

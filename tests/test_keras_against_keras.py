@@ -1,4 +1,4 @@
-"""Against Keras itself: same weights in, same outputs, gradients, parameter counts, tables and steps of training."""
+"""Against Keras itself: same weights in, same outputs, gradients, parameter counts, tables, steps and epochs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ RANDOM = {"dropout", "spatial dropout", "spatial dropout channels first"}
 ONLY_OURS = {"min pooling", "input"}
 # TensorFlow convolves channels first on GPUs only.
 ONLY_ON_GPU = {"conv channels first", "conv of a series channels first", "conv transpose dilated channels first"}
+
+
+# Of three epochs: with this rate the network of the tutorial comes to so much.
+RATE, LEARNT = 0.02, 0.7
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +110,23 @@ def tables(model, other, **arguments):
         one.summary(print_fn=lines.append, **arguments)
         texts.append("\n".join(lines).splitlines())
     return texts
+
+
+def tutorial_network(library, **options):
+    """The network of the tutorial on convolutional networks, with softmax."""
+    layers = library.layers
+    return library.Sequential(
+        [
+            layers.Conv2D(32, 3, activation="relu", input_shape=(28, 28, 1), **options),
+            layers.MaxPooling2D(2, **options),
+            layers.Conv2D(64, 3, activation="relu", **options),
+            layers.MaxPooling2D(2, **options),
+            layers.Conv2D(64, 3, activation="relu", **options),
+            layers.Flatten(**options),
+            layers.Dense(64, activation="relu", **options),
+            layers.Dense(10, activation="softmax", **options),
+        ]
+    )
 
 
 def small_networks(library, kind):
@@ -193,19 +214,7 @@ def test_forty_steps_of_training_agree_in_float64():
     x = x[..., np.newaxis] / 255
     models = []
     for library in (keras, ours):
-        layers, dtype = library.layers, {"dtype": "float64"}
-        model = library.Sequential(
-            [
-                layers.Conv2D(32, 3, activation="relu", input_shape=(28, 28, 1), **dtype),
-                layers.MaxPooling2D(2, **dtype),
-                layers.Conv2D(64, 3, activation="relu", **dtype),
-                layers.MaxPooling2D(2, **dtype),
-                layers.Conv2D(64, 3, activation="relu", **dtype),
-                layers.Flatten(**dtype),
-                layers.Dense(64, activation="relu", **dtype),
-                layers.Dense(10, activation="softmax", **dtype),
-            ]
-        )
+        model = tutorial_network(library, dtype="float64")
         model.compile(library.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
         models.append(model)
     other, model = models
@@ -220,3 +229,28 @@ def test_forty_steps_of_training_agree_in_float64():
     for got, wanted, before in zip(model.get_weights(), other.get_weights(), start, strict=True):
         assert np.abs(wanted - before).max() > 1e-3
         np.testing.assert_allclose(got, wanted, atol=1e-7)
+
+
+def test_three_epochs_end_within_three_thousandths_of_keras():
+    """The tutorial's network in float32 on 6,000 real images, judged on 10,000.
+
+    Plain gradient descent, because a test can only ask for what Keras itself would repeat: when its first weights are
+    moved by one part in 10**7, its accuracy after three epochs moves by 0.06% here, with Adam by up to 2.9%.
+    """
+    if not (ours.datasets.SYSTEM_DIRECTORY / "fashion-mnist").is_dir():
+        pytest.skip("the full Fashion-MNIST is not installed on this machine")
+    (x, y), (x_test, y_test) = ours.datasets.fashion_mnist.load_data()
+    x, x_test = (images[..., np.newaxis].astype(np.float32) / 255 for images in (x[:6000], x_test))
+    keras.utils.set_random_seed(0)
+    accuracies, weights = [], None
+    for library in (keras, ours):
+        model = tutorial_network(library)
+        model.compile(library.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
+        weights = weights or model.get_weights()
+        model.set_weights(weights)
+        model.fit(x, y[:6000], batch_size=32, epochs=3, shuffle=False, verbose=0)
+        predicted = model.predict(x_test, batch_size=500, verbose=0).argmax(axis=1)
+        accuracies.append(np.mean(predicted == y_test))
+    theirs, mine = accuracies
+    assert theirs > LEARNT
+    assert abs(mine - theirs) < 0.003, f"{mine:.2%}, Keras {theirs:.2%}"

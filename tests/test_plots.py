@@ -29,6 +29,8 @@ def test_training_curves_have_a_panel_per_quantity_and_a_line_per_series():
     assert [line.get_xdata().tolist() for line in accuracy.lines] == [[1, 2]]
     assert loss.get_title(loc="left") == "Loss"
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "validation"]
+    with pytest.raises(ValueError, match="history must hold at least one quantity"):
+        plots.training_curves({})
 
 
 def test_confusion_matrix_is_coloured_by_share_and_labelled_with_counts():
@@ -100,6 +102,9 @@ def test_image_grid_takes_grey_and_coloured_images():
     figure = drawn(plots.image_grid(images, ["a", "b", "c"], columns=2))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b", "c", ""]
     assert [axes.images[0].get_array().shape for axes in figure.axes if axes.images] == [(4, 5), (4, 5), (4, 5, 3)]
+    for some, titles in ([], []), (images, ["a", "b"]):
+        with pytest.raises(ValueError, match=f"Received: {len(some)} images, {len(titles)} titles"):
+            plots.image_grid(some, titles)
 
 
 def test_no_backend_is_chosen_and_no_window_opened():

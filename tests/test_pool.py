@@ -7,16 +7,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from fastconv.cpu import pool as kernels
-from fastconv.functional.average_pool import (
+from fastconv.functional import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
+    adaptive_max_pool2d,
     avg_pool2d,
     avg_pool2d_backward,
     global_avg_pool2d,
     global_avg_pool2d_backward,
-)
-from fastconv.functional.pool import (
-    adaptive_max_pool2d,
     global_max_pool2d,
     max_pool2d,
     max_pool2d_backward,

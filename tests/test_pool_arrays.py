@@ -5,18 +5,16 @@ import numpy as np
 import pytest
 
 from fastconv import threads
-from fastconv.functional.average_pool import (
+from fastconv.functional import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
+    adaptive_max_pool2d,
     avg_pool1d,
     avg_pool1d_backward,
     avg_pool2d,
     avg_pool2d_backward,
     global_avg_pool2d,
     global_avg_pool2d_backward,
-)
-from fastconv.functional.pool import (
-    adaptive_max_pool2d,
     global_max_pool2d,
     max_pool1d,
     max_pool2d,

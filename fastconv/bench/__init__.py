@@ -6,6 +6,7 @@
 ``measure``    a row: values compared first, then times taken in pairs
 ``libraries``  how each library computes a pass
 ``problems``   the layers of well-known networks, and inputs for them
+``training``   epochs of whole networks
 ``roofline``   what this machine can do at most
 ``record``     rows on disk and what they add up to
 ``machine``    what a number belongs to; how many threads every library uses
@@ -19,6 +20,7 @@
 ``compare_report``  the HTML page
 ``crossover``       from which batch size on the GPU pays
 ``gpu``             a layer on the GPU: computed, timed, predicted or emulated
+``graph``           launches recorded once and replayed, so that kernels alone are timed
 ``model_layers``    the layers of a model
 
 Nothing here is imported by the rest of the package but the command line.

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:  # imported all the same: another distribution holds it, as tensorflow-cpu
-        return "of unknown version"
+        return version(packages_distributions()[package][0])
 
 
 def _processor() -> str:

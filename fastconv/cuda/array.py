@@ -30,6 +30,16 @@ class Array(NDArrayOperatorsMixin):
         The numbers as the engine's kernels take them, flat.
     shape : tuple of int
     dtype : numpy.dtype
+
+    Examples
+    --------
+    Without a GPU, the arrays of the emulator are the same class:
+
+    >>> from fastconv.cuda import asarray
+    >>> from fastconv.cuda.emulator import Emulator
+    >>> x = asarray(np.arange(6, dtype=np.float32).reshape(2, 3), Emulator())
+    >>> x.shape, x[1].numpy()
+    ((2, 3), array([3., 4., 5.], dtype=float32))
     """
 
     __slots__ = ("__weakref__", "dtype", "engine", "memory", "shape")

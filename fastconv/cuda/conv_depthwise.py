@@ -23,7 +23,7 @@ import numpy as np
 
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan
 from fastconv.cuda import conv_depthwise_plan as plan
-from fastconv.cuda.device import Engine, aligned, flat
+from fastconv.cuda.device import Engine, aligned, flat, flats
 from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
 
@@ -103,8 +103,7 @@ def _run(
 
     _check(geometry)
     p = grad_x_plan(geometry) if backward else forward_plan(geometry)
-    absent = engine.empty((0,), np.float32)
-    arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
+    arrays = flats(engine, x, weight, bias, residual, out)
     lanes, windows = _lanes(geometry, *arrays), plan.windows(geometry, backward)
     extents = p.C, p.SOURCE_H, p.SOURCE_W, p.TARGET_H, p.TARGET_W
     if windows is not None and lanes == plan.QUAD:

@@ -64,9 +64,11 @@ zero, padding takes part as zeros.  One difference is left: where the CPU sums t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.cpu import conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
@@ -84,7 +86,7 @@ from fastconv.cuda.conv_direct_plan import (
     vectors_possible,
     weight_problem,
 )
-from fastconv.cuda.device import Engine, aligned, flat
+from fastconv.cuda.device import Engine, aligned, flat, flats
 from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
 
@@ -122,8 +124,7 @@ def run_shape(
     if s.N == 0:
         return
     check_size(s)
-    absent = engine.empty((0,), np.float32)
-    arrays = [absent if array is None else flat(array) for array in (x, weight, bias, residual, out)]
+    arrays = flats(engine, x, weight, bias, residual, out)
     columns = s.OC // s.G
     depths = s.KH * s.KW * (s.IC // s.G)
     tile = choose_tile(s.N * s.OH * s.OW, columns, s.G, depths, tiles_of_forward(columns, turns_of_part > 0))
@@ -147,20 +148,32 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
     if g.N == 0:
         return
     in_parts = conv_scatter.suits(g)
-    parts = phases(g)
-    if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
-        # where the stride is larger than the kernel, some pixels have no tap
+    inputs, outputs = g.IC // g.G, g.OC // g.G
+    for shape, taps in phases_with_taps(engine, g, out):
+        turns_of_part = turns_of_tap(shape) if in_parts else 0
+        lines = turns_of_part * TURN_OF_PARTS or outputs
+        swapped = engine.empty((taps.size * lines * g.IC,), np.float32)
+        arguments = flat(weight), engine.constant(taps), swapped, inputs, outputs, lines, g.G
+        elements.launch(engine, kernels.swap_channels(), swapped.size, *arguments)
+        run_shape(engine, as_product(shape), grad_out, swapped, None, None, out, 0, turns_of_part)
+
+
+def phases_with_taps(
+    engine: Engine, geometry: Conv2dGeometry, out: Any
+) -> Iterator[tuple[ConvShape, NDArray[np.int32]]]:
+    """The shape and the taps of each phase of grad_x; pixels that no tap reaches become zero.
+
+    There are such where the stride is larger than the kernel.
+    """
+    from fastconv.cuda.kernels import elements
+
+    found = [
+        (phase.shape, (phase.rows[:, np.newaxis] * geometry.KW + phase.columns).astype(np.int32).reshape(-1))
+        for phase in phases(geometry)
+    ]
+    if not all(taps.size for _, taps in found):
         elements.launch(engine, elements.fill_zeros(), flat(out).size, flat(out))
-    for phase in parts:
-        taps = (phase.rows[:, np.newaxis] * g.KW + phase.columns).astype(np.int32).reshape(-1)
-        if taps.size:
-            inputs, outputs = g.IC // g.G, g.OC // g.G
-            turns_of_part = turns_of_tap(phase.shape) if in_parts else 0
-            lines = turns_of_part * TURN_OF_PARTS or outputs
-            swapped = engine.empty((taps.size * lines * g.IC,), np.float32)
-            arguments = flat(weight), engine.constant(taps), swapped, inputs, outputs, lines, g.G
-            elements.launch(engine, kernels.swap_channels(), swapped.size, *arguments)
-            run_shape(engine, as_product(phase.shape), grad_out, swapped, None, None, out, 0, turns_of_part)
+    return ((shape, taps) for shape, taps in found if taps.size)
 
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:

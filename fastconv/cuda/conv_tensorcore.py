@@ -96,7 +96,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape
+from fastconv.cuda.conv_direct import phases_with_taps
 from fastconv.cuda.conv_direct_plan import QUAD, check_size, starts_of_splits
 from fastconv.cuda.conv_tensorcore_plan import (
     CHUNK_BYTES,
@@ -182,22 +183,13 @@ def grad_x(
     precision: str,
 ) -> None:
     """``out = the gradient with respect to x``: a forward convolution of grad_out for each phase of the stride."""
-    from fastconv.cuda.kernels import elements
-
     _check(geometry, precision, engine.capability)
     g, kind = geometry, PRECISIONS[precision]
     if g.N == 0:
         return
-    parts = phases(g)
-    if any(phase.rows.size * phase.columns.size == 0 for phase in parts):
-        # where the stride is larger than the kernel, some pixels have no tap
-        elements.launch(engine, elements.fill_zeros(), flat(out).size, flat(out))
     chunks = _chunks(engine, grad_out, kind)
-    for phase in parts:
-        taps = (phase.rows[:, np.newaxis] * g.KW + phase.columns).astype(np.int32).reshape(-1)
-        if taps.size:
-            shape, last = as_product(phase.shape), (None, None, out, 0)
-            _run(engine, shape, chunks, weight, taps, g.OC, True, last, kind)
+    for shape, taps in phases_with_taps(engine, g, out):
+        _run(engine, as_product(shape), chunks, weight, taps, g.OC, True, (None, None, out, 0), kind)
 
 
 def grad_weight(

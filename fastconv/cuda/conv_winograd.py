@@ -62,7 +62,7 @@ from fastconv.cuda.conv_winograd_plan import (
     tiles_of_chunk,
     tiles_of_image,
 )
-from fastconv.cuda.device import Engine, flat
+from fastconv.cuda.device import Engine, flat, flats
 from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
 
@@ -171,8 +171,7 @@ def _run(
     from fastconv.cuda.kernels import conv_winograd as kernels, elements
 
     s = shape
-    absent = engine.empty((0,), np.float32)
-    x, bias, residual, out = (absent if array is None else flat(array) for array in (x, bias, residual, out))
+    x, bias, residual, out = flats(engine, x, bias, residual, out)
     inputs, outputs = images_of(s, OUTPUTS)
     total, most = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS), tiles_of_chunk(s)
     points, sums = (engine.empty((most * PLANES * channels,), np.float32) for channels in (s.IC, s.OC))

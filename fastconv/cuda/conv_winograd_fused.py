@@ -24,8 +24,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastconv.cpu.shape import ConvShape, forward_shape, phases, round_up
 from fastconv.cuda.conv_direct_plan import QUAD
 from fastconv.cuda.conv_winograd import check, grad_weight as grad_weight, transformed_weight
@@ -39,7 +37,7 @@ from fastconv.cuda.conv_winograd_plan import (
     refuses as _refuses,
     tiles_of_image,
 )
-from fastconv.cuda.device import Engine, flat
+from fastconv.cuda.device import Engine, flats
 from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
 
@@ -102,8 +100,7 @@ def _run(
     s = shape
     columns = round_up(s.OC, QUAD)
     taps = transformed_weight(engine, s, weight, FUSED_OUTPUTS, columns, turned)
-    absent = engine.empty((0,), np.float32)
-    arrays = [absent if array is None else flat(array) for array in (x, taps, bias, residual, out)]
+    arrays = flats(engine, x, taps, bias, residual, out)
     tiles = s.N * tiles_of_image(s.OH, s.OW, FUSED_OUTPUTS)
     column_blocks = -(-s.OC // FUSED_COLUMNS)
     blocks = -(-tiles // FUSED_TILES) * column_blocks

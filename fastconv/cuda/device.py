@@ -111,6 +111,11 @@ def available() -> bool:
     Returns
     -------
     bool
+
+    Examples
+    --------
+    >>> available() == (why_not() is None)
+    True
     """
     return why_not() is None
 
@@ -300,6 +305,12 @@ def flat(array: Any, dtype: Any = _FLOAT32) -> Any:
     if view.dtype != dtype:
         raise TypeError(f"the GPU kernels take {np.dtype(dtype)} here. Received: {view.dtype}, shape {view.shape}")
     return view.reshape(view.size)
+
+
+def flats(engine: Engine, *arrays: Any) -> list[Any]:
+    """Flat arrays for a kernel, which tells by its size an array that is None."""
+    absent = engine.empty((0,), _FLOAT32)
+    return [absent if array is None else flat(array) for array in arrays]
 
 
 def address(array: Any) -> int:

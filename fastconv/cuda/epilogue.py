@@ -15,7 +15,7 @@ from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda.activation import activation_forward
 from fastconv.cuda.device import Engine
 
-LINEAR, RELU, RELU6, LEAKY_RELU = (ACTIVATIONS[name] for name in ("linear", "relu", "relu6", "leaky_relu"))
+LINEAR, RELU, LEAKY_RELU = (ACTIVATIONS[name] for name in ("linear", "relu", "leaky_relu"))
 
 
 def any_activation(last: int = LEAKY_RELU) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -173,6 +173,12 @@ def asarray(values: ArrayLike, device: int | Engine = 0) -> Array:
     ------
     RuntimeError
         If there is no GPU, with the sentence of `why_not`.
+
+    Examples
+    --------
+    >>> from fastconv.cuda.emulator import Emulator
+    >>> asarray(np.ones((2, 3), np.float32), Emulator()).numpy().sum()
+    np.float32(6.0)
     """
     host = np.asarray(values)
     where = current(device) if isinstance(device, int) else device
@@ -213,6 +219,10 @@ def empty_cache() -> None:
     """Free the device memory that is kept for the next arrays, on every device.
 
     Only what is in no use is freed.  PyTorch and CuPy keep the memory of their arrays in caches of their own.
+
+    Examples
+    --------
+    >>> empty_cache()
     """
     for one in tuple(_pools.values()):
         one.empty()

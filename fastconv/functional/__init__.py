@@ -40,11 +40,10 @@ from fastconv.functional.pool import (
     max_pool1d,
     max_pool2d,
     max_pool2d_backward,
-    max_unpool2d,
-    max_unpool2d_backward,
     min_pool2d,
 )
 from fastconv.functional.rectify import rectify, rectify_backward
+from fastconv.functional.unpool import max_unpool2d, max_unpool2d_backward
 from fastconv.functional.upsample import upsample2d, upsample2d_backward
 
 __all__ = [

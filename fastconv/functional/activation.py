@@ -81,6 +81,7 @@ def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> 
     Notes
     -----
     At the corner at 0 the slope is that on the left; at the corner of ``relu6`` at 6, that on the right; as in PyTorch.
+    The same bits for any number of threads, any vector width and any place of the element in the array.
 
     Examples
     --------
@@ -98,7 +99,7 @@ def activation_backward(grad_out: ArrayLike, x: ArrayLike, name: str | None) -> 
 
 
 def relu(x: ArrayLike) -> FloatArray:
-    """``max(x, 0)``; parameters, result and errors as in `activation`.
+    """``max(x, 0)``; otherwise as `activation`.
 
     Examples
     --------
@@ -110,7 +111,7 @@ def relu(x: ArrayLike) -> FloatArray:
 
 
 def relu6(x: ArrayLike) -> FloatArray:
-    """``min(max(x, 0), 6)``; parameters, result and errors as in `activation`.
+    """``min(max(x, 0), 6)``; otherwise as `activation`.
 
     Examples
     --------
@@ -122,7 +123,7 @@ def relu6(x: ArrayLike) -> FloatArray:
 
 
 def leaky_relu(x: ArrayLike) -> FloatArray:
-    """x where it is positive and ``0.2 * x`` elsewhere; parameters, result and errors as in `activation`.
+    """x where it is positive and ``0.2 * x`` elsewhere; otherwise as `activation`.
 
     The slope is that of Keras's activation of this name (PyTorch's default is 0.01).
 
@@ -136,7 +137,7 @@ def leaky_relu(x: ArrayLike) -> FloatArray:
 
 
 def sigmoid(x: ArrayLike) -> FloatArray:
-    """``1 / (1 + exp(-x))``; parameters, result and errors as in `activation`.
+    """``1 / (1 + exp(-x))``; otherwise as `activation`.
 
     Examples
     --------
@@ -148,7 +149,7 @@ def sigmoid(x: ArrayLike) -> FloatArray:
 
 
 def tanh(x: ArrayLike) -> FloatArray:
-    """Hyperbolic tangent; parameters, result and errors as in `activation`.
+    """Hyperbolic tangent; otherwise as `activation`.
 
     Examples
     --------
@@ -160,7 +161,7 @@ def tanh(x: ArrayLike) -> FloatArray:
 
 
 def silu(x: ArrayLike) -> FloatArray:
-    """``x * sigmoid(x)``, also called swish; parameters, result and errors as in `activation`.
+    """``x * sigmoid(x)``, also called swish; otherwise as `activation`.
 
     At minus infinity it is its limit, 0.
 
@@ -240,6 +241,10 @@ def softmax_backward(grad_out: ArrayLike, out: ArrayLike) -> FloatArray:
         If *out* is neither float32 nor float64, or *grad_out* has another dtype.
     ValueError
         If *out* has no axis, or the shapes differ.
+
+    Notes
+    -----
+    The sum is taken in float64 in the order of the row: the same bits for any number of threads.
 
     Examples
     --------

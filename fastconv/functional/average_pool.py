@@ -210,7 +210,7 @@ def avg_pool1d_backward(
     x_shape : tuple of int
         Shape of the forward input, in *layout*, with or without the batch axis.
     kernel_size, stride, padding, ceil_mode, count_include_pad, layout
-        As in the forward call.
+        As in the forward call; errors as in `avg_pool2d_backward`.
 
     Returns
     -------
@@ -262,6 +262,8 @@ def adaptive_avg_pool2d(
 def adaptive_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout: str = "NHWC") -> FloatArray:
     """Gradient of `adaptive_avg_pool2d` with respect to *x*.
 
+    ``grad_x[n, ih, iw, c] = sum of grad_out[n, oh, ow, c] / count[oh, ow] over the windows that hold pixel (ih, iw)``.
+
     Parameters
     ----------
     grad_out : ndarray of shape (N, OH, OW, C) or (OH, OW, C), float32 or float64
@@ -280,6 +282,10 @@ def adaptive_avg_pool2d_backward(grad_out: ArrayLike, x_shape: Shape, *, layout:
         If *grad_out* is neither float32 nor float64.
     ValueError
         If *grad_out* does not have the batch and the channels of *x_shape*.
+
+    Notes
+    -----
+    Every pixel collects its gradient in the order of the windows, for any number of threads.
 
     Examples
     --------
@@ -301,6 +307,7 @@ def global_avg_pool2d(x: ArrayLike, *, keepdims: bool = False, layout: str = "NH
     keepdims : bool
         Keep the two axes of the image, with length 1.
     layout : "NHWC" or "NCHW"
+        Errors and accuracy as in `avg_pool2d`.
 
     Returns
     -------

@@ -205,8 +205,8 @@ def conv2d_backward(
 
     Notes
     -----
-    The three are what `conv2d_grad_x`, `conv2d_grad_weight` and `conv2d_grad_bias` return; they can be asked for one by
-    one.
+    The three are what `conv2d_grad_x`, `conv2d_grad_weight` and `conv2d_grad_bias` return, with their accuracy and
+    determinism; they can be asked for one by one.
 
     Examples
     --------
@@ -348,9 +348,9 @@ def conv2d_grad_weight(
 
     Notes
     -----
-    Pixels are added in the order n, oh, ow.  Where the weight is small, the pixels are split into at most 16 parts,
-    whose sums are added in order; the split follows from the shapes alone, so the number of threads does not change a
-    bit.
+    "direct" adds pixels in the order n, oh, ow.  Where the weight is small, they are split into at most 16 parts, whose
+    sums are added in order.  "winograd" adds tiles and "depthwise" short chains of pixels, split in the same way.  The
+    split follows from the shapes alone, so the number of threads does not change a bit.
 
     Examples
     --------

@@ -123,6 +123,10 @@ def conv1d_backward(
     TypeError, ValueError
         As `conv1d`, and if *grad_out* does not have the shape of the result.
 
+    Notes
+    -----
+    The same kernels as `conv2d_backward`, on images of height 1.
+
     Examples
     --------
     >>> import numpy as np

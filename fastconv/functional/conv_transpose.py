@@ -130,6 +130,10 @@ def conv_transpose2d_backward(
     TypeError, ValueError
         As `conv_transpose2d`, and if *grad_out* does not have the shape of the result.
 
+    Notes
+    -----
+    Algorithms, accuracy and determinism are those of the passes of `conv2d`.
+
     Examples
     --------
     >>> import numpy as np

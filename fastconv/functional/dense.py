@@ -87,6 +87,10 @@ def dense_backward(grad_out: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tupl
     ValueError
         If the shapes do not fit.
 
+    Notes
+    -----
+    The same kernels as the gradients of a 1x1 `conv2d`: the same bits for any number of threads.
+
     Examples
     --------
     >>> import numpy as np

@@ -42,7 +42,8 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike, *, label_smoothi
     Notes
     -----
     Computed from the logarithm of the softmax, which never overflows: the loss of logits of any finite size is finite.
-    A class with probability 0 takes no part, even if its logit is minus infinity.
+    A class with probability 0 takes no part, even if its logit is minus infinity.  The same bits for any number of
+    threads.
 
     Examples
     --------
@@ -74,6 +75,10 @@ def softmax_cross_entropy_backward(
     ------
     TypeError, ValueError
         As `softmax_cross_entropy`; also if *grad_losses* is neither a number nor of shape (N,).
+
+    Notes
+    -----
+    From the softmax itself, so no size of logits overflows; the same bits for any number of threads.
 
     Examples
     --------

@@ -1,7 +1,8 @@
 """Images made larger by whole factors, and the gradient.
 
 Both interpolations are transposed convolutions of each channel by itself with a fixed kernel, stepping by the factor:
-a block of ones repeats each pixel, a triangle draws straight lines between the centres of neighbours.
+a block of ones repeats each pixel, which forward is a plain copy; a triangle draws straight lines between the centres
+of neighbours.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def upsample2d(x: ArrayLike, size: IntOrPair, *, interpolation: str = "nearest",
 
     Notes
     -----
-    PyTorch's ``interpolate(..., align_corners=False)``, Keras's ``UpSampling2D``.
+    PyTorch's ``interpolate(..., align_corners=False)``, Keras's ``UpSampling2D``.  "nearest" copies; "bilinear" is a
+    `conv_transpose2d` of each channel by itself, with its accuracy and determinism.
 
     Examples
     --------
@@ -71,7 +73,7 @@ def upsample2d(x: ArrayLike, size: IntOrPair, *, interpolation: str = "nearest",
 def upsample2d_backward(
     grad_out: ArrayLike, size: IntOrPair, *, interpolation: str = "nearest", layout: str = "NHWC"
 ) -> FloatArray:
-    """Gradient of `upsample2d` with respect to *x*.
+    """Gradient of `upsample2d` with respect to *x*: each pixel collects what it gave, in the same shares.
 
     Parameters
     ----------
@@ -89,6 +91,10 @@ def upsample2d_backward(
         If *grad_out* is neither float32 nor float64.
     ValueError
         If *size* does not divide the extents of *grad_out*, or an argument is none of the above.
+
+    Notes
+    -----
+    A `conv2d` of each channel by itself, with its accuracy and determinism.
 
     Examples
     --------

@@ -70,6 +70,21 @@ class IteratorBatches(NamedTuple):
             yield self.parts(x), np.asarray(y)
 
 
+def held_back(batches: Batches, share: float) -> tuple[ArrayBatches, Batch]:
+    """The batches without the last *share* of their samples, and those samples, to validate on."""
+    if not isinstance(batches, ArrayBatches):
+        raise ValueError("validation_split needs arrays, not an iterator; give validation_data instead")
+    kept = int(batches.samples * (1 - share))  # rounded down, as Keras does
+    if not 0 < kept < batches.samples:
+        raise ValueError(
+            f"validation_split must leave samples on both sides. "
+            f"Received: validation_split={share}, {batches.samples} samples"
+        )
+    inputs, labels = batches.inputs, batches.labels
+    rest = take(inputs, slice(kept, None)), labels[kept:]
+    return batches._replace(inputs=take(inputs, slice(kept)), labels=labels[:kept]), rest
+
+
 def is_iterator(x: Any) -> bool:
     """Whether batches come from *x* itself."""
     return hasattr(x, "__next__")

@@ -231,6 +231,17 @@ def load_directory(
         Where there are fewer than two class folders, or one with fewer than five images.
     ImportError
         Where Pillow is not installed.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> for name, grey in (("day", 255), ("night", 0)):
+    ...     Path("skies", name).mkdir(parents=True)
+    ...     for number in range(5):
+    ...         Image.new("L", (9, 9), grey).save(Path("skies", name, f"{number}.png"))
+    >>> ((x_train, y_train), (x_test, y_test)), class_names = load_directory("skies", image_size=(8, 8))
+    >>> x_train.shape, y_test, class_names
+    ((8, 8, 8, 1), array([0, 1]), ('day', 'night'))
     """
     try:
         from PIL import Image

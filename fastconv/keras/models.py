@@ -309,6 +309,13 @@ def load_model(filepath: str | os.PathLike[str], device: Any = "cpu") -> Model:
     ------
     ValueError
         Where the file is not a model of fastconv, or its tensors do not fit its layers.
+
+    Examples
+    --------
+    >>> from fastconv.keras import layers
+    >>> Sequential([layers.Input((4,)), layers.Dense(2)], name="small").save("small.safetensors")
+    >>> load_model("small.safetensors").name
+    'small'
     """
     if import_keras.is_of_keras(filepath):
         raise ValueError(

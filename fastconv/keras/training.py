@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,7 @@ from fastconv.keras.batches import (
     IteratorBatches,
     check_lengths,
     check_no_steps,
+    held_back,
     is_iterator,
     of_iterator,
     slices,
@@ -31,27 +32,15 @@ from fastconv.keras.batches import (
 )
 from fastconv.keras.callbacks import Callback, History, Logs, ProgressBar
 from fastconv.keras.devices import copied_ahead, placed, sample
-from fastconv.keras.layers.activation import ActivatedLayer
 from fastconv.keras.layers.base import positive
-from fastconv.keras.layers.variable import Variable
 from fastconv.keras.metrics import Metric, get as get_metric
 from fastconv.keras.network import Network
-from fastconv.keras.totals import LateLogs, Total
+from fastconv.keras.objective import Average, Objective
+from fastconv.keras.totals import LateLogs
 
 BATCH_SIZE = 32
 # Keras counts an optimizer's number of updates and its learning rate among its variables.
 _COUNTERS = (np.dtype(np.int64), np.dtype(np.float32))
-
-
-class Objective(NamedTuple):
-    """What training makes small: *loss* of the output, or of what the activation of *head* is applied to."""
-
-    loss: losses.Loss
-    head: ActivatedLayer | None
-
-    def predictions(self, out: FloatArray) -> FloatArray:
-        """The model's output, where *out* is what the loss takes."""
-        return out if self.head is None else self.head.activate(out)
 
 
 class Trainer(Network):
@@ -201,7 +190,7 @@ class Trainer(Network):
             The loss; with metrics, the loss and the metrics.
         """
         batches = self._batches(starting_at(x, 0), y, batch_size, steps, "steps")
-        average = _Average(self.metrics)
+        average = Average(self.metrics)
         for inputs, labels in self._where_the_model_is(batches.epoch()):
             arrays = self._enter(inputs)
             objective = self._objective()
@@ -284,16 +273,7 @@ class Trainer(Network):
         if initial_epoch and isinstance(batches, IteratorBatches):
             batches = batches._replace(iterator=starting_at(x, initial_epoch * batches.steps))
         if validation_data is None and validation_split:
-            if not isinstance(batches, ArrayBatches):
-                raise ValueError("validation_split needs arrays, not an iterator; give validation_data instead")
-            kept = int(batches.samples * (1 - validation_split))  # rounded down, as Keras does
-            if not 0 < kept < batches.samples:
-                raise ValueError(
-                    f"validation_split must leave samples on both sides. "
-                    f"Received: validation_split={validation_split}, {batches.samples} samples"
-                )
-            validation_data = take(batches.inputs, slice(kept, None)), batches.labels[kept:]
-            batches = batches._replace(inputs=take(batches.inputs, slice(kept)), labels=batches.labels[:kept])
+            batches, validation_data = held_back(batches, validation_split)
         if not is_iterator(validation_data):
             check_no_steps("validation_steps", validation_steps)
         self.history = history = History()
@@ -329,7 +309,7 @@ class Trainer(Network):
 
     def train_on_batch(self, x: Any, y: ArrayLike, return_dict: bool = False) -> float | list[float] | Logs:
         """One update; loss and metrics of the batch as it was before."""
-        average = _Average(self.metrics)
+        average = Average(self.metrics)
         for inputs, labels in self._where_the_model_is(iter([(self._parts(x), np.asarray(y))])):
             self._update(inputs, labels, average)
         logs = average.result()
@@ -354,7 +334,7 @@ class Trainer(Network):
         return ArrayBatches(samples, labels, _batch_size(batch_size), order)
 
     def _epoch(self, batches: Batches, listeners: Sequence[Callback]) -> Logs:
-        average = _Average(self.metrics)
+        average = Average(self.metrics)
         for number, (inputs, labels) in enumerate(self._where_the_model_is(batches.epoch())):
             for listener in listeners:
                 listener.on_train_batch_begin(number)
@@ -382,7 +362,7 @@ class Trainer(Network):
             listener.on_test_end(logs)
         return logs
 
-    def _update(self, inputs: list[NDArray[Any]], labels: NDArray[Any], average: _Average) -> None:
+    def _update(self, inputs: list[NDArray[Any]], labels: NDArray[Any], average: Average) -> None:
         optimizer = self._compiled()
         check_lengths(inputs, labels)
         arrays = self._enter(inputs)
@@ -466,35 +446,6 @@ class Trainer(Network):
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-class _Average:
-    """Mean loss over the samples of several batches, and the metrics over the same samples."""
-
-    def __init__(self, of: Sequence[Metric]) -> None:
-        self._metrics = of
-        self._loss = Total()
-        self._count = 0
-        for metric in of:
-            metric.reset_state()
-
-    def add(self, labels: NDArray[Any], out: FloatArray, objective: Objective, weights: Sequence[Variable]) -> None:
-        count = len(labels)
-        losses = objective.loss.losses(labels, out)
-        self._loss.add(losses, count / max(losses.size, 1))
-        for weight in weights:
-            if weight.regularizer is not None:
-                for factor, numbers in weight.regularizer.terms(weight.value):
-                    self._loss.add(numbers, factor * count)
-        self._count += count
-        if self._metrics:
-            predictions = objective.predictions(out)
-            for metric in self._metrics:
-                metric.add(labels, predictions)
-
-    def result(self) -> Logs:
-        loss = self._loss.value() / self._count if self._count else 0.0
-        return {"loss": loss, **{metric.name: metric.result() for metric in self._metrics}}
 
 
 def _batch_size(given: int | None) -> int:

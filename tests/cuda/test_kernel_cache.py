@@ -322,7 +322,7 @@ def kernels_of_the_warm_up() -> set[device.Kernel]:
     engine = ahead.Compiler(HOPPER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ahead, "cached", lambda kernel, capability: None)
-        for call in warmup.gpu_calls(engine).values():
+        for call in warmup.gpu_calls(engine):
             call()
     return engine.kernels
 

@@ -55,7 +55,7 @@ class Numba:
 @pytest.fixture(scope="module")
 def launches() -> dict[device.Kernel, tuple[Any, ...]]:
     engine = Launches()
-    for call in warmup.gpu_calls(engine).values():
+    for call in warmup.gpu_calls(engine):
         call()
     return engine.found
 

@@ -12,11 +12,10 @@ from the L1 cache.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastconv.cuda.conv_depthwise_plan import CHANNELS, PIXELS, PLACES, QUAD, THREADS
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.epilogue import LINEAR
 from fastconv.cuda.kernels.elements import (
     NUMBERS,
     TABLE,
@@ -26,13 +25,12 @@ from fastconv.cuda.kernels.elements import (
     split_in_three,
     told,
 )
+from fastconv.cuda.kernels.epilogue import finish
 from fastconv.cuda.kernels.intrinsics import (
-    add,
     block_index,
     divide,
     load,
     load_each,
-    rectify,
     store,
     take,
     thread_index,
@@ -68,33 +66,10 @@ class Problem(NamedTuple):
 
 
 @lru_cache
-def _finish(lanes: int) -> Any:
-    load_lanes = load(lanes)
-
-    @cuda.jit(device=True)
-    def finish(sums, bias, residual, out, at, channel, activation):
-        """Write ``activation(sums + bias + residual)``."""
-        if bias.size > 0:
-            sums = add(sums, load_lanes(bias, channel))
-        if residual.size > 0:
-            sums = add(sums, load_lanes(residual, at))
-        if activation > LINEAR:
-            sums = rectify(sums, activation)
-        store(out, at, sums)
-
-    return finish
-
-
-@lru_cache
 def forward(lanes: int) -> Kernel:
     """The kernel of the forward pass and of grad_x, for *lanes* channels of one pixel."""
-    finish, load_lanes, no_sums, entry, multiply_add = (
-        _finish(lanes),
-        load(lanes),
-        zeros(lanes),
-        load_each(3),
-        slide(1, 1, 0, 0),
-    )
+    finish_lanes, load_lanes, no_sums = finish(lanes), load(lanes), zeros(lanes)
+    entry, multiply_add = load_each(3), slide(1, 1, 0, 0)
 
     def conv2d_forward_depthwise(x, weight, bias, residual, out, rows, columns, problem, activation):
         """A chain of fused multiply-adds over the taps that lie inside, in the order of the CPU.
@@ -118,7 +93,7 @@ def forward(lanes: int) -> Kernel:
                     sums = multiply_add(sums, load_lanes(x, x_at), load_lanes(weight, weight_at), _ALL, _ALL)
                     x_at, weight_at = int32(x_at + p.column_step), int32(weight_at + p.tap_step)
                 line, weight_line = int32(line + p.row_step), int32(weight_line + p.tap_row_step)
-            finish(sums, bias, residual, out, at, channel, activation)
+            finish_lanes(sums, bias, residual, out, at, channel, activation)
 
     arrays = NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TABLE, TABLE
     return kernel_of_elements(conv2d_forward_depthwise, *arrays, told(Problem), int32)
@@ -151,7 +126,7 @@ def window(extent: int, step: int) -> Kernel:
     It takes four channels at a time.
     """
     COLUMNS = (PIXELS - 1) * step + extent
-    finish, no_sums, take_pixel, load_weights = _finish(QUAD), zeros(PIXELS * QUAD), take(QUAD), load_columns(QUAD)
+    finish_pixel, no_sums, take_pixel, load_weights = finish(QUAD), zeros(PIXELS * QUAD), take(QUAD), load_columns(QUAD)
     columns_of, taps_of, bits_of, load_row = places(COLUMNS), steps(extent), there(COLUMNS), load_columns(QUAD)
     add_taps = slide(PIXELS, extent, step, 1)
 
@@ -189,7 +164,7 @@ def window(extent: int, step: int) -> Kernel:
             for _ in range(PIXELS):
                 pixel, sums = take_pixel(sums)
                 if ow < p.TARGET_W:
-                    finish(pixel, bias, residual, out, at, channel, activation)
+                    finish_pixel(pixel, bias, residual, out, at, channel, activation)
                 ow, at = int32(ow + 1), int32(at + p.C)
 
     arrays = [NUMBERS] * 5

@@ -28,17 +28,15 @@ from typing import Any, NamedTuple
 
 from fastconv.cuda.conv_direct_plan import DEPTH as LEAST_DEPTH, OUTSIDE, QUAD, Problem, Tile, WeightProblem
 from fastconv.cuda.device import Kernel, target
-from fastconv.cuda.epilogue import LINEAR
 from fastconv.cuda.kernels.addresses import address_of, load_entry, load_from, multiply, put
 from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.kernels.epilogue import finish, place_of_pixel
 from fastconv.cuda.kernels.intrinsics import (
     add,
     block_index,
     divide,
     for_each,
-    load,
     load_each,
-    rectify,
     store,
     store_each,
     take,
@@ -139,7 +137,7 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False, column_vector: boo
     no_sums, keep, put_column, put_weights = zeros(SUMS), store_each(1), put(A_STRIDE), put(1)
     load_x, x_kept = load_from(RUN), load_each(RUN)
     load_weights, weights_kept = load_from(COLUMN_RUN), load_each(COLUMN_RUN)
-    load_run, take_run = load(COLUMN_RUN), take(COLUMN_RUN)
+    finish_run, take_run = finish(COLUMN_RUN), take(COLUMN_RUN)
     place_of_thread = _place_of_thread(LANES_ACROSS, WARPS_ACROSS, ROW_RUN)
 
     @cuda.jit(device=True)
@@ -148,22 +146,14 @@ def forward(tile: Tile, vector: bool, in_parts: bool = False, column_vector: boo
         p = problem
         pixel = int32(first_pixel + i // ROW_RUN * ROW_STEP + i % ROW_RUN)
         if pixel < p.pixels:
-            n, oh, ow = split_in_three(pixel, p.OH, p.OW)
-            place = (int64(n) * p.OUT_H + p.start_h + oh * p.step_h) * p.OUT_W + p.start_w + ow * p.step_w
+            place = place_of_pixel(pixel, p)
             for run in range(COLUMN_RUNS):
                 channel = int32(first_channel + run * COLUMN_STEP)
                 for _ in range(4 // COLUMN_RUN):
                     some, numbers = take_run(numbers)
                     if channel < p.columns:
                         oc = int32(group * p.columns + channel)
-                        at = place * p.OC + oc
-                        if bias.size > 0:
-                            some = add(some, load_run(bias, oc))
-                        if residual.size > 0:
-                            some = add(some, load_run(residual, at))
-                        if activation > LINEAR:
-                            some = rectify(some, activation)
-                        store(out, at, some)
+                        finish_run(some, bias, residual, out, place * p.OC + oc, oc, activation)
                     channel = int32(channel + COLUMN_RUN)
 
     finish_rows = for_each(WIDTH)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fastconv.cpu.epilogue import RELU
 from fastconv.cuda.conv_direct_plan import OUTSIDE, QUAD
 from fastconv.cuda.conv_tensorcore_plan import (
     CHUNK_BYTES,
@@ -33,15 +32,14 @@ from fastconv.cuda.conv_tensorcore_plan import (
 )
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.kernels.elements import NUMBERS, TABLE, element, kernel_of_elements, split_in_three, told
+from fastconv.cuda.kernels.epilogue import finish, place_of_pixel
 from fastconv.cuda.kernels.intrinsics import (
-    add,
     block_index,
     divide,
     for_each,
     load,
     load_each,
     load_or,
-    relu,
     store,
     store_each,
     take,
@@ -94,7 +92,7 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
     RUNS = WARP_COLUMNS // FRAGMENT
     no_sums, take_pair, finish_rows = zeros(WARP_ROWS * WARP_COLUMNS // 32), take(2), for_each(2 * RUNS)
     multiply_turn = multiply_lines(precision.name, WARP_ROWS, WARP_COLUMNS, not asynchronous)
-    load_pair, load_words, load_words_or = load(2), load(WORDS), load_or(WORDS)
+    finish_pair, load_words, load_words_or = finish(2, relu_only=True), load(WORDS), load_or(WORDS)
     keep, kept, wait = store_each(1), load_each(WORDS), wait_for_groups(AHEAD - 1)
 
     @cuda.jit(device=True)
@@ -103,21 +101,13 @@ def forward(tile: Tile, precision: Precision, asynchronous: bool) -> Kernel:
         p = problem
         pixel = int32(first_pixel + i * 8)
         if pixel < p.pixels:
-            n, oh, ow = split_in_three(pixel, p.OH, p.OW)
-            place = (int64(n) * p.OUT_H + p.start_h + oh * p.step_h) * p.OUT_W + p.start_w + ow * p.step_w
+            place = place_of_pixel(pixel, p)
             for run in range(RUNS):
                 channel = int32(first_channel + run * FRAGMENT)
                 pair, numbers = take_pair(numbers)
                 if channel < p.columns:
                     oc = int32(group * p.columns + channel)
-                    at = place * p.OC + oc
-                    if bias.size > 0:
-                        pair = add(pair, load_pair(bias, oc))
-                    if residual.size > 0:
-                        pair = add(pair, load_pair(residual, at))
-                    if activation == RELU:
-                        pair = relu(pair)
-                    store(out, at, pair)
+                    finish_pair(pair, bias, residual, out, place * p.OC + oc, oc, activation)
 
     def conv2d_forward_tensorcore(x, weight, bias, residual, out, problem, activation):
         """One tile of ``out = activation(conv2d(x, weight) + bias + residual)``; arrays are flat.

@@ -31,7 +31,6 @@ class Threads:
         self.cta = np.repeat(np.arange(ctas), self.per_cta)
         self.warp = self.cta * self.warps_per_cta + self.tid // WARP_SIZE
         self.lane = self.tid % WARP_SIZE
-        self.whole_warps = self.per_cta % WARP_SIZE == 0
         self.first = 0  # the batch's first thread, counted over the grid
         self.special = self._special_registers(shared_bytes)
 

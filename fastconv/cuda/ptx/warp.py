@@ -19,7 +19,6 @@ from fastconv.cuda.ptx.tensor import ldmatrix, mma_form
 from fastconv.cuda.ptx.threads import Lanes, Threads
 from fastconv.cuda.ptx.types import WARP_SIZE, bits_of
 
-_ALL_BITS = np.uint64(0xFFFFFFFF)
 _LANES = np.arange(WARP_SIZE)
 
 
@@ -45,10 +44,6 @@ class Rows:
     def collect(self, matrix: Array) -> Array:
         """Shape (warps, 32) back to one value per thread."""
         return np.asarray(matrix[self.row, self.lane])
-
-    def first_lane(self, row: int) -> int:
-        """Some thread of the warp, for messages."""
-        return int(self.numbers[np.flatnonzero(self.row == row)[0]])
 
 
 def ballot(truth: Array) -> Array:

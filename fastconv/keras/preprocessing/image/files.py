@@ -45,6 +45,13 @@ def load_img(
         If *color_mode* or *interpolation* is unknown.
     ImportError
         If Pillow is not installed.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> Image.new("RGB", (4, 3)).save("photo.png")
+    >>> load_img("photo.png", target_size=(6, 8)).size  # Pillow says width first
+    (8, 6)
     """
     mode = one_of("color_mode", color_mode, COLOR_MODES)
     one_of("interpolation", interpolation, _INTERPOLATIONS)
