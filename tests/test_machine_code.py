@@ -58,3 +58,12 @@ def test_a_product_is_multiply_adds_and_their_loads_alone(run_python, cpu, rows,
     """
     code = run_python(COMPILED, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="+avx2")
     assert code.splitlines() == [f"{2 * rows} {rows} 2 0 {register}"] * 2
+
+
+def test_a_named_cpu_has_no_wider_vectors_than_this_one(run_python):
+    """Numba compiles for it with the features of this one."""
+    source = "from fastconv.cpu import codegen; print(codegen.VECTOR_BYTES)"
+    own, named = (
+        int(run_python(source, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=None)) for name in (None, "skylake-avx512")
+    )
+    assert named == own
