@@ -21,19 +21,22 @@ define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
 def _register_file() -> tuple[int, int]:
     """Bytes in a vector register of the CPU that Numba compiles for, and how many there are.
 
-    LLVM knows; a CPU name set by ``NUMBA_CPU_NAME`` has no feature list to read, so ask by compiling one multiply-add.
+    LLVM knows, so ask by compiling one multiply-add.  Numba gives a CPU named by ``NUMBA_CPU_NAME`` the features of
+    this one; what counts are the registers that both have.
     """
-    cpu = config.CPU_NAME or llvm.get_host_cpu_name()
-    features = config.CPU_FEATURES
-    if features is None:
-        features = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
-    assembly = target.create_target_machine(cpu=cpu, features=features).emit_assembly(llvm.parse_assembly(_PROBE))
-    if "zmm" in assembly:
+    own = llvm.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    code = [
+        target.create_target_machine(cpu=config.CPU_NAME or llvm.get_host_cpu_name(), features=features).emit_assembly(
+            llvm.parse_assembly(_PROBE)
+        )
+        for features in ({own, ""} if config.CPU_NAME and config.CPU_FEATURES is None else {own})
+    ]
+    if all("zmm" in assembly for assembly in code):
         return 64, 32
-    if "ymm" in assembly:
+    if all("zmm" in assembly or "ymm" in assembly for assembly in code):
         return 32, 16
     return 16, 32 if target.triple.startswith(("aarch64", "arm64")) else 16
 

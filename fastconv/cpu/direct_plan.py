@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ _PIXELS_OF_STRIP = 16 * TILE_ROWS
 _LEAST_FILL = 0.85
 # Pixels of a strip, at least, if its panels have more numbers than the L2 cache holds and are fetched again for each.
 _LEAST_PIXELS, _NUMBERS_OF_L2 = 48, 64 * 1024
+# Bytes after which the sets of an L1 cache begin again, and cache lines that a set holds, at least.
+_BYTES_OF_SETS, _LINES_OF_SET = 4096, 8
 # A panel is packed in the time that its product with so many tiles of pixels takes; if the panels of all tasks are
 # packed before the first, they go to memory and come back.
 _TILES_OF_PACKING, _TILES_OF_PACKING_AHEAD = 1.5, 3
@@ -129,7 +132,10 @@ def _sizes(extent: int, most: int, workers: int) -> list[int]:
 
 
 def _source(shape: ConvShape, itemsize: int) -> tuple[int, int]:
-    """Where to read patches from, and how many rows of outputs the largest strip is for."""
+    """Where to read patches from, and how many rows of outputs the largest strip is for.
+
+    Patches that would push each other out of the cache are gathered, which brings them nearer together.
+    """
     s = shape
     source = patches.source_of(s, itemsize)
     rows = min(s.OH, max(1, _PIXELS_OF_STRIP // s.OW))
@@ -139,4 +145,17 @@ def _source(shape: ConvShape, itemsize: int) -> tuple[int, int]:
     idle = pixels < _LEAST_FILL * round_up(pixels, TILE_ROWS)
     if source == STRIP and (idle or (pixels < _LEAST_PIXELS and panels > _NUMBERS_OF_L2)):
         source = PATCHES
+    if source != PATCHES and _collide(s.N * s.OH * s.OW, patches.step_of_pixel(s, source) * itemsize):
+        source = PATCHES
     return source, rows
+
+
+def _collide(pixels: int, step: int) -> bool:
+    """Whether a register tile of pixels that lie *step* bytes apart is too high for the sets of the L1 cache.
+
+    A step of the product reads one cache line of each pixel.  1024 float32 apart all of them fall into one set, which
+    holds no 14: every read then waits for the L2 cache, and the product has half of its speed or less.  The 6 rows of a
+    tile of an AVX2 processor fit.
+    """
+    sets = _BYTES_OF_SETS // gcd(step, _BYTES_OF_SETS)
+    return -(-min(pixels, TILE_ROWS) // sets) > _LINES_OF_SET

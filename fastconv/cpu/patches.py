@@ -4,7 +4,8 @@ A patch, the KH * KW * IC numbers under the kernel at one output pixel, consists
 
     IN_PLACE   no patch has padding: read from x itself
     STRIP      the rows of x for a few rows of outputs, copied with their padding, if those are small
-    PATCHES    the patches of a tile of pixels, gathered block of depths by block of depths
+    PATCHES    the patches of a tile of pixels, gathered block of depths by block of depths; those without padding too,
+               where they lie so far apart that a tile of them does not stay in the L1 cache (`direct_plan`)
 
 In place or in a strip, element k of the patch of a pixel lies at *place of the pixel + offset of k*, whatever the
 padding, stride, dilation and groups; the products in `product` take both from tables.
