@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import pickle
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -42,17 +43,55 @@ def _source_fingerprint() -> str:
     return digest.hexdigest()
 
 
+class _FilePerKey(caching.IndexDataCacheFile):
+    """The machine code of one function on disk: a file for each key, named by it, that says what it was made from.
+
+    Numba numbers these files, and reads, changes and rewrites an index of them.  Two processes that do so at once, for
+    two signatures, take the same number: an entry is lost, or the index gives one signature the code of the other.
+    Without an index there is nothing to agree on.  A file is written beside its place and moved there when it is whole.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        with self._open_for_write(self._path(key)) as file:
+            file.write(self._dump(self._origin(key)))
+            file.write(self._dump(data))
+
+    def load(self, key: Any) -> Any:
+        try:
+            with open(self._path(key), "rb") as file:
+                origin = pickle.load(file)
+                return pickle.load(file) if origin == self._origin(key) else None
+        except FileNotFoundError:
+            return None
+
+    def flush(self) -> None:
+        for path in Path(self._cache_path).glob(self._data_name("*")):
+            path.unlink(missing_ok=True)
+
+    def _data_name(self, key: str) -> str:
+        return f"{self._index_name.removesuffix('.nbi')}.{key}.nbc"
+
+    def _path(self, key: Any) -> str:
+        return self._data_path(self._data_name(hashlib.sha256(repr(key).encode()).hexdigest()[:16]))
+
+    def _origin(self, key: Any) -> Any:
+        return self._version, self._source_stamp, key
+
+
 class KernelCache(caching.FunctionCache):
-    """Numba's disk cache with a key that sees helpers and options.
+    """Numba's disk cache with a key that sees helpers and options, for any number of processes.
 
     Numba keys a compiled function by its signature, the CPU and its own bytecode.  A helper edited in another file,
     another option or ``NUMBA_BOUNDSCHECK=1`` would find the old machine code and use it (numba/numba#1833, #6845).
-    Here the key also holds a hash of all kernel sources, the options, and whether bounds are checked.
+    Here the key also holds the options and whether bounds are checked, and a file of machine code also a hash of all
+    kernel sources: an edit overwrites what the sources before it have left.
     """
 
     def __init__(self, function: Callable[..., Any], parallel: bool) -> None:
         super().__init__(function)
         self._parallel = parallel
+        sources = self._impl.locator.get_source_stamp(), _source_fingerprint()
+        self._cache_file = _FilePerKey(self._cache_path, self._impl.filename_base, sources)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -70,7 +109,7 @@ class KernelCache(caching.FunctionCache):
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         numba_key = super()._index_key(sig, codegen)
-        return (*numba_key, _source_fingerprint(), tuple(_OPTIONS.items()), self._parallel, config.BOUNDSCHECK)
+        return (*numba_key, tuple(_OPTIONS.items()), self._parallel, config.BOUNDSCHECK)
 
 
 class _CacheOnFirstUse:

@@ -1,4 +1,4 @@
-"""One kernel cache for the whole run, and Python processes of their own for what a running one cannot show."""
+"""One kernel cache for the whole run and its workers, and Python processes for what a running one cannot show."""
 
 import os
 import shutil
@@ -27,6 +27,19 @@ _SPEC = find_spec("fastconv")
 assert _SPEC is not None
 assert _SPEC.origin is not None
 PACKAGE = Path(_SPEC.origin).parent
+
+# OpenMP's threads would turn for a while after a parallel region; the core is of more use to another worker.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+#: Compiling takes most of the time, and what several workers need at the same time each of them compiles.
+MOST_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes share a directory of tests; 0, none but this one, for files: they end before others start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    whole = any(Path(argument).is_dir() for argument in config.args)
+    return min(cores, MOST_WORKERS) if whole and cores > 1 else 0
 
 
 def pytest_unconfigure() -> None:
