@@ -4,6 +4,7 @@
 
 Imports and first calls are timed in fresh processes.  A first call compiles where the cache is empty; with a warm cache
 it loads machine code from the disk.  The small call is nearly all overhead: arguments, shapes, choice of the algorithm.
+A function that Numba compiles makes it without Python.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
+from numba import njit
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fastconv import conv2d
 from fastconv.bench import command, machine, record
 from fastconv.bench.libraries import Library, ours
 from fastconv.bench.measure import measure
 from fastconv.bench.problems import Layer, layers
 from fastconv.bench.record import Row
-from fastconv.bench.timing import Pairs, paired, sampler, timed
+from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, timed
 from fastconv.geometry import conv2d_geometry
 
 PASSES = ("forward", "grad_x", "grad_weight")
@@ -79,6 +84,22 @@ def small_call_rows(direction: str, rivals: dict[str, Library]) -> list[Row]:
     return rows
 
 
+@njit
+def _compiled(x: Any, weight: Any) -> Any:
+    return conv2d(x, weight)
+
+
+def compiled_call_row() -> Row:
+    """The small call from a function that Numba compiles against the same call from Python, on one thread."""
+    problem = SMALL.problem()
+    samples = [partial(call, problem.x[0], problem.weight[0]) for call in (_compiled, conv2d)]
+    mine, python = (call() for call in samples)
+    np.testing.assert_array_equal(mine, python)
+    inside, outside = map(sampler, samples)
+    calls = calls_in_sample(inside(1)), calls_in_sample(outside(1))
+    return _row("small forward inside @njit", "the call from Python", paired(inside, outside, calls, CALL_PAIRS))
+
+
 def _row(name: str, rival: str, times: Pairs) -> Row:
     both = {
         who: [record.seconds(time) for time in part] for who, part in (("ours", times.ours), ("theirs", times.theirs))
@@ -107,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += first_call_rows(direction)
     for direction in PASSES:
         rows += small_call_rows(direction, rivals)
+    rows.append(compiled_call_row())
     table = Table("what", "fastconv, ms", "against", "theirs, ms", title="Medians", box=SIMPLE_HEAD)
     for row in rows:
         theirs = f"{1e3 * median(row['theirs']):.3f}" if row["theirs"] else ""
