@@ -91,6 +91,18 @@ def test_threads_of_a_prange_compute_an_image_each():
     same_bits(compiled(x, weight, bias), whole)
 
 
+def test_two_dtypes_of_one_shape_in_one_function():
+    """They share a table of records, and must not share a record."""
+    x, weight = normal(1, 5, 6, 3), normal(3, 3, 3, 4)
+
+    @njit
+    def both(x, weight, double, double_weight):
+        return fastconv.conv2d(x, weight), fastconv.conv2d(double, double_weight)
+
+    double = x.astype(np.float64), weight.astype(np.float64)
+    same_bits(both(x, weight, *double), (fastconv.conv2d(x, weight), fastconv.conv2d(*double)))
+
+
 def test_an_empty_batch():
     x, weight = np.empty((0, 5, 6, 3), np.float32), normal(3, 3, 3, 4)
     arguments = x, weight, (1, 1), ((0, 0), (0, 0)), (1, 1), 1, "auto"

@@ -28,6 +28,7 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import NDArray
 
 from fastconv import _jit
+from fastconv.nopython.arguments import numbers
 
 Planner = TypeVar("Planner", bound=Callable[..., Any])
 
@@ -172,13 +173,17 @@ def _keep(slots, key, address):
 
 
 @register_jitable
-def record(operation, key, details):
-    """The address of the record of a call: *key* holds the numbers of *operation* and *details*, which Python sees."""
+def record(operation, dtype, shapes_and_options, details):
+    """The address of the record of a call: *details* are for Python, *shapes_and_options* the same as numbers.
+
+    Functions of one signature share a table, so operation and dtype are in the key, too.
+    """
     slots = _table()
+    key = (*numbers(operation), *numbers(dtype), *shapes_and_options)
     address = _find(slots, key)
     if address == 0:
         with objmode(address="intp"):
-            address = _address_of_record(operation, key, details)
+            address = _address_of_record(operation, key, (dtype, *details))
         _keep(slots, key, address)
     return address
 

@@ -305,7 +305,7 @@ def _conv2d(
             *(numbers(stride) + numbers(padding) + numbers(dilation) + numbers(groups)),
             *(numbers(activation) + numbers(layout) + numbers(algorithm) + numbers(precision)),
         )
-        address = record("conv2d", key, (dtype, arrays, options, form))
+        address = record("conv2d", dtype, key, (arrays, options, form))
         (head,) = _head(body_at(address))
         result = result_of((head.extent_0, head.extent_1, head.extent_2, head.extent_3), x, x.dtype)
         if result.size > 0:
@@ -327,7 +327,7 @@ def _dense(x, weight, bias=None, activation=None):
     def multiply(x, weight, bias=None, activation=None):
         arrays = extents(x), extents(weight), extents(bias)
         key = (*(arrays[0] + arrays[1] + arrays[2]), *numbers(activation))
-        address = record("dense", key, (dtype, arrays, activation))
+        address = record("dense", dtype, key, (arrays, activation))
         (head,) = _head(body_at(address))
         result = np.empty((*x.shape[:-1], head.OC), x.dtype)
         if result.size > 0:

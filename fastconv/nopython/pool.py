@@ -74,7 +74,7 @@ _ROWS_OF_TABLE = 3
 
 @plans("pool2d")
 def _windows_record(
-    kind: int, dtype: str, x_shape: tuple[int, ...], out_shape: tuple[int, ...], layout: str, windows: tuple[Any, ...]
+    dtype: str, kind: int, x_shape: tuple[int, ...], out_shape: tuple[int, ...], layout: str, windows: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     kernel_size, stride, padding, dilation, ceil_mode, count_include_pad = windows
 
@@ -89,19 +89,19 @@ def _windows_record(
             count_include_pad=count_include_pad,
         )
 
-    return _parts(kind, dtype, x_shape, out_shape, layout, geometry)
+    return _parts(dtype, kind, x_shape, out_shape, layout, geometry)
 
 
 @plans("adaptive_pool2d")
 def _adaptive_record(
-    kind: int, dtype: str, x_shape: tuple[int, ...], out_shape: tuple[int, ...], layout: str, output_size: Any
+    dtype: str, kind: int, x_shape: tuple[int, ...], out_shape: tuple[int, ...], layout: str, output_size: Any
 ) -> tuple[Any, ...]:
     size = pair("output_size", output_size)
-    return _parts(kind, dtype, x_shape, out_shape, layout, lambda shape: adaptive_pool2d_geometry(shape, size))
+    return _parts(dtype, kind, x_shape, out_shape, layout, lambda shape: adaptive_pool2d_geometry(shape, size))
 
 
 def _parts(
-    kind: int, dtype: str, x_shape: tuple[int, ...], out_shape: tuple[int, ...], layout: str, geometry_of: Any
+    dtype: str, kind: int, x_shape: tuple[int, ...], out_shape: tuple[int, ...], layout: str, geometry_of: Any
 ) -> tuple[Any, ...]:
     # an array of this shape that takes no memory
     images = image_format("x", np.broadcast_to(np.dtype(dtype).type(0), x_shape), layout, IMAGES)
@@ -220,7 +220,7 @@ def _extreme_of(kind: int) -> Any:
                 *(np.int64(kind), *x.shape, *extents(out), *numbers(layout), *numbers(kernel_size), *numbers(stride)),
                 *(*numbers(padding), *numbers(dilation), *numbers(ceil_mode)),
             )
-            address = record("pool2d", key, (kind, dtype, x.shape, extents(out), layout, windows))
+            address = record("pool2d", dtype, key, (kind, x.shape, extents(out), layout, windows))
             result, indices = _run(address, x, wanted)
             return answer(leave(result, out), indices)
 
@@ -246,7 +246,7 @@ def _avg_pool2d(
             *(*x.shape, *extents(out), *numbers(layout), *numbers(kernel_size), *numbers(stride)),
             *(*numbers(padding), *numbers(ceil_mode), *numbers(count_include_pad)),
         )
-        address = record("pool2d", key, (_AVERAGE, dtype, x.shape, extents(out), layout, windows))
+        address = record("pool2d", dtype, key, (_AVERAGE, x.shape, extents(out), layout, windows))
         result, _ = _run(address, x, False)
         return leave(result, out)
 
@@ -262,7 +262,7 @@ def _global_of(kind: int, x: Any, keepdims: Any) -> Any:
     @_jit.inline
     def pool(x, layout):
         key = (np.int64(kind), *x.shape, *numbers(layout))
-        address = record("adaptive_pool2d", key, (kind, dtype, x.shape, (), layout, 1))
+        address = record("adaptive_pool2d", dtype, key, (kind, x.shape, (), layout, 1))
         result, _ = _run(address, x, False)
         return arranged(result)
 
