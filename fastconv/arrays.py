@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastconv.cuda import exchange
 from fastconv.cuda.array import Array
 from fastconv.cuda.exchange import Strided, contiguous
+from fastconv.memory import empty
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -232,7 +233,7 @@ class ImageFormat:
         if type(inputs[0]) is Array:
             return self._result_on_device(shape, dtype, out, inputs)
         if out is None:
-            return np.empty(shape, dtype)
+            return empty(shape, dtype)
         expected = tuple(shape[axis] for axis in _LAYOUTS[self.layout][1])[not self.batched :]
         if not isinstance(out, np.ndarray) or out.shape != expected or out.dtype != dtype or not out.flags.writeable:
             raise ValueError(
@@ -241,7 +242,7 @@ class ImageFormat:
             )
         direct = self.channels_last and out.flags.c_contiguous and out.dtype.isnative
         direct = direct and not any(np.may_share_memory(out, array) for array in inputs if array is not None)
-        return out.reshape(shape) if direct else np.empty(shape, dtype)
+        return out.reshape(shape) if direct else empty(shape, dtype)
 
     def _result_on_device(
         self, shape: tuple[int, ...], dtype: DTypeLike, out: Any, inputs: tuple[Any, ...]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import DTypeLike
 
+from fastconv import memory
 from fastconv.cpu import (
     activation,
     dropout,
@@ -40,7 +41,7 @@ class Host:
     engine = None
     activation, dropout, normalization, norms, pool = activation, dropout, normalization, norms, pool
     rectify, reduction, scores, softmax, total, update = rectify, reduction, scores, softmax, total, update
-    empty = staticmethod(np.empty)
+    empty = staticmethod(memory.empty)
     zeros = staticmethod(np.zeros)
     constant = staticmethod(np.asarray)
 

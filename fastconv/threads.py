@@ -15,19 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-import numpy as np
 from numba.np.ufunc import parallel as numba_threads
-from numpy.typing import DTypeLike, NDArray
 
 # Below this many arithmetic operations, or bytes moved for kernels that only move data, the hand-over to other threads
 # (about 5 us) costs more than it saves.
 PARALLEL_THRESHOLD = 500_000
 
-# Bytes of a cache line: where vectors should begin.
-ALIGNMENT = 64
-
 _region = threading.Lock()
-_memory = threading.local()
 _forked_after_launch = False
 
 
@@ -59,26 +53,3 @@ def run(serial: Callable[..., None], parallel: Callable[..., None], workers: int
             region.release()
     else:
         serial(*arguments)
-
-
-def aligned(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
-    """New memory that begins a cache line, so that vectors in it lie in one."""
-    kind = np.dtype(dtype)
-    memory = np.empty(numbers * kind.itemsize + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    view: NDArray[Any] = memory[start : start + numbers * kind.itemsize].view(kind)
-    return view
-
-
-def scratch(numbers: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Memory for the intermediate results of one call, left as the last call of this Python thread left it.
-
-    Kept from call to call: fresh memory comes from the system page by page, at the price of more than half of a small
-    convolution.
-    """
-    kind = np.dtype(dtype)
-    memory = getattr(_memory, "bytes", None)
-    if memory is None or memory.size < numbers * kind.itemsize:
-        memory = _memory.bytes = aligned(numbers * kind.itemsize, np.uint8)
-    view: NDArray[Any] = memory[: numbers * kind.itemsize].view(kind)
-    return view

@@ -68,3 +68,25 @@ def test_a_named_cpu_has_no_wider_vectors_than_this_one(run_python):
         int(run_python(source, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=None)) for name in (None, "skylake-avx512")
     )
     assert named == own
+
+
+STREAMED = """
+from numba import types
+from fastconv import _jit
+from fastconv.cpu import simd, tiles
+
+@_jit.kernel
+def moved(x, out, stream):
+    tiles.put(tiles.load(simd.span(x), 0, 64, 3, 2), simd.span(out), 0, 64, stream)
+    if stream:
+        simd.drain()
+
+numbers = types.Array(types.float32, 1, "C")
+moved.compile((numbers, numbers, types.boolean))
+assembly = moved.inspect_asm(moved.signatures[0])
+print(assembly.count("vmovntps"), "mfence" in assembly or "lock" in assembly)
+"""
+
+
+def test_what_goes_past_the_caches_is_written_by_the_instruction_for_that(run_python):
+    assert run_python(STREAMED, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="+avx2").split() == ["6", "True"]

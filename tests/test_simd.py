@@ -104,7 +104,7 @@ def placed_products(left, places, right, bias, residual, out, out_places, length
         tile = tiles.rank1_placed(tile, left, places, 1, k, right, k * width)
     tile = tiles.add_row(tile, bias, 1)
     tile = tiles.add_placed(tile, residual, out_places, 1, 2)
-    tiles.store_placed(tiles.relu(tile), out, out_places, 1, 2)
+    tiles.put_placed(tiles.relu(tile), out, out_places, 1, 2, False)
 
 
 def test_the_rows_of_a_tile_may_lie_anywhere():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fastconv import threads
 from fastconv.bench import problems
 from fastconv.dispatch import CONV2D
 from fastconv.geometry import Conv2dGeometry
+from fastconv.memory import scratch
 
 LIMIT = 8 << 20
 NETWORKS = [name for name in problems.networks() if name != "pool"]
@@ -22,7 +22,7 @@ def test_the_memory_of_a_thread_is_bounded(network):
 
 
 def test_memory_is_kept_between_calls_and_grows():
-    first = threads.scratch(100, np.float32)
+    first = scratch(100, np.float32)
     assert (first.size, first.dtype, first.ctypes.data % 64) == (100, np.float32, 0)
-    assert np.shares_memory(threads.scratch(50, np.float64), first)
-    assert threads.scratch(1000, np.float32).size == 1000
+    assert np.shares_memory(scratch(50, np.float64), first)
+    assert scratch(1000, np.float32).size == 1000

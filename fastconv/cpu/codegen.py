@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import binding as llvm, ir
@@ -128,6 +129,20 @@ def load_vector(builder: Any, pointer: Any, vector: Vector) -> Any:
 def store_vector(builder: Any, value: Any, pointer: Any, vector: Vector) -> None:
     kind = llvm_vector(vector)
     builder.store(value, builder.bitcast(pointer, kind.as_pointer()), align=vector.dtype.bitwidth // 8)
+
+
+def put_vectors(builder: Any, values: Sequence[Any], pointers: Sequence[Any], vector: Vector, stream: Any) -> None:
+    """Store all *values*; where *stream* is true past the caches, to multiples of a vector's bytes."""
+    kind = llvm_vector(vector)
+    targets = [builder.bitcast(pointer, kind.as_pointer()) for pointer in pointers]
+    with builder.if_else(stream) as (past_the_caches, as_usual):
+        with past_the_caches:
+            for value, target in zip(values, targets, strict=True):
+                store = builder.store(value, target, align=VECTOR_BYTES)
+                store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        with as_usual:
+            for value, target in zip(values, targets, strict=True):
+                builder.store(value, target, align=vector.dtype.bitwidth // 8)
 
 
 def broadcast(builder: Any, scalar: Any, vector: Vector) -> Any:

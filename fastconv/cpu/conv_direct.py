@@ -75,6 +75,7 @@ from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import Forms, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
+from fastconv.memory import aligned
 
 # Rows of the weight that are packed at a time: few enough that they stay in the L1 cache, from panel to panel, also
 # where they lie a power of two apart and share its sets.
@@ -112,7 +113,7 @@ def _tile_step(vectors):
     @_jit.splice
     def step(
         left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first, whole,
-        bias, residual, out, places_out, out_row, column, activation,
+        bias, residual, out, places_out, out_row, column, activation, stream,
     ):  # fmt: skip
         """Continue the sums of a tile, or start them (*first*), and finish a *whole* one straight from the registers.
 
@@ -131,7 +132,7 @@ def _tile_step(vectors):
                 tile = tiles.add_placed(tile, residual, places_out, out_row, column)
             if activation == RELU:
                 tile = tiles.relu(tile)
-            tiles.store_placed(tile, out, places_out, out_row, column)
+            tiles.put_placed(tile, out, places_out, out_row, column, stream)
         else:
             tiles.store(tile, sums, sums_at, width)
 
@@ -265,6 +266,7 @@ def _forward_tasks(
     if plan.source == IN_PLACE:
         left = x
     pointwise = not in_strips and s.KH * s.KW == 1
+    stream = activation <= RELU and simd.streams(out_array, oc_of_group)
     block_before, columns_before = -1, -1
     for task in range(first_task, last_task):
         if in_strips:
@@ -318,7 +320,7 @@ def _forward_tasks(
                     out_column = group * oc_of_group + first_column + column
                     # sums of a single depth are finished at once and never leave the L1 cache
                     sums_at = 0 if depth == total_depth else row * plan.columns + column * TILE_ROWS
-                    if last:
+                    if last and not stream:
                         _prefetch_out(out, places_out, row, rows, out_column, rest)
                     if pointwise:
                         # each panel has its share of the pixels
@@ -332,14 +334,14 @@ def _forward_tasks(
                         _wide_step(
                             left, places_in, row_in, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * width, sums, sums_at, first, whole,
-                            bias, residual, out, places_out, row, out_column, activation,
+                            bias, residual, out, places_out, row, out_column, activation, stream,
                         )  # fmt: skip
                     else:
                         whole = last and rows == TILE_ROWS and rest == lanes
                         _narrow_step(
                             left, places_in, row_in, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * lanes, sums, sums_at, first, whole,
-                            bias, residual, out, places_out, row, out_column, activation,
+                            bias, residual, out, places_out, row, out_column, activation, stream,
                         )  # fmt: skip
                     if last and not whole:
                         _finish_part(
@@ -349,6 +351,8 @@ def _forward_tasks(
                 if last and activation > RELU:
                     for pixel in range(row, row + rows):
                         activate(out_array, places_out[pixel] + group * oc_of_group + first_column, columns, activation)
+    if stream:
+        simd.drain()
 
 
 @_jit.kernel
@@ -463,7 +467,7 @@ def _run(
     elif key in forms:
         unpacked, packed = absent, forms[key]
     else:
-        unpacked, packed = weight().ravel(), threads.aligned(job.packed, out.dtype)
+        unpacked, packed = weight().ravel(), aligned(job.packed, out.dtype)
     threads.run(
         conv2d_forward_direct_serial,
         conv2d_forward_direct_parallel,

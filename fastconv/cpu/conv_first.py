@@ -91,16 +91,20 @@ def _tile_of(vectors):
     """One register tile of outputs, *vectors* wide."""
 
     @_jit.splice
-    def compute(strip, strip_at, step, offsets, panels, panel_at, bias, column, residual, out, out_at, OC, activation):
+    def compute(
+        strip, strip_at, step, offsets, panels, panel_at,
+        bias, column, residual, out, out_at, OC, activation, stream,
+    ):  # fmt: skip
         """``out[out_at + m * OC + lane] = activation(sum over k of x[m, k] * panel[k, lane] + bias + residual)``.
 
         x[m, k] lies at ``strip_at + m * step + offsets[k]``.  Tiles of short sums wait for the memory that they are
         written to, unless it is asked for a chunk earlier.
         """
         width = vectors * simd.lane_count(out)
-        for pixel in range(_PIXELS):
-            for lane in range(0, width, LINE):
-                simd.prefetch_for_write(out, out_at + (_CHUNK + pixel) * OC + lane)
+        if not stream:
+            for pixel in range(_PIXELS):
+                for lane in range(0, width, LINE):
+                    simd.prefetch_for_write(out, out_at + (_CHUNK + pixel) * OC + lane)
         tile = tiles.zeros(out, _PIXELS, vectors)
         for k in range(offsets.size):
             tile = tiles.rank1(tile, strip, strip_at + offsets[k], step, panels, panel_at)
@@ -111,7 +115,7 @@ def _tile_of(vectors):
             tile = tiles.add(tile, tiles.load(residual, out_at, OC, _PIXELS, vectors))
         if activation == RELU:
             tile = tiles.relu(tile)
-        tiles.store(tile, out, out_at, OC)
+        tiles.put(tile, out, out_at, OC, stream)
 
     return compute
 
@@ -135,6 +139,7 @@ def _first_tasks(
     out, offsets = simd.span(out_array), simd.span(offsets)
     strip, panels = simd.span(workspace[0]), simd.span(workspace[1])
     lanes = simd.lane_count(out)
+    stream = activation <= RELU and simd.streams(out_array, s.OC)
     depth = offsets.size
     step = s.stride_w * s.IC
     pitch = patches.strip_pitch(s)
@@ -160,18 +165,20 @@ def _first_tasks(
                             ow = min(pixel, s.OW - _PIXELS)
                             _wide_tile(
                                 strip, strip_row + ow * step, step, offsets, panels, panel_at,
-                                bias, column, residual, out, out_row + ow * s.OC + column, s.OC, activation,
+                                bias, column, residual, out, out_row + ow * s.OC + column, s.OC, activation, stream,
                             )  # fmt: skip
                     else:
                         for pixel in range(first_pixel, last_pixel, _PIXELS):
                             ow = min(pixel, s.OW - _PIXELS)
                             _narrow_tile(
                                 strip, strip_row + ow * step, step, offsets, panels, panel_at,
-                                bias, column, residual, out, out_row + ow * s.OC + column, s.OC, activation,
+                                bias, column, residual, out, out_row + ow * s.OC + column, s.OC, activation, stream,
                             )  # fmt: skip
                     done += width
             if activation > RELU:
                 activate(out_array, out_row, s.OW * s.OC, activation)
+    if stream:
+        simd.drain()
 
 
 @_jit.inline

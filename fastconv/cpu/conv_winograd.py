@@ -47,7 +47,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, conv_winograd_weight, product, simd
+from fastconv.cpu import codegen, conv_winograd_weight, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector
@@ -57,6 +57,7 @@ from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
 from fastconv.cpu.winograd_tiles import Images, Points, ceil_div, outputs_of, plane_size, transform_input_tiles
 from fastconv.geometry import Conv2dGeometry
+from fastconv.memory import aligned, scratch
 
 # Input channels that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
 DEPTH = 128
@@ -155,32 +156,47 @@ def _transform_taps(weight, first_ic, first_column, s, depth, columns, padded, t
 @_jit.inline
 def _finish_tiles(
     sums, blocks, values, bias, residual, out, out_array, s, images, activation,
-    first_tile, tiles, first_column, columns,
+    first_tile, count, first_column, columns, stream,
 ):  # fmt: skip
     """Transform the sums of a block back and write them to out, with bias, residual and activation.
 
     Tiles outside, so that memory is written in order; of a tile at the end of a row only what lies inside the image.
     """
     lanes = simd.lane_count(out)
-    for tile in range(tiles):
+    width = TILE_VECTORS * lanes
+    for tile in range(count):
         n, oh, ow = outputs_of(first_tile + tile, images)
         rows = min(OUTPUTS, s.OH - oh)
         pixels = min(OUTPUTS, s.OW - ow)
         out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
-        for column in range(0, columns, lanes):
-            at = tile * blocks.columns + column
-            transform_output(sums, at, INPUTS * blocks.sums_plane, blocks.sums_plane, values, 0, lanes)
-            count = min(lanes, columns - column)
+        for column in range(0, columns, width):
+            rest = min(columns - column, width)
+            for lane in range(0, rest, lanes):
+                at = tile * blocks.columns + column + lane
+                transform_output(sums, at, INPUTS * blocks.sums_plane, blocks.sums_plane, values, lane, width)
             for row in range(rows):
                 for pixel in range(pixels):
+                    at = (row * OUTPUTS + pixel) * width
                     to = out_at + (row * s.OW + pixel) * s.OC + column
-                    value = simd.load(values, (row * OUTPUTS + pixel) * lanes)
-                    if count == lanes:
-                        value = finish_vector(value, bias, first_column + column, residual, to, lanes, activation)
-                        simd.store(out, to, value)
+                    if rest == width:
+                        result = tiles.load(values, at, 0, 1, TILE_VECTORS)
+                        if bias.size > 0:
+                            result = tiles.add_row(result, bias, first_column + column)
+                        if residual.size > 0:
+                            result = tiles.add(result, tiles.load(residual, to, 0, 1, TILE_VECTORS))
+                        if activation == RELU:
+                            result = tiles.relu(result)
+                        tiles.put(result, out, to, 0, stream)
                     else:
-                        value = finish_vector(value, bias, first_column + column, residual, to, count, activation)
-                        simd.store_first(out, to, value, count)
+                        for lane in range(0, rest, lanes):
+                            left = min(rest - lane, lanes)
+                            value = simd.load(values, at + lane)
+                            place = first_column + column + lane
+                            value = finish_vector(value, bias, place, residual, to + lane, left, activation)
+                            if left == lanes:
+                                simd.store(out, to + lane, value)
+                            else:
+                                simd.store_first(out, to + lane, value, left)
         if activation > RELU:
             for row in range(rows):
                 for pixel in range(pixels):
@@ -211,12 +227,13 @@ def _forward_tasks(
     shares = ceil_div(s.OC, blocks.share)
     ic_blocks = ceil_div(s.IC, DEPTH)
     block_before = -1
+    stream = activation <= RELU and simd.streams(out_array, s.OC)
     for task in range(first_task, last_task):
         block = task // shares
         first_tile = block * blocks.tiles
-        tiles = min(blocks.tiles, total - first_tile)
+        count = min(blocks.tiles, total - first_tile)
         if block != block_before:
-            transform_input_tiles(x, images, first_tile, tiles, 0, s.IC, padded, transformed, points)
+            transform_input_tiles(x, images, first_tile, count, 0, s.IC, padded, transformed, points)
             block_before = block
         share_start = task % shares * blocks.share
         share_stop = min(share_start + blocks.share, s.OC)
@@ -235,7 +252,7 @@ def _forward_tasks(
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
-                    for tile in range(0, tiles, TILE_ROWS):
+                    for tile in range(0, count, TILE_ROWS):
                         left_at = ic_block * points.block + plane * points.plane + tile * _ROW
                         sums_at = plane * blocks.sums_plane + tile * blocks.columns
                         for column in range(0, columns, width):
@@ -246,8 +263,10 @@ def _forward_tasks(
                             )  # fmt: skip
             _finish_tiles(
                 sums, blocks, values, bias, residual, out, out_array, s, images, activation,
-                first_tile, tiles, first_column, columns,
+                first_tile, count, first_column, columns, stream,
             )  # fmt: skip
+    if stream:
+        simd.drain()
 
 
 @_jit.flushing_tasks
@@ -367,7 +386,7 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
     own_taps = 0 if panels else columns // width * PLANES * taps_plane
     workspace = Workspace(
-        ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * round_up(s.IC, lanes), PLANES * lanes
+        ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * round_up(s.IC, lanes), OUTPUTS**2 * width
     )
     blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
     return Job(
@@ -394,13 +413,13 @@ def _run(
     absent = job.absent
     own = job.workers * job.workspace
     if forms is None:
-        in_parts, memory = weight().ravel(), threads.scratch(job.taps + own, out.dtype)
+        in_parts, memory = weight().ravel(), scratch(job.taps + own, out.dtype)
         taps, memory = memory[: job.taps], memory[job.taps :]
     elif key in forms:
-        in_parts, taps, memory = absent, forms[key], threads.scratch(own, out.dtype)
+        in_parts, taps, memory = absent, forms[key], scratch(own, out.dtype)
     else:
-        in_parts, taps = weight().ravel(), threads.aligned(job.taps, out.dtype)
-        memory = threads.scratch(own, out.dtype)
+        in_parts, taps = weight().ravel(), aligned(job.taps, out.dtype)
+        memory = scratch(own, out.dtype)
     threads.run(
         conv2d_forward_winograd_serial,
         conv2d_forward_winograd_parallel,

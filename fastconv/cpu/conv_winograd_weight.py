@@ -36,6 +36,7 @@ from fastconv.cpu.winograd_tiles import (
     transform_input_tiles,
 )
 from fastconv.geometry import Conv2dGeometry
+from fastconv.memory import scratch
 
 # Input and output channels of a block of grad_weight: its sums at 36 points are 600 KB of float32, most of an L2 cache.
 # A block transforms its tiles itself; with fewer channels that work would grow beside the products.
@@ -145,7 +146,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
     blocks, own, numbers = _plan(geometry, codegen.VECTOR_BYTES // out.itemsize)
     workers = min(threads.worker_count(geometry.flops), blocks.tasks)
     sums_size = blocks.splits * out.size if blocks.splits > 1 else 0
-    memory = threads.scratch(sums_size + workers * own, out.dtype)
+    memory = scratch(sums_size + workers * own, out.dtype)
     partial = memory[:sums_size] if blocks.splits > 1 else out.reshape(-1)
     threads.run(
         conv2d_grad_weight_winograd_serial,

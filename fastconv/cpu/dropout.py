@@ -14,6 +14,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
+from fastconv.memory import empty
 
 _ROUNDS = 10
 # Multipliers and key increments of the paper (the latter: the golden ratio and sqrt(3) - 1, as 32-bit fractions).
@@ -93,7 +94,7 @@ def dropout_parallel(workers, x, out, seed, threshold, scale, tasks):
 
 def dropout(x: Any, rate: float, seed: int) -> NDArray[Any]:
     """A contiguous array with a share *rate* of its elements 0 and the others divided by ``1 - rate``."""
-    out = np.empty_like(x)
+    out = empty(x.shape, x.dtype)
     threshold = np.uint32(rate * 2**32)
     scale = x.dtype.type(1 / (1 - rate))
     arguments = (x.reshape(-1), out.reshape(-1), np.uint64(seed), threshold, scale, -(-x.size // _TASK_ELEMENTS))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu.elementary import fma
 from fastconv.cpu.reduction import ROWS_OF_BLOCK, column_products, column_sums, repeats
+from fastconv.memory import empty
 
 # Arithmetic operations per element, for the decision between one thread and several.
 _WORK_PER_ELEMENT = 4
@@ -47,7 +48,7 @@ def normalize_parallel(workers, x, mean, scale, offset, out, span, tasks):
 
 def normalize(x: Any, mean: Any, scale: Any, offset: Any) -> NDArray[Any]:
     """``(x - mean) * scale + offset`` for a contiguous (rows, C) matrix and vectors (C,) of one dtype."""
-    out = np.empty_like(x)
+    out = empty(x.shape, x.dtype)
     arguments = (*_rows(x, mean, scale, offset), out.reshape(-1), *_tasks(x))
     threads.run(normalize_serial, normalize_parallel, threads.worker_count(x.size * _WORK_PER_ELEMENT), *arguments)
     return out
@@ -80,7 +81,7 @@ def normalize_backward_parallel(workers, grad_out, x, mean, scale, slope, offset
 
 def normalize_backward(grad_out: Any, x: Any, mean: Any, scale: Any, slope: Any, offset: Any) -> NDArray[Any]:
     """``grad_out * scale + (x - mean) * slope + offset``: matrices (rows, C) and vectors (C,) of one dtype."""
-    grad_x = np.empty_like(x)
+    grad_x = empty(x.shape, x.dtype)
     arguments = (grad_out.reshape(-1), *_rows(x, mean, scale, slope, offset), grad_x.reshape(-1), *_tasks(x))
     workers = threads.worker_count(x.size * _WORK_PER_ELEMENT)
     threads.run(normalize_backward_serial, normalize_backward_parallel, workers, *arguments)

@@ -40,7 +40,8 @@ def _window_sum(windows, vectors):
 
     @_jit.inline
     def block(
-        x, at, window_step, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, out_step, outputs
+        x, at, window_step, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, out_step, outputs,
+        stream,
     ):  # fmt: skip
         total = tiles.load(out, out_at, out_step, windows, vectors) if begun else tiles.zeros(x, windows, vectors)
         if rows <= SUM_BLOCK and pixels <= SUM_BLOCK:
@@ -59,7 +60,7 @@ def _window_sum(windows, vectors):
         if divisor != 1:
             total = tiles.divide(total, tiles.full(x, divisor, windows, vectors))
         for _ in range(outputs):
-            tiles.store(total, out, out_at, out_step)
+            tiles.put(total, out, out_at, out_step, stream)
             out_at += pixel_step
 
     return block
@@ -113,6 +114,7 @@ def average_tasks(x, rows, columns, out, first, last):
     source, target = simd.span(x), simd.span(out)
     lanes = simd.lane_count(source)
     width = _VECTORS * lanes
+    stream = simd.streams(out, C)
     task = first
     while task < last:
         oh = task % OH
@@ -136,7 +138,20 @@ def average_tasks(x, rows, columns, out, first, last):
             ow += outputs
             if pair:
                 _sum_of_two(
-                    source, at, to_next, IW * C, height, C, pixels, False, whole, target, out_at, OW * C, outputs
+                    source,
+                    at,
+                    to_next,
+                    IW * C,
+                    height,
+                    C,
+                    pixels,
+                    False,
+                    whole,
+                    target,
+                    out_at,
+                    OW * C,
+                    outputs,
+                    stream,
                 )
                 continue
             by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK
@@ -147,14 +162,18 @@ def average_tasks(x, rows, columns, out, first, last):
                 for c in range(0, C // width * width, width):
                     _sum_of_many(
                         source, here + c, 0, IW * C, height // steps, C, pixels, step > 0, divisor,
-                        target, out_at + c, 0, outputs,
+                        target, out_at + c, 0, outputs, stream and steps == 1,
                     )  # fmt: skip
             c = C // width * width
             while c < C:
                 c = min(c, C - lanes)
-                _sum_of_one(source, at + c, 0, IW * C, height, C, pixels, False, whole, target, out_at + c, 0, outputs)
+                _sum_of_one(
+                    source, at + c, 0, IW * C, height, C, pixels, False, whole, target, out_at + c, 0, outputs, stream
+                )
                 c += lanes
         task += 2 if pair else 1
+    if stream:
+        simd.drain()
 
 
 @_jit.kernel

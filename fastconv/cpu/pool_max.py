@@ -35,7 +35,7 @@ def _largest(vectors):
     """The largest of ``sign * x`` in a window, for *vectors* vectors of channels that stay in registers."""
 
     @_jit.inline
-    def block(x, at, row_step, rows, pixel_step, pixels, ahead, sign, out, out_at, lowest):
+    def block(x, at, row_step, rows, pixel_step, pixels, ahead, sign, out, out_at, lowest, stream):
         signs = tiles.full(x, sign, 1, vectors)
         best = tiles.full(x, lowest, 1, vectors)
         for _ in range(rows):
@@ -45,7 +45,7 @@ def _largest(vectors):
                 best = tiles.larger(tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs), best)
                 here += pixel_step
             at += row_step
-        tiles.store(tiles.multiply(best, signs), out, out_at, 0)
+        tiles.put(tiles.multiply(best, signs), out, out_at, 0, stream)
 
     return block
 
@@ -63,7 +63,7 @@ def _largest_and_where(vectors):
     @_jit.inline
     def block(
         x, at, row_step, rows, pixel_step, pixels, ahead, sign, out, indices, out_at, lowest, place, row_distance,
-        pixel_distance,
+        pixel_distance, stream,
     ):  # fmt: skip
         signs = tiles.full(x, sign, 1, vectors)
         best = tiles.full(x, lowest, 1, vectors)
@@ -79,7 +79,7 @@ def _largest_and_where(vectors):
                 distance += pixel_distance
             at += row_step
             distance_of_row += row_distance
-        tiles.store(tiles.multiply(best, signs), out, out_at, 0)
+        tiles.put(tiles.multiply(best, signs), out, out_at, 0, stream)
         tiles.store_integers(where, place, indices, out_at)
 
     return block
@@ -133,6 +133,7 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
     width = _VECTORS * lanes
     lowest = x.dtype.type(-np.inf)
     row_step, pixel_step = row_distance * IW * C, column_distance * C
+    stream = simd.streams(out, C)
     for task in range(first, last):
         oh = task % OH
         top, height = rows[FIRST, oh], rows[PIXELS, oh]
@@ -152,28 +153,52 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
                 while c + width <= C:
                     _largest_and_where_of_many(
                         source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, places, out_at + c,
-                        lowest, place, row_distance * IW, column_distance,
+                        lowest, place, row_distance * IW, column_distance, stream,
                     )  # fmt: skip
                     c += width
                 while c < C:
                     c = min(c, C - lanes)
                     _largest_and_where_of_one(
                         source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, places, out_at + c,
-                        lowest, place, row_distance * IW, column_distance,
+                        lowest, place, row_distance * IW, column_distance, stream,
                     )  # fmt: skip
                     c += lanes
             else:
                 while c + width <= C:
                     _largest_of_many(
-                        source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest
+                        source,
+                        at + c,
+                        row_step,
+                        height,
+                        pixel_step,
+                        pixels,
+                        ahead,
+                        sign,
+                        target,
+                        out_at + c,
+                        lowest,
+                        stream,
                     )
                     c += width
                 while c < C:
                     c = min(c, C - lanes)
                     _largest_of_one(
-                        source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest
+                        source,
+                        at + c,
+                        row_step,
+                        height,
+                        pixel_step,
+                        pixels,
+                        ahead,
+                        sign,
+                        target,
+                        out_at + c,
+                        lowest,
+                        stream,
                     )
                     c += lanes
+    if stream:
+        simd.drain()
 
 
 @_jit.kernel

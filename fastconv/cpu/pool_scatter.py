@@ -99,7 +99,7 @@ def _give(vectors):
     """Every pixel of a cell: *values* where it is the stored one, zero elsewhere; whether all values found a pixel."""
 
     @_jit.inline
-    def block(values, indices, at, zero, first, rows, row_distance, pixels, out, out_at, row_step, pixel_step):
+    def block(values, indices, at, zero, first, rows, row_distance, pixels, out, out_at, row_step, pixel_step, stream):
         value = tiles.add(tiles.load(values, at, 0, 1, vectors), tiles.full(values, zero, 1, vectors))
         where = tiles.load_integers(values, indices, at, first, vectors)
         found = tiles.zeros(values, 1, vectors)
@@ -108,7 +108,7 @@ def _give(vectors):
             here, distance = out_at, distance_of_row
             for _ in range(pixels):
                 given, found = tiles.where_equal(value, where, found, distance)
-                tiles.store(given, out, here, 0)
+                tiles.put(given, out, here, 0, stream)
                 here += pixel_step
                 distance += 1
             out_at += row_step
@@ -138,6 +138,7 @@ def give_tasks(values, indices, zero, out, elsewhere, worker, first, last):
     lanes = simd.lane_count(source)
     width = _VECTORS * lanes
     high, wide = IH // OH, IW // OW
+    stream = simd.streams(out, C)
     for task in range(first, last):
         oh = task % OH
         top = oh * high
@@ -151,18 +152,20 @@ def give_tasks(values, indices, zero, out, elsewhere, worker, first, last):
             c = 0
             while c + width <= C:
                 inside &= _give_many(
-                    source, places, at + c, zero, place, height, IW, pixels, target, out_at + c, IW * C, C
+                    source, places, at + c, zero, place, height, IW, pixels, target, out_at + c, IW * C, C, stream
                 )
                 c += width
             while c < C:
                 c = min(c, C - lanes)
                 inside &= _give_one(
-                    source, places, at + c, zero, place, height, IW, pixels, target, out_at + c, IW * C, C
+                    source, places, at + c, zero, place, height, IW, pixels, target, out_at + c, IW * C, C, stream
                 )
                 c += lanes
             if not inside:
                 elsewhere[worker] = 1
                 return
+    if stream:
+        simd.drain()
 
 
 @_jit.kernel

@@ -22,6 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from fastconv import _jit, memory
 from fastconv.cpu import codegen
 from fastconv.cpu.codegen import Span, Vector, lanes_of
 
@@ -166,6 +167,39 @@ def store_first(typingctx: Any, span: Any, offset: Any, value: Any, count: Any) 
         return context.get_dummy_value()
 
     return types.void(span, types.intp, value, types.intp), generate
+
+
+@intrinsic
+def _begins_line(typingctx: Any, array: Any) -> Any:
+    """Whether the first number of an array begins a cache line."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        rest = builder.and_(builder.ptrtoint(data, ir.IntType(64)), codegen.constant(memory.ALIGNMENT - 1))
+        return builder.icmp_unsigned("==", rest, codegen.constant(0))
+
+    return types.boolean(array), generate
+
+
+@_jit.inline
+def streams(out, run):
+    """Whether to write the whole vectors of a result past the caches.
+
+    A cache line that is written is read before, and a large result has left the caches before anybody reads it.  Only
+    for runs of *run* numbers that fill whole lines, because a part of a line goes to memory on its own.
+    """
+    return out.nbytes >= memory.LARGE and run * out.itemsize % memory.ALIGNMENT == 0 and _begins_line(out)
+
+
+@intrinsic
+def drain(typingctx: Any) -> Any:
+    """Wait for what was written past the caches, which other threads may not see yet."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 def _prefetch(for_write: bool) -> Any:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu.elementary import exp
+from fastconv.memory import empty
 
 # Elements of one task, in whole rows.
 _TASK_ELEMENTS = 16 * 1024
@@ -59,7 +60,7 @@ def softmax_forward_parallel(workers, x, out, logarithm, rows_of_task, tasks):
 
 def softmax_forward(x: Any, *, logarithm: bool = False) -> NDArray[Any]:
     """Softmax, or its logarithm, over the last axis of a contiguous array."""
-    out = np.empty_like(x)
+    out = empty(x.shape, x.dtype)
     rows, rows_of_task, tasks = _split(x)
     workers = threads.worker_count(x.size * _WORK_PER_ELEMENT)
     arguments = (rows, out.reshape(rows.shape), logarithm, rows_of_task, tasks)
@@ -97,7 +98,7 @@ def softmax_backward_parallel(workers, grad_out, out, grad_x, rows_of_task, task
 
 def softmax_backward(grad_out: Any, out: Any) -> NDArray[Any]:
     """The gradient of `softmax_forward`'s input from its output *out*; contiguous arrays of one shape and dtype."""
-    grad_x = np.empty_like(out)
+    grad_x = empty(out.shape, out.dtype)
     rows, rows_of_task, tasks = _split(out)
     workers = threads.worker_count(out.size * _WORK_PER_ELEMENT)
     arguments = (grad_out.reshape(rows.shape), rows, grad_x.reshape(rows.shape), rows_of_task, tasks)

@@ -67,6 +67,22 @@ def store(typingctx: Any, tile: Any, span: Any, offset: Any, stride: Any) -> Any
 
 
 @intrinsic
+def put(typingctx: Any, tile: Any, span: Any, offset: Any, stride: Any, stream: Any) -> Any:
+    """`store` for a part of the result, past the caches if `simd.streams` says so."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, span, offset, stride, stream = arguments
+        extent = codegen.tile_extent(builder, stride, tile)
+        pointer = codegen.address(context, builder, signature.args[1], span, offset, extent)
+        positions, elements = zip(*codegen.each_row(builder, pointer, stride, tile), strict=True)
+        values = [builder.extract_value(value, position) for position in positions]
+        codegen.put_vectors(builder, values, elements, tile.vector, stream)
+        return context.get_dummy_value()
+
+    return types.void(tile, span, types.intp, types.intp, types.boolean), generate
+
+
+@intrinsic
 def rank1(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: Any, b_offset: Any) -> Any:
     """``tile[m] += a[a_offset + m * a_stride] * b[b_offset : b_offset + columns]``: the outer product of two vectors.
 
@@ -414,22 +430,24 @@ def relu(typingctx: Any, tile: Any) -> Any:
 
 
 @intrinsic
-def store_placed(typingctx: Any, tile: Any, span: Any, places: Any, first: Any, column: Any) -> Any:
-    """Row m of the tile goes to ``span[places[first + m] + column :]``."""
+def put_placed(typingctx: Any, tile: Any, span: Any, places: Any, first: Any, column: Any, stream: Any) -> Any:
+    """Row m of the tile goes to ``span[places[first + m] + column :]``, past the caches if `simd.streams` says so."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, span, places, first, offset = arguments
+        value, span, places, first, offset, stream = arguments
         lanes = tile.vector.lanes
         kinds = (signature.args[1], signature.args[2])
         rows = _placed_rows(context, builder, kinds, span, places, first, offset, tile, tile.vectors * lanes)
-        for row, pointer in rows:
-            for column in range(tile.vectors):
-                start = builder.gep(pointer, [codegen.constant(column * lanes)])
-                accumulator = builder.extract_value(value, row * tile.vectors + column)
-                codegen.store_vector(builder, accumulator, start, tile.vector)
+        starts = [
+            builder.gep(pointer, [codegen.constant(column * lanes)])
+            for _, pointer in rows
+            for column in range(tile.vectors)
+        ]
+        values = [builder.extract_value(value, position) for position in range(len(starts))]
+        codegen.put_vectors(builder, values, starts, tile.vector, stream)
         return context.get_dummy_value()
 
-    return types.void(tile, span, places, types.intp, types.intp), generate
+    return types.void(tile, span, places, types.intp, types.intp, types.boolean), generate
 
 
 # ---- transposing ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from fastconv.dispatch import choose
 from fastconv.functional.conv import bias_in, conv2d
 from fastconv.functional.dense import check_shapes, dense, product_geometry
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
+from fastconv.memory import ALIGNMENT
 from fastconv.nopython.arguments import (
     check_array,
     exchanged,
@@ -32,7 +33,6 @@ from fastconv.nopython.arguments import (
     row,
 )
 from fastconv.nopython.calls import address_of, body_at, call, plans, record
-from fastconv.threads import ALIGNMENT
 
 Shapes = tuple[tuple[int, ...], ...]
 
