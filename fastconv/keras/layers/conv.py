@@ -79,8 +79,8 @@ class Convolution(ActivatedLayer, ImageLayer):
             self._x = x
         weight_shape = self.weight_shape(x.shape[3])
         # inference keeps what kernels make of the weight; training changes it before the next call
-        weight = self.kernel.value.reshape(weight_shape) if training else self.kernel.packed(weight_shape)
-        bias = self.bias.value if self.bias else None
+        weight = self.kernel.array.reshape(weight_shape) if training else self.kernel.packed(weight_shape)
+        bias = self.bias.array if self.bias else None
         out: FloatArray = functional.conv2d(x, weight, bias, activation=activation, **self._options(x.shape[3]))
         return self.leave(out)
 
@@ -94,7 +94,7 @@ class Convolution(ActivatedLayer, ImageLayer):
             self.bias.gradient = functional.conv2d_grad_bias(grad_out)
         if not need_grad_x:
             return None
-        weight = self.kernel.value.reshape(weight_shape)
+        weight = self.kernel.array.reshape(weight_shape)
         return self.leave(functional.conv2d_grad_x(grad_out, weight, x.shape, **options))
 
     def _options(self, channels: int) -> dict[str, Any]:

@@ -94,13 +94,13 @@ class Conv2DTranspose(Convolution):
         x = self.enter(x)
         if training:
             self._x = x
-        weight = self.kernel.value if training else self.kernel.packed()
-        bias = self.bias.value if self.bias else None
+        weight = self.kernel.array if training else self.kernel.packed()
+        bias = self.bias.array if self.bias else None
         return self.leave(functional.conv_transpose2d(x, weight, bias, activation=activation, **self._sides(x.shape)))
 
     def linear_backward(self, grad_out: FloatArray, need_grad_x: bool) -> FloatArray | None:
         grad_x, self.kernel.gradient, grad_bias = functional.conv_transpose2d_backward(
-            self.enter(grad_out), self._x, self.kernel.value, **self._sides(self._x.shape)
+            self.enter(grad_out), self._x, self.kernel.array, **self._sides(self._x.shape)
         )
         if self.bias:
             self.bias.gradient = grad_bias

@@ -80,13 +80,13 @@ class Dense(ActivatedLayer):
         if training:
             self._x = x
         # inference keeps what kernels make of the weight; training changes it before the next call
-        weight = self.kernel.value if training else self.kernel.packed()
-        bias = self.bias.value if self.bias else None
+        weight = self.kernel.array if training else self.kernel.packed()
+        bias = self.bias.array if self.bias else None
         out: FloatArray = functional.dense(x, weight, bias, activation=activation)
         return out
 
     def linear_backward(self, grad_out: FloatArray, need_grad_x: bool) -> FloatArray | None:
-        grad_x, self.kernel.gradient, grad_bias = functional.dense_backward(grad_out, self._x, self.kernel.value)
+        grad_x, self.kernel.gradient, grad_bias = functional.dense_backward(grad_out, self._x, self.kernel.array)
         if self.bias:
             self.bias.gradient = grad_bias
         return grad_x if need_grad_x else None

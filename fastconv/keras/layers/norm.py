@@ -116,7 +116,7 @@ class BatchNormalization(Layer):
                         average *= self.momentum
                         average += (1 - self.momentum) * batch
         else:
-            mean, variance = self.moving_mean.value, self.moving_variance.value
+            mean, variance = self.moving_mean.array, self.moving_variance.array
             out = functional.batch_norm(x, gamma, beta, mean, variance, epsilon=self.epsilon)
         if training:
             self._saved = x, mean, variance
@@ -141,6 +141,6 @@ class BatchNormalization(Layer):
 
     def _gamma_and_beta(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         channels = x.shape[-1]
-        gamma = self.gamma.value if self.gamma else np.ones_like(x, shape=channels)
-        beta = self.beta.value if self.beta else np.zeros_like(x, shape=channels)
+        gamma = self.gamma.array if self.gamma else np.ones_like(x, shape=channels)
+        beta = self.beta.array if self.beta else np.zeros_like(x, shape=channels)
         return gamma, beta

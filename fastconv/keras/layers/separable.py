@@ -114,17 +114,17 @@ class SeparableConv2D(Convolution):
 
     def linear(self, x: FloatArray, training: bool, activation: str | None = None) -> FloatArray:
         x = self.enter(x)
-        depthwise = self.depthwise_kernel.value.reshape(self.weight_shape(x.shape[3]))
+        depthwise = self.depthwise_kernel.array.reshape(self.weight_shape(x.shape[3]))
         filtered = functional.conv2d(x, depthwise, **self._options(x.shape[3]))
         if training:
             self._x, self._filtered = x, filtered
-        pointwise = self.pointwise_kernel.value if training else self.pointwise_kernel.packed()
-        bias = self.bias.value if self.bias else None
+        pointwise = self.pointwise_kernel.array if training else self.pointwise_kernel.packed()
+        bias = self.bias.array if self.bias else None
         return self.leave(functional.conv2d(filtered, pointwise, bias, activation=activation))
 
     def linear_backward(self, grad_out: FloatArray, need_grad_x: bool) -> FloatArray | None:
         grad_filtered, self.pointwise_kernel.gradient, grad_bias = functional.conv2d_backward(
-            self.enter(grad_out), self._filtered, self.pointwise_kernel.value
+            self.enter(grad_out), self._filtered, self.pointwise_kernel.array
         )
         if self.bias:
             self.bias.gradient = grad_bias
@@ -135,7 +135,7 @@ class SeparableConv2D(Convolution):
         if not need_grad_x:
             return None
         return self.leave(
-            functional.conv2d_grad_x(grad_filtered, self.depthwise_kernel.value.reshape(shape), x.shape, **options)
+            functional.conv2d_grad_x(grad_filtered, self.depthwise_kernel.array.reshape(shape), x.shape, **options)
         )
 
     def training_bytes(self, input_shape: Shape) -> int:

@@ -38,6 +38,11 @@ class Variable:
         self._packed: tuple[object, PackedWeight] | None = None
 
     @property
+    def array(self) -> FloatArray:
+        """The array itself, for kernels, which only read it."""
+        return self._array
+
+    @property
     def value(self) -> FloatArray:
         """The array, read-only.  Setting it is `assign`."""
         view = self._array
