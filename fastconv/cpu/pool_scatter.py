@@ -102,7 +102,7 @@ def _give(vectors):
     def block(values, indices, at, zero, first, rows, row_distance, pixels, out, out_at, row_step, pixel_step, stream):
         value = tiles.add(tiles.load(values, at, 0, 1, vectors), tiles.full(values, zero, 1, vectors))
         where = tiles.load_integers(values, indices, at, first, vectors)
-        found = tiles.zeros(values, 1, vectors)
+        found = tiles.zeros(values, 1, 1)
         distance_of_row = 0
         for _ in range(rows):
             here, distance = out_at, distance_of_row
@@ -113,7 +113,7 @@ def _give(vectors):
                 distance += 1
             out_at += row_step
             distance_of_row += row_distance
-        return tiles.all_ones(found)
+        return tiles.all_equal(found, vectors)
 
     return block
 

@@ -270,53 +270,59 @@ def load_integers(typingctx: Any, like: Any, span: Any, offset: Any, subtrahend:
     return tile(like, span, types.intp, types.intp, vectors), generate
 
 
+def _integers(vector: Vector) -> ir.VectorType:
+    """Integers of the width of a vector's lanes."""
+    return ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+
+
 @intrinsic
 def where_equal(typingctx: Any, value: Any, where: Any, found: Any, place: Any) -> Any:
-    """*value* in the lanes where the integers *where* equal *place*, else 0; and *found* with ones in these lanes."""
-    pair = types.UniTuple(value, 2)
-    tile = value
+    """*value* in the lanes where the integers *where* equal *place*, else 0; and the integers *found*, one more there.
+
+    *found* is one vector, which counts for all vectors of the tile: a register, where a mask for each would take many.
+    """
+    tile, count = value, found
+    pair = types.Tuple((tile, count))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, where, found, place = arguments
         vector = codegen.llvm_vector(tile.vector)
-        integers = ir.VectorType(ir.IntType(tile.vector.dtype.bitwidth), tile.vector.lanes)
+        integers = _integers(tile.vector)
         narrow = builder.trunc(place, integers.element) if integers.element.width < 64 else place
         undefined = ir.Constant(integers, ir.Undefined)
         first = builder.insert_element(undefined, narrow, ir.Constant(ir.IntType(32), 0))
         lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), tile.vector.lanes), [0] * tile.vector.lanes)
         places = builder.shuffle_vector(first, undefined, lane_zero)
         kept = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        total = builder.bitcast(builder.extract_value(found, 0), integers)
         for position in range(tile.rows * tile.vectors):
             here = builder.bitcast(builder.extract_value(where, position), integers)
-            equal = builder.sext(builder.icmp_signed("==", here, places), integers)
+            minus_one = builder.sext(builder.icmp_signed("==", here, places), integers)
             numbers = builder.bitcast(builder.extract_value(value, position), integers)
-            before = builder.bitcast(builder.extract_value(found, position), integers)
-            kept = builder.insert_value(kept, builder.bitcast(builder.and_(numbers, equal), vector), position)
-            found = builder.insert_value(found, builder.bitcast(builder.or_(before, equal), vector), position)
+            kept = builder.insert_value(kept, builder.bitcast(builder.and_(numbers, minus_one), vector), position)
+            total = builder.sub(total, minus_one)
+        found = builder.insert_value(found, builder.bitcast(total, vector), 0)
         return context.make_tuple(builder, pair, (kept, found))
 
     return pair(value, where, found, types.intp), generate
 
 
 @intrinsic
-def all_ones(typingctx: Any, tile: Any) -> Any:
-    """Whether every bit of every lane is 1."""
+def all_equal(typingctx: Any, tile: Any, number: Any) -> Any:
+    """Whether all integers of a tile of one vector are *number*."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (value,) = arguments
-        integers = ir.VectorType(ir.IntType(tile.vector.dtype.bitwidth), tile.vector.lanes)
-        parts = [
-            builder.bitcast(builder.extract_value(value, position), integers)
-            for position in range(tile.rows * tile.vectors)
-        ]
-        both = parts[0]
-        for part in parts[1:]:
-            both = builder.and_(both, part)
-        ones = builder.icmp_signed("<", both, ir.Constant(integers, None))
-        mask = builder.bitcast(ones, ir.IntType(tile.vector.lanes))
-        return builder.icmp_unsigned("==", mask, ir.Constant(mask.type, -1))
+        value, number = arguments
+        integers = _integers(tile.vector)
+        numbers = builder.bitcast(builder.extract_value(value, 0), integers)
+        narrow = builder.trunc(number, integers.element) if integers.element.width < 64 else number
+        differ = ir.Constant(ir.IntType(1), 0)
+        for lane in range(tile.vector.lanes):
+            element = builder.extract_element(numbers, ir.Constant(ir.IntType(32), lane))
+            differ = builder.or_(differ, builder.icmp_signed("!=", element, narrow))
+        return builder.not_(differ)
 
-    return types.boolean(tile), generate
+    return types.boolean(tile, types.intp), generate
 
 
 add = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
