@@ -1,7 +1,8 @@
 """How near the direct algorithm comes to the peak of the multiply-add units of one core.
 
-Each layer is timed in turns with a loop of as many multiply-adds on registers alone (`fastconv.bench.roofline`), so
-that a changing clock frequency hits both alike.  Layers are those with dense kernels of `LEAST_CHANNELS` channels or
+Each layer is timed in turns with loops of as many multiply-adds (`fastconv.bench.roofline`), so that a changing clock
+frequency hits both alike: on registers alone, and with the factors in the L1 cache, which is the inner loop of the
+direct algorithm without all that surrounds it.  Layers are those with dense kernels of `LEAST_CHANNELS` channels or
 more in and out; the weight of the forward pass is packed before.
 
     python bench/peak.py --json bench/results/peak.json
@@ -25,7 +26,7 @@ from rich.table import Table
 from fastconv.bench import machine, record
 from fastconv.bench.libraries import ours, rotating
 from fastconv.bench.problems import Layer, layers
-from fastconv.bench.roofline import multiply_adds
+from fastconv.bench.roofline import multiply_adds, products
 from fastconv.bench.timing import calls_in_sample, paired, sampler
 
 NETWORKS = ("resnet_50_v1_5", "vgg_19", "mobilenet")
@@ -33,6 +34,8 @@ PASSES = ("forward", "grad_x", "grad_weight")
 LEAST_CHANNELS = 64
 ALGORITHM = "direct"
 PAIRS = 15
+#: What a layer is timed beside.
+CEILINGS = {"registers": multiply_adds, "L1 cache": products}
 
 
 def dense_layers(networks: Sequence[str]) -> list[Layer]:
@@ -46,26 +49,28 @@ def dense_layers(networks: Sequence[str]) -> list[Layer]:
 
 
 def peak_rows(layer: Layer, pairs: int) -> Iterator[dict[str, Any]]:
-    """One row for each pass of a layer: seconds of a call, and of as many multiply-adds on registers."""
-    run, flops_of_step = multiply_adds()
+    """A row for each pass of a layer and each ceiling: seconds of a call, and of as many multiply-adds there."""
     problem = layer.problem()
     for direction in PASSES:
         flops, _ = layer.work(direction)
         ways = ours.preparations(layer.operation, direction, ALGORITHM)
         contender = ways.get(ours.KEPT, ways[ours.ARRAY])(problem, 1)
         contender.compute(0)  # compiles
-        run(1)
-        call, peak = sampler(rotating(contender, problem)), sampler(partial(run, flops // flops_of_step))
-        times = paired(call, peak, (calls_in_sample(call(1)), calls_in_sample(peak(1))), pairs)
-        yield {
-            "network": layer.network,
-            "layer": layer.name,
-            "problem": str(layer.geometry),
-            "flops": flops,
-            "pass": direction,
-            "ours": [record.seconds(time) for time in times.ours],
-            "theirs": [record.seconds(time) for time in times.theirs],
-        }
+        for ceiling, loop in CEILINGS.items():
+            run, flops_of_step = loop()
+            run(1)
+            call, peak = sampler(rotating(contender, problem)), sampler(partial(run, max(flops // flops_of_step, 1)))
+            times = paired(call, peak, (calls_in_sample(call(1)), calls_in_sample(peak(1))), pairs)
+            yield {
+                "network": layer.network,
+                "layer": layer.name,
+                "problem": str(layer.geometry),
+                "flops": flops,
+                "pass": direction,
+                "ceiling": ceiling,
+                "ours": [record.seconds(time) for time in times.ours],
+                "theirs": [record.seconds(time) for time in times.theirs],
+            }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,10 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with machine.threads(1):
         for layer in track(dense_layers(arguments.net), "Layers", console=console, transient=True):
             rows += peak_rows(layer, arguments.pairs)
-    table = Table("layer", "pass", "GFLOP/s", "of the peak", title="Direct algorithm, one core", box=SIMPLE_HEAD)
+    header = "layer", "pass", "GFLOP/s", "beside multiply-adds from", "share"
+    table = Table(*header, title="Direct algorithm, one core", box=SIMPLE_HEAD)
     for row in rows:
         speed = row["flops"] / median(row["ours"]) / record.GIGA
-        table.add_row(f"{row['network']} {row['layer']}", row["pass"], f"{speed:.0f}", f"{record.ratio(row):.0%}")
+        name, share = f"{row['network']} {row['layer']}", f"{record.ratio(row):.0%}"
+        table.add_row(name, row["pass"], f"{speed:.0f}", row["ceiling"], share)
     console.print(table)
     if arguments.json:
         record.write(arguments.json, "peak", machine.describe(), rows)

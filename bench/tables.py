@@ -106,19 +106,27 @@ def startup_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> st
 
 
 def peak_table(rows: Sequence[Row], ceilings: Sequence[dict[str, Any]]) -> str:
-    """What share of the peak each pass reaches, and below, every layer, the lowest share first."""
+    """What share of each ceiling each pass reaches, and below, every layer, the lowest share first."""
     body = []
-    for direction in dict.fromkeys(row["pass"] for row in rows):
-        part = sorted((row for row in rows if row["pass"] == direction), key=record.ratio)
+    for direction, ceiling in dict.fromkeys((row["pass"], row["ceiling"]) for row in rows):
+        part = [row for row in rows if (row["pass"], row["ceiling"]) == (direction, ceiling)]
+        part.sort(key=record.ratio)
         lowest = f"{record.ratio(part[0]):.0%} ({part[0]['network']} {part[0]['layer']})"
         high = sum(record.ratio(row) >= NEAR_PEAK for row in part)
-        body.append([direction, f"{median(map(record.ratio, part)):.0%}", lowest, f"{high} of {len(part)}"])
-    text = markdown(["pass", "median layer", "lowest layer", f"layers at {NEAR_PEAK:.0%} or more"], body)
+        body.append([direction, ceiling, f"{median(map(record.ratio, part)):.0%}", lowest, f"{high} of {len(part)}"])
+    header = ["pass", "beside multiply-adds from", "median layer", "lowest layer", f"layers at {NEAR_PEAK:.0%} or more"]
+    text = markdown(header, body)
     lines = [
-        [f"{row['network']} {row['layer']}", row["pass"], _milliseconds(row["ours"]), f"{record.ratio(row):.0%}"]
+        [
+            f"{row['network']} {row['layer']}",
+            row["pass"],
+            row["ceiling"],
+            _milliseconds(row["ours"]),
+            f"{record.ratio(row):.0%}",
+        ]
         for row in sorted(rows, key=record.ratio)
     ]
-    table = markdown(["layer", "pass", "ms", "of the peak"], lines)
+    table = markdown(["layer", "pass", "beside", "ms", "share"], lines)
     return f"{text}\n<details><summary>All {len(rows)} rows</summary>\n\n{table}\n</details>\n"
 
 

@@ -15,11 +15,12 @@ def test_rows_are_written_and_make_a_table(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(peak, "dense_layers", lambda networks: [layer])
     assert peak.main(["--pairs", "1", "--json", str(tmp_path / "peak.json")]) == 0
     data = record.read(tmp_path / "peak.json")
-    assert [row["pass"] for row in data["rows"]] == list(peak.PASSES)
+    places = [(row["pass"], row["ceiling"]) for row in data["rows"]]
+    assert places == [(direction, ceiling) for direction in peak.PASSES for ceiling in peak.CEILINGS]
     assert all(0 < record.ratio(row) < 2 for row in data["rows"])  # a share, or the loop did not do what it counts
     page = tables.updated("<!-- table: peak -->\n<!-- end table -->", tmp_path)
-    assert "| forward | " in page
-    assert "All 3 rows" in page
+    assert "| forward | registers | " in page
+    assert "All 6 rows" in page
 
 
 def test_only_dense_layers_with_many_channels_are_taken() -> None:

@@ -355,6 +355,17 @@ def test_the_multiply_adds_are_done(count):
     assert np.all(sums == 12 * 0.25)
 
 
+def test_the_products_are_done():
+    columns = roofline.TILE_VECTORS * roofline.codegen.VECTOR_BYTES // 4
+    left, panel = np.full(roofline.TILE_ROWS * 8, 0.5, np.float32), np.full(5 * columns, 0.25, np.float32)
+    sums = np.zeros(roofline.TILE_ROWS * columns, np.float32)
+    roofline.products_serial(2, left, np.arange(roofline.TILE_ROWS) * 8, np.array([0, 5]), panel, sums)
+    assert np.all(sums == 5 * 0.125)
+    run, flops = roofline.products()
+    run(1)
+    assert flops == 2 * roofline.product.MOST_DEPTH * sums.size
+
+
 @pytest.mark.skipif(numba.config.BOUNDSCHECK, reason="checks of bounds are memory accesses")
 def test_the_loop_has_no_memory_access():
     compiled = numba.njit(nogil=True, error_model="numpy")(roofline.multiply_adds_serial.py_func)  # uncached: readable

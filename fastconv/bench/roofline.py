@@ -18,7 +18,7 @@ import numpy as np
 from fastconv import _jit
 from fastconv.bench.record import GIGA
 from fastconv.bench.timing import timed
-from fastconv.cpu import codegen, simd, tiles
+from fastconv.cpu import codegen, product, simd, tiles
 
 # A rank-1 step is 2 FLOPs for each element of the register tile; so many steps take about 20 ms.
 STEPS = 10_000_000
@@ -89,6 +89,28 @@ def multiply_adds(threads: int = 1) -> tuple[Callable[[int], None], int]:
             multiply_adds_parallel(threads, steps, factors, sums)
 
     return run, 2 * size * threads
+
+
+@_jit.kernel
+def products_serial(count, left, places, pieces, panel, sums):
+    """*count* products of a register tile of pixels with a panel, always the same, so that both lie in the L1 cache."""
+    left, places, pieces = simd.span(left), simd.span(places), simd.span(pieces)
+    panel, sums = simd.span(panel), simd.span(sums)
+    for _ in range(count):
+        tile = tiles.zeros(sums, TILE_ROWS, TILE_VECTORS)
+        tile = product.multiply_wide(tile, left, places, 0, pieces, 0, 1, panel, 0)
+        tiles.store(tile, sums, 0, TILE_VECTORS * simd.lane_count(sums))
+
+
+def products() -> tuple[Callable[[int], None], int]:
+    """A function that runs a number of `products_serial`, the inner loop of the direct algorithm, and FLOPs of one."""
+    columns = TILE_VECTORS * codegen.VECTOR_BYTES // np.dtype(np.float32).itemsize
+    left = np.full(TILE_ROWS * product.PATCH_STRIDE, 0.5, np.float32)
+    places = np.arange(TILE_ROWS) * product.PATCH_STRIDE
+    panel = np.full(product.MOST_DEPTH * columns, 0.5, np.float32)
+    sums = np.empty(TILE_ROWS * columns, np.float32)
+    arguments = left, places, np.array([0, product.MOST_DEPTH]), panel, sums
+    return lambda count: products_serial(count, *arguments), 2 * product.MOST_DEPTH * sums.size
 
 
 def peak_gflops(threads: int = 1) -> float:
