@@ -28,7 +28,7 @@ from numba.core import caching, cgutils
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic, register_jitable
 
-from fastconv import denormals
+from fastconv import denormals, memory
 
 _LEVEL = type(config.OPT)(2)
 _PACKAGE = Path(__file__).parent
@@ -40,7 +40,7 @@ def _source_fingerprint() -> str:
     """Hash of every file that can end up inside a compiled kernel."""
     digest = hashlib.sha256()
     kernels = [path for folder in ("cpu", "nopython") for path in sorted((_PACKAGE / folder).glob("*.py"))]
-    for path in [Path(__file__), Path(denormals.__file__), *kernels]:
+    for path in [Path(__file__), Path(denormals.__file__), Path(memory.__file__), *kernels]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -249,9 +249,13 @@ def _link(name: str, signature: tuple[Any, ...]) -> str:
     """Compile or load a task function for these argument types; the symbol by which drivers call it."""
     symbol = f"fastconv.{name}.{hashlib.sha256(str(signature).encode()).hexdigest()}"
     if symbol not in _linked:
-        dispatcher = _tasks[name]
-        dispatcher.compile(signature)
-        compiled = dispatcher.overloads[signature]
-        llvm.add_symbol(symbol, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+        llvm.add_symbol(symbol, address_of(_tasks[name], signature))
         _linked[symbol] = name, signature
     return symbol
+
+
+def address_of(dispatcher: Any, signature: tuple[Any, ...]) -> int:
+    """The address of a function's machine code for these types; compiled or loaded on first use."""
+    dispatcher.compile(signature)
+    compiled = dispatcher.overloads[signature]
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

@@ -35,8 +35,8 @@ Large results written past the caches (`memory` has the ratios): 1.08 for 32 -> 
 output is 32 products, 1.00 from 256 channels on.
 
 The inner loop with both factors in the L1 cache reaches 83 to 88% of the multiply-adds on registers alone here, and all
-of it in quiet moments: `bench/peak.py` times layers beside both.  Tiles of 4 x 3 reach 79 to 84%, 5 x 2 80 to 84%, 3 x 4
-and 12 x 1 41 to 43%.  24 other blocks (96 to 1602 pixels, 64 to 512 channels, 128 or 256 depths) of the 512 -> 512
+of it in quiet moments: `bench/peak.py` times layers beside both.  Tiles of 4 x 3 reach 79 to 84%, 5 x 2 80 to 84%, 3 x
+4 and 12 x 1 41 to 43%.  24 other blocks (96 to 1602 pixels, 64 to 512 channels, 128 or 256 depths) of the 512 -> 512
 product at 14 x 14: .81 to 1.01 times as fast, with a kept weight up to 1.06.
 
 Tried without gain: the panels of the next depths prefetched (1.00, mean of 7 such layers at batch 1), depths of 384

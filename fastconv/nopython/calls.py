@@ -67,13 +67,6 @@ def _address_of_record(operation: str, key: tuple[int, ...], details: Any) -> in
     return int(_records[operation, details].ctypes.data)
 
 
-def address_of(driver: Any, arguments: tuple[Any, ...]) -> int:
-    """The address of a serial driver's machine code for these types; compiled or loaded on first use."""
-    driver.compile(arguments)
-    compiled = driver.overloads[arguments]
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
-
-
 # ---- in compiled code -----------------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ from fastconv.nopython.arguments import (
     result_of,
     row,
 )
-from fastconv.nopython.calls import address_of, body_at, call, plans, record
+from fastconv.nopython.calls import body_at, call, plans, record
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -105,7 +105,7 @@ def _floats(itemsize: int, count: int) -> tuple[types.Array, ...]:
 def _depthwise(geometry: Conv2dGeometry, itemsize: int) -> Step:
     plan = depthwise_plan.forward_plan(geometry)
     kinds = (*_floats(itemsize, 5), _PLAN, types.int64, types.int64, types.int64)
-    driver = address_of(conv_depthwise.conv2d_forward_depthwise_serial, kinds)
+    driver = _jit.address_of(conv_depthwise.conv2d_forward_depthwise_serial, kinds)
     plain = [number for number in plan if not isinstance(number, np.ndarray)]
     return Step(_DEPTHWISE, driver, 0, 0, plain, np.concatenate((plan.lines.ravel(), plan.runs.ravel())))
 
@@ -113,7 +113,7 @@ def _depthwise(geometry: Conv2dGeometry, itemsize: int) -> Step:
 def _winograd(geometry: Conv2dGeometry, itemsize: int) -> Step:
     job = conv_winograd.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
     kinds = (*_floats(itemsize, 7), _TABLE, types.int64)
-    driver = address_of(conv_winograd.conv2d_forward_winograd_serial, kinds)
+    driver = _jit.address_of(conv_winograd.conv2d_forward_winograd_serial, kinds)
     return Step(_WINOGRAD, driver, job.taps, job.workspace, job.numbers, _EMPTY)
 
 
@@ -121,11 +121,11 @@ def _direct(geometry: Conv2dGeometry, itemsize: int) -> Step:
     if conv_first.suits(geometry, itemsize):
         _, offsets, numbers = conv_first.plan_of(forward_shape(geometry), itemsize, _ONE_THREAD)
         kinds = (*_floats(itemsize, 5), _TABLE, _TABLE, types.int64)
-        driver = address_of(conv_first.conv2d_forward_first_serial, kinds)
+        driver = _jit.address_of(conv_first.conv2d_forward_first_serial, kinds)
         return Step(_FIRST, driver, 0, 0, numbers, offsets)
     job = direct_plan.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
     kinds = (*_floats(itemsize, 6), _TABLE, _TABLE, types.int64)
-    driver = address_of(conv_direct.conv2d_forward_direct_serial, kinds)
+    driver = _jit.address_of(conv_direct.conv2d_forward_direct_serial, kinds)
     return Step(_DIRECT, driver, job.packed, 0, job.numbers, job.pieces)
 
 
@@ -183,7 +183,7 @@ def _parts(
         bias_in(np.empty(bias_shape, kind), g.OC, np.empty(0, kind))
     if compute not in _STEPS:
         raise ValueError("the reference is not compiled code. Received: algorithm='reference'")
-    entry = address_of(conv2d_forward_of_record, (types.int64, *_floats(kind.itemsize, 5)))
+    entry = _jit.address_of(conv2d_forward_of_record, (types.int64, *_floats(kind.itemsize, 5)))
     # an empty batch is not computed
     step = _STEPS[compute](g, kind.itemsize) if g.N else _NOTHING
     *fixed, plan, tables = step

@@ -35,7 +35,7 @@ from fastconv.nopython.arguments import (
     result_of,
     row,
 )
-from fastconv.nopython.calls import address_of, body_at, call, plans, record
+from fastconv.nopython.calls import body_at, call, plans, record
 
 _LARGEST, _SMALLEST, _AVERAGE = 1, -1, 0
 
@@ -113,11 +113,11 @@ def _parts(
     flat_indices, indices = types.Array(types.int64, 1, "C"), types.Array(types.int64, 4, "C")
     table = types.Array(types.int64, 2, "C", readonly=True)
     if kind == _AVERAGE:
-        driver = address_of(average_serial, (plane, table, table, plane, types.int64))
+        driver = _jit.address_of(average_serial, (plane, table, table, plane, types.int64))
     else:
         steps = types.int64, types.int64
-        driver = address_of(extreme_serial, (plane, table, table, *steps, number, plane, indices, types.int64))
-    entry = address_of(pool2d_of_record, (types.int64, flat, flat, flat_indices))
+        driver = _jit.address_of(extreme_serial, (plane, table, table, *steps, number, plane, indices, types.int64))
+    entry = _jit.address_of(pool2d_of_record, (types.int64, flat, flat, flat_indices))
     shape = g.out_shape if images.channels_last else (g.N, g.C, g.OH, g.OW)
     call_extents = not images.channels_last, g.N, g.IH, g.IW, g.OH, g.OW, g.C
     head = Head._make((entry, *shape, *call_extents, kind, driver, g.rows.step, g.columns.step))
