@@ -38,7 +38,8 @@ _FEWEST_TILES = 6
 # and 64 channels are 1.9 times as fast as the direct sum, 32 of them 2.4 times, a single one half as fast.
 _IMAGES_OF_TRAINING = 8
 # The gradient of a weight with many channels pays with less of its tiles filled, because its direct sum is slower: 3x3,
-# 6x6 and 9x9 outputs, which fill 56%, are 1.0 to 1.8 times as fast with 8 images and 32 to 256 channels.
+# 6x6 and 9x9 outputs, which fill 56%, are .9 to 1.8 times as fast with 8 images and 32 to 256 channels, 1.2 to 1.9 with
+# 32 images.
 _FILL_OF_GRAD_WEIGHT, _CHANNELS_OF_GRAD_WEIGHT = 0.9, 2
 
 OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
