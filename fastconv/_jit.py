@@ -230,6 +230,8 @@ def _called_by_symbol(function: Callable[..., None], flush: bool, **options: Any
             mode = denormals.read_mode(builder)
             denormals.write_mode(builder, denormals.mode_with(builder, mode, flush))
             status, _ = convention.call_function(builder, target, types.none, signature, values)
+            # what tasks have written past the caches is there before anybody hears that they are done
+            builder.fence("seq_cst")
             denormals.write_mode(builder, mode)
             with cgutils.if_unlikely(builder, status.is_error):
                 convention.return_status_propagate(builder, status)

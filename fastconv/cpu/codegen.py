@@ -146,9 +146,13 @@ def put_vectors(builder: Any, values: Sequence[Any], pointers: Sequence[Any], ve
 
 
 def broadcast(builder: Any, scalar: Any, vector: Vector) -> Any:
-    kind = llvm_vector(vector)
+    return splat(builder, scalar, llvm_vector(vector))
+
+
+def splat(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
+    """A vector of any numbers with *scalar* in every lane."""
     undefined = ir.Constant(kind, ir.Undefined)
-    lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+    lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     return builder.shuffle_vector(
         builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0)), undefined, lane_zero
     )

@@ -219,8 +219,6 @@ def _forward_tasks(x, weight, bias, residual, out_array, taps, plan, activation,
         if activation > RELU:
             for column in range(p.TARGET_W):
                 activate(out_array, (row * p.TARGET_W + column) * p.C + first, last - first, activation)
-    if stream:
-        simd.drain()
 
 
 @_jit.kernel

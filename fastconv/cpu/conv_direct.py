@@ -359,8 +359,6 @@ def _forward_tasks(
                 if last and activation > RELU:
                     for pixel in range(row, row + rows):
                         activate(out_array, places_out[pixel] + group * oc_of_group + first_column, columns, activation)
-    if stream:
-        simd.drain()
 
 
 @_jit.kernel

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
-from fastconv.cpu.epilogue import RELU
+from fastconv.cpu.epilogue import RELU, tile_finisher
 from fastconv.cpu.product import DEPTH, LINE
 from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
@@ -89,6 +89,7 @@ def _pack_panels(weight, panels, OC, depth):
 
 def _tile_of(vectors):
     """One register tile of outputs, *vectors* wide."""
+    finish = tile_finisher(_PIXELS, vectors)
 
     @_jit.splice
     def compute(
@@ -109,13 +110,7 @@ def _tile_of(vectors):
         for k in range(offsets.size):
             tile = tiles.rank1(tile, strip, strip_at + offsets[k], step, panels, panel_at)
             panel_at += width
-        if bias.size > 0:
-            tile = tiles.add_row(tile, bias, column)
-        if residual.size > 0:
-            tile = tiles.add(tile, tiles.load(residual, out_at, OC, _PIXELS, vectors))
-        if activation == RELU:
-            tile = tiles.relu(tile)
-        tiles.put(tile, out, out_at, OC, stream)
+        finish(tile, bias, column, residual, out, out_at, OC, activation, stream)
 
     return compute
 
@@ -177,8 +172,6 @@ def _first_tasks(
                     done += width
             if activation > RELU:
                 activate(out_array, out_row, s.OW * s.OC, activation)
-    if stream:
-        simd.drain()
 
 
 @_jit.inline

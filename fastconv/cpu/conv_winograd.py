@@ -50,7 +50,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, conv_winograd_weight, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
-from fastconv.cpu.epilogue import RELU, finish_vector
+from fastconv.cpu.epilogue import RELU, finish_vector, tile_finisher
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, phases, round_up
 from fastconv.cpu.transpose import swap_channels
@@ -153,6 +153,9 @@ def _transform_taps(weight, first_ic, first_column, s, depth, columns, padded, t
             transform_taps(source, at, row_stride, tap_step, taps, to, plane)
 
 
+_finish_pixel = tile_finisher(1, TILE_VECTORS)
+
+
 @_jit.inline
 def _finish_tiles(
     sums, blocks, values, bias, residual, out, out_array, s, images, activation,
@@ -180,13 +183,7 @@ def _finish_tiles(
                     to = out_at + (row * s.OW + pixel) * s.OC + column
                     if rest == width:
                         result = tiles.load(values, at, 0, 1, TILE_VECTORS)
-                        if bias.size > 0:
-                            result = tiles.add_row(result, bias, first_column + column)
-                        if residual.size > 0:
-                            result = tiles.add(result, tiles.load(residual, to, 0, 1, TILE_VECTORS))
-                        if activation == RELU:
-                            result = tiles.relu(result)
-                        tiles.put(result, out, to, 0, stream)
+                        _finish_pixel(result, bias, first_column + column, residual, out, to, 0, activation, stream)
                     else:
                         for lane in range(0, rest, lanes):
                             left = min(rest - lane, lanes)
@@ -265,8 +262,6 @@ def _forward_tasks(
                 sums, blocks, values, bias, residual, out, out_array, s, images, activation,
                 first_tile, count, first_column, columns, stream,
             )  # fmt: skip
-    if stream:
-        simd.drain()
 
 
 @_jit.flushing_tasks

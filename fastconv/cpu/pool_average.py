@@ -138,21 +138,9 @@ def average_tasks(x, rows, columns, out, first, last):
             ow += outputs
             if pair:
                 _sum_of_two(
-                    source,
-                    at,
-                    to_next,
-                    IW * C,
-                    height,
-                    C,
-                    pixels,
-                    False,
-                    whole,
-                    target,
-                    out_at,
-                    OW * C,
-                    outputs,
+                    source, at, to_next, IW * C, height, C, pixels, False, whole, target, out_at, OW * C, outputs,
                     stream,
-                )
+                )  # fmt: skip
                 continue
             by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK
             steps = height if by_rows else 1
@@ -172,8 +160,6 @@ def average_tasks(x, rows, columns, out, first, last):
                 )
                 c += lanes
         task += 2 if pair else 1
-    if stream:
-        simd.drain()
 
 
 @_jit.kernel

@@ -166,39 +166,17 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
             else:
                 while c + width <= C:
                     _largest_of_many(
-                        source,
-                        at + c,
-                        row_step,
-                        height,
-                        pixel_step,
-                        pixels,
-                        ahead,
-                        sign,
-                        target,
-                        out_at + c,
-                        lowest,
+                        source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest,
                         stream,
-                    )
+                    )  # fmt: skip
                     c += width
                 while c < C:
                     c = min(c, C - lanes)
                     _largest_of_one(
-                        source,
-                        at + c,
-                        row_step,
-                        height,
-                        pixel_step,
-                        pixels,
-                        ahead,
-                        sign,
-                        target,
-                        out_at + c,
-                        lowest,
+                        source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest,
                         stream,
-                    )
+                    )  # fmt: skip
                     c += lanes
-    if stream:
-        simd.drain()
 
 
 @_jit.kernel

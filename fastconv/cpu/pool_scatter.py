@@ -164,8 +164,6 @@ def give_tasks(values, indices, zero, out, elsewhere, worker, first, last):
             if not inside:
                 elsewhere[worker] = 1
                 return
-    if stream:
-        simd.drain()
 
 
 @_jit.kernel

@@ -191,17 +191,6 @@ def streams(out, run):
     return out.nbytes >= memory.LARGE and run * out.itemsize % memory.ALIGNMENT == 0 and _begins_line(out)
 
 
-@intrinsic
-def drain(typingctx: Any) -> Any:
-    """Wait for what was written past the caches, which other threads may not see yet."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
 def _prefetch(for_write: bool) -> Any:
     @intrinsic
     def prefetch(typingctx: Any, span: Any, offset: Any) -> Any:
@@ -359,11 +348,7 @@ def splat_position(typingctx: Any, span: Any, position: Any) -> Any:
     positions = Positions(lanes_of(span.dtype))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(positions)
-        undefined = ir.Constant(kind, ir.Undefined)
-        lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), positions.lanes), [0] * positions.lanes)
-        first = builder.insert_element(undefined, arguments[1], ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(first, undefined, lane_zero)
+        return codegen.splat(builder, arguments[1], context.get_value_type(positions))
 
     return positions(span, types.intp), generate
 

@@ -206,6 +206,16 @@ def larger_and_where(typingctx: Any, value: Any, best: Any, where: Any, place: A
     return pair(value, best, where, types.intp), generate
 
 
+def _integers(vector: Vector) -> ir.VectorType:
+    """Integers of the width of a vector's lanes."""
+    return ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+
+
+def _splat_integer(builder: Any, number: Any, kind: ir.VectorType) -> Any:
+    """An int64 in every lane of a vector of integers."""
+    return codegen.splat(builder, builder.trunc(number, kind.element) if kind.element.width < 64 else number, kind)
+
+
 @intrinsic
 def store_integers(typingctx: Any, tile: Any, addend: Any, span: Any, offset: Any) -> Any:
     """``span[offset:] = addend + tile`` for a tile of one row that holds integers, and an int64 span."""
@@ -213,13 +223,9 @@ def store_integers(typingctx: Any, tile: Any, addend: Any, span: Any, offset: An
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, addend, span, offset = arguments
         vector = tile.vector
-        narrow = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        narrow = _integers(vector)
         wide = ir.VectorType(ir.IntType(64), vector.lanes)
-        undefined = ir.Constant(wide, ir.Undefined)
-        first = builder.insert_element(undefined, addend, ir.Constant(ir.IntType(32), 0))
-        addends = builder.shuffle_vector(
-            first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-        )
+        addends = codegen.splat(builder, addend, wide)
         columns = codegen.constant(tile.vectors * vector.lanes)
         start = codegen.address(context, builder, signature.args[2], span, offset, columns)
         for position in range(tile.vectors):
@@ -244,12 +250,9 @@ def load_integers(typingctx: Any, like: Any, span: Any, offset: Any, subtrahend:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, span, offset, subtrahend, _ = arguments
         vector = tile.vector
-        narrow = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        narrow = _integers(vector)
         wide = ir.VectorType(ir.IntType(64), vector.lanes)
-        undefined = ir.Constant(wide, ir.Undefined)
-        first = builder.insert_element(undefined, subtrahend, ir.Constant(ir.IntType(32), 0))
-        lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-        subtrahends = builder.shuffle_vector(first, undefined, lane_zero)
+        subtrahends = codegen.splat(builder, subtrahend, wide)
         start = codegen.address(
             context, builder, signature.args[1], span, offset, codegen.constant(tile.vectors * vector.lanes)
         )
@@ -270,11 +273,6 @@ def load_integers(typingctx: Any, like: Any, span: Any, offset: Any, subtrahend:
     return tile(like, span, types.intp, types.intp, vectors), generate
 
 
-def _integers(vector: Vector) -> ir.VectorType:
-    """Integers of the width of a vector's lanes."""
-    return ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
-
-
 @intrinsic
 def where_equal(typingctx: Any, value: Any, where: Any, found: Any, place: Any) -> Any:
     """*value* in the lanes where the integers *where* equal *place*, else 0; and the integers *found*, one more there.
@@ -288,11 +286,7 @@ def where_equal(typingctx: Any, value: Any, where: Any, found: Any, place: Any) 
         value, where, found, place = arguments
         vector = codegen.llvm_vector(tile.vector)
         integers = _integers(tile.vector)
-        narrow = builder.trunc(place, integers.element) if integers.element.width < 64 else place
-        undefined = ir.Constant(integers, ir.Undefined)
-        first = builder.insert_element(undefined, narrow, ir.Constant(ir.IntType(32), 0))
-        lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), tile.vector.lanes), [0] * tile.vector.lanes)
-        places = builder.shuffle_vector(first, undefined, lane_zero)
+        places = _splat_integer(builder, place, integers)
         kept = ir.Constant(context.get_value_type(tile), ir.Undefined)
         total = builder.bitcast(builder.extract_value(found, 0), integers)
         for position in range(tile.rows * tile.vectors):
@@ -315,12 +309,9 @@ def all_equal(typingctx: Any, tile: Any, number: Any) -> Any:
         value, number = arguments
         integers = _integers(tile.vector)
         numbers = builder.bitcast(builder.extract_value(value, 0), integers)
-        narrow = builder.trunc(number, integers.element) if integers.element.width < 64 else number
-        differ = ir.Constant(ir.IntType(1), 0)
-        for lane in range(tile.vector.lanes):
-            element = builder.extract_element(numbers, ir.Constant(ir.IntType(32), lane))
-            differ = builder.or_(differ, builder.icmp_signed("!=", element, narrow))
-        return builder.not_(differ)
+        differ = builder.icmp_signed("!=", numbers, _splat_integer(builder, number, integers))
+        mask = builder.bitcast(differ, ir.IntType(tile.vector.lanes))
+        return builder.icmp_unsigned("==", mask, ir.Constant(mask.type, 0))
 
     return types.boolean(tile, types.intp), generate
 
