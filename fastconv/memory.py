@@ -2,14 +2,14 @@
 
 Fresh pages cost more than half of a small convolution, and a third of the first layer of vgg_19, whose result for eight
 images has 103 MB: more than what `malloc` keeps.  A large result is also written past the caches (`simd.streams`).
-Both together, the time before over the time after, one core (Zen 3), 8 images, medians of 21 pairs:
+Both together, the time before over the time after, one core (Zen 3), 8 images, in several noisy runs:
 
-    vgg_19, 3x3 at 224 x 224: 3 -> 64; 64 -> 64         1.6; 1.26
-    vgg_19, 64 -> 128 at 112 x 112                      1.18
-    1x1: 32 -> 64 at 112 x 112; 64 -> 128 at 56 x 56    1.08; 1.11
-    depthwise, 128 channels at 56 x 56                  1.2
-    its gradient for x with stride 2                    1.5 to 1.7
-    the gradient of 2x2 pooling: maximum; average       1.1 to 2.1; 1.3 to 1.4
+    vgg_19, 3x3 at 224 x 224: 3 -> 64; 64 -> 64         1.5 to 1.6; 1.1 to 1.3
+    vgg_19, 64 -> 128 at 112 x 112                      1.2 to 1.3
+    1x1: 32 -> 64 at 112 x 112; 64 -> 128 at 56 x 56    1.1 to 1.3; 1.1
+    depthwise, 128 channels at 56 x 56                  1.1 to 1.2
+    its gradient for x with stride 2                    1.3 to 1.7
+    the gradient of 2x2 pooling: maximum; average       1.1 to 2.3; 1.3 to 1.6
 
     python bench/against.py a8f9048 main --net vgg_19 mobilenet mobilenet_dw pool
 
