@@ -32,7 +32,7 @@ from rich.table import Table
 import fastconv.bench
 from fastconv.bench.command import PIPE_WIDTH, add_task_arguments, chosen_tasks
 from fastconv.bench.measure import difference
-from fastconv.bench.timing import calls_in_sample, paired, settle
+from fastconv.bench.timing import paired, settle
 
 REPOSITORY = Path(__file__).parent.parent
 # One revision against itself, in two processes: memory lies elsewhere, and medians differ by so much.
@@ -179,8 +179,7 @@ def compare(arguments: argparse.Namespace, both: Sequence[Revision], console: Co
             table.add_row(*start, "", "", "", f"error {error:.0e}", "[bold white on red]VALUES DIFFER[/]")
             same = False
             continue
-        calls = tuple(calls_in_sample(revision.sample(1)) for revision in (after, before))
-        times = paired(after.sample, before.sample, (calls[0], calls[1]), arguments.pairs, task.seconds)
+        times = paired(after.sample, before.sample, arguments.pairs, task.seconds)
         low, high = interval(times.ratios)
         logarithms.append(log(times.ratio))
         milliseconds = [f"{1e3 * median(part):.3f}" for part in (times.theirs, times.ours)]

@@ -27,7 +27,7 @@ from fastconv.bench import machine, record
 from fastconv.bench.libraries import ours, rotating
 from fastconv.bench.problems import Layer, layers
 from fastconv.bench.roofline import multiply_adds, products
-from fastconv.bench.timing import calls_in_sample, paired, sampler
+from fastconv.bench.timing import paired, sampler
 
 NETWORKS = ("resnet_50_v1_5", "vgg_19", "mobilenet")
 PASSES = ("forward", "grad_x", "grad_weight")
@@ -60,7 +60,7 @@ def peak_rows(layer: Layer, pairs: int) -> Iterator[dict[str, Any]]:
             run, flops_of_step = loop()
             run(1)
             call, peak = sampler(rotating(contender, problem)), sampler(partial(run, max(flops // flops_of_step, 1)))
-            times = paired(call, peak, (calls_in_sample(call(1)), calls_in_sample(peak(1))), pairs)
+            times = paired(call, peak, pairs)
             yield {
                 "network": layer.network,
                 "layer": layer.name,

@@ -33,7 +33,7 @@ from fastconv.bench.libraries import Library, ours
 from fastconv.bench.measure import measure
 from fastconv.bench.problems import Layer, layers
 from fastconv.bench.record import Row
-from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, timed
+from fastconv.bench.timing import Pairs, paired, sampler, timed
 from fastconv.geometry import conv2d_geometry
 
 PASSES = ("forward", "grad_x", "grad_weight")
@@ -52,7 +52,7 @@ def import_row() -> Row:
     mine, theirs = (partial(_python, f"import {name}") for name in ("fastconv", "numba"))
     for call in (mine, theirs):
         call()  # Python writes its byte code
-    return _row("import", "import numba", paired(sampler(mine), sampler(theirs), (1, 1), IMPORT_PAIRS))
+    return _row("import", "import numba", paired(sampler(mine), sampler(theirs), IMPORT_PAIRS))
 
 
 def first_call_rows(direction: str) -> list[Row]:
@@ -96,8 +96,7 @@ def compiled_call_row() -> Row:
     mine, python = (call() for call in samples)
     np.testing.assert_array_equal(mine, python)
     inside, outside = map(sampler, samples)
-    calls = calls_in_sample(inside(1)), calls_in_sample(outside(1))
-    return _row("small forward inside @njit", "the call from Python", paired(inside, outside, calls, CALL_PAIRS))
+    return _row("small forward inside @njit", "the call from Python", paired(inside, outside, CALL_PAIRS))
 
 
 def _row(name: str, rival: str, times: Pairs) -> Row:

@@ -182,7 +182,7 @@ def _row(layer: Layer, threads: int, samples: int, sheet: Gpu | None, measured: 
     contender = ours.preparation(layer.operation, "forward", "auto")(problem, threads)
     first, _ = timed(lambda: contender.compute(0))
     sample = sampler(rotating(contender, problem))
-    calls = calls_in_sample(sample(1))
+    calls = calls_in_sample(sample)
     cpu = []
     for _ in range(samples):
         settle()

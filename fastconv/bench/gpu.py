@@ -106,7 +106,7 @@ def measure(layer: Layer, samples: int) -> Measured:
         compute(layer, on_device, out)
 
     agreement = compare(layer, arrays, out.numpy())
-    calls = min(calls_in_sample(max(_seconds_by_events(clock, call, 1), 1e-9)), _CALLS_OF_GRAPH)
+    calls = min(calls_in_sample(lambda count: max(_seconds_by_events(clock, call, count), 1e-9)), _CALLS_OF_GRAPH)
     graph = Graph(clock, call, calls)
     host, x = np.empty(out.size, np.float32), arrays[0].reshape(-1)
     times = Times(

@@ -16,7 +16,7 @@ from fastconv.bench import machine, record
 from fastconv.bench.libraries import Contender, Library, Prepare, ours, rotating
 from fastconv.bench.problems import Task, described
 from fastconv.bench.record import Row
-from fastconv.bench.timing import Pairs, calls_in_sample, paired, sampler, settle, timed, usual
+from fastconv.bench.timing import Pairs, paired, sampler, settle, timed, usual
 
 # A variant whose weights are packed ahead: a rival only where ours are.
 PACKED = "packed"
@@ -87,8 +87,7 @@ def measure(
                 rival = fastest[weights] = min(rivals, key=times.__getitem__)
                 promising.update(name for name in rivals if times[name] <= HOPELESS * times[rival])
                 if errors[weights] <= task.tolerance:
-                    calls = calls_in_sample(our_sample(1)), calls_in_sample(times[rival])
-                    found[weights] = paired(our_sample, samples[rival], calls, pairs, task.seconds)
+                    found[weights] = paired(our_sample, samples[rival], pairs, task.seconds)
         variants = {name: variants[name] for name in times if name in promising}
         for weights in ways:
             yield {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastconv.bench.roofline import roofline
-from fastconv.bench.timing import calls_in_sample, settle, timed
+from fastconv.bench.timing import calls_in_sample, sampler, settle
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import Conv2dGeometry
 
@@ -29,11 +29,12 @@ def lines(geometry: Conv2dGeometry, dtype: DTypeLike) -> list[str]:
         conv2d(x, weight, stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.G)
 
     call()  # compiles
-    calls = calls_in_sample(timed(call)[0])
+    sample = sampler(call)
+    calls = calls_in_sample(sample)
     samples = []
     for _ in range(SAMPLES):
         settle()
-        samples.append(timed(call, calls)[0])
+        samples.append(sample(calls))
     seconds = median(samples)
     ceiling = roofline(numba.get_num_threads())
     # the multiply-add units do half as many float64 as float32 operations

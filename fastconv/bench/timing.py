@@ -46,11 +46,14 @@ def usual(sample: Sampler, before: float) -> float:
     """Seconds of one call over a whole sample, or *before*, the time of its first call, where that fills one."""
     if before >= SAMPLE_SECONDS:
         return before
-    return sample(calls_in_sample(sample(1)))
+    return sample(calls_in_sample(sample))
 
 
-def calls_in_sample(seconds: float) -> int:
-    """Calls of so many *seconds* each that fill a sample."""
+def calls_in_sample(sample: Sampler) -> int:
+    """Calls that fill a sample; counted in one, because a single short call after a pause takes up to twice as long."""
+    seconds = sample(1)
+    if seconds < SAMPLE_SECONDS:
+        seconds = sample(ceil(SAMPLE_SECONDS / seconds))
     return ceil(SAMPLE_SECONDS / seconds)
 
 
@@ -85,21 +88,18 @@ class Pairs:
         return median(self.ratios)
 
 
-def paired(
-    ours: Sampler, theirs: Sampler, calls: tuple[int, int], pairs: int, most_seconds: float = PAIRS_SECONDS
-) -> Pairs:
+def paired(ours: Sampler, theirs: Sampler, pairs: int, most_seconds: float = PAIRS_SECONDS) -> Pairs:
     """Time two calls, which have run before, in turns.
 
     Parameters
     ----------
     ours, theirs : Sampler
-    calls : (int, int)
-        Calls in one sample of ours and of theirs.
     pairs : int
         Pairs to take, fewer where they would need more than *most_seconds*.
     most_seconds : float
         No pair starts later than this, but at least `LEAST_PAIRS` are taken.
     """
+    calls = calls_in_sample(ours), calls_in_sample(theirs)
     result = Pairs([], [])
     start = perf_counter()
     while len(result.ours) < pairs and (len(result.ours) < LEAST_PAIRS or perf_counter() - start < most_seconds):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastconv.bench import machine
-from fastconv.bench.timing import calls_in_sample, paired, sampler, timed
+from fastconv.bench.timing import paired, sampler
 from fastconv.dispatch import winograd_fill, winograd_tiles
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
@@ -41,11 +41,12 @@ def speed_up(geometry: Conv2dGeometry) -> float:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(geometry.x_shape, np.float32)
     weight = rng.standard_normal(geometry.weight_shape, np.float32)
-    calls = [partial(conv2d, x, weight, padding=geometry.padding, algorithm=name) for name in ("winograd", "direct")]
-    for call in calls:
+    winograd, direct = (
+        partial(conv2d, x, weight, padding=geometry.padding, algorithm=name) for name in ("winograd", "direct")
+    )
+    for call in (winograd, direct):
         call()  # compiles
-    samples = calls_in_sample(timed(calls[0])[0]), calls_in_sample(timed(calls[1])[0])
-    return paired(sampler(calls[0]), sampler(calls[1]), samples, PAIRS).ratio
+    return paired(sampler(winograd), sampler(direct), PAIRS).ratio
 
 
 def first_that_pays(measured: Sequence[tuple[float, float]]) -> float:
