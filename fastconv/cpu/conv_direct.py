@@ -85,9 +85,9 @@ from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import aligned
 
-# Rows of the weight that are packed at a time: few enough that they stay in the L1 cache, from panel to panel, also
-# where they lie a power of two apart and share its sets.
-_ROWS_OF_PACKING = 8
+# Rows of the weight that are packed at a time stay in the L1 cache, from panel to panel: so many numbers, but some
+# rows also where they lie a power of two apart and share its sets.
+_NUMBERS_OF_PACKING, _ROWS_OF_PACKING = 2048, 8
 
 
 @_jit.inline
@@ -181,26 +181,33 @@ def _pack_tasks(weight, packed, shape, first_task, last_task):
     weight, packed = simd.span(weight), simd.span(packed)
     oc_of_group = s.OC // s.G
     total_depth = s.KH * s.KW * (s.IC // s.G)
-    parts = (total_depth + _ROWS_OF_PACKING - 1) // _ROWS_OF_PACKING
+    rows = _rows_of_packing(s)
+    parts = (total_depth + rows - 1) // rows
     for task in range(first_task, last_task):
-        first_depth = task % parts * _ROWS_OF_PACKING
-        depth = min(_ROWS_OF_PACKING, total_depth - first_depth)
+        first_depth = task % parts * rows
+        depth = min(rows, total_depth - first_depth)
         group = task // parts
         panels_at = _panel_at(s, group, 0, simd.lane_count(packed))
         weight_at = first_depth * s.OC + group * oc_of_group
-        _pack_rows(weight, weight_at, s.OC, depth, oc_of_group, packed, panels_at, total_depth, first_depth)
+        _pack_rows(s, weight, weight_at, depth, oc_of_group, packed, panels_at, total_depth, first_depth)
 
 
 @_jit.inline
-def _pack_rows(weight, weight_at, stride, rows, columns, panels, panels_at, panel_depth, depth):
+def _rows_of_packing(shape):
+    return max(_NUMBERS_OF_PACKING // shape.OC, _ROWS_OF_PACKING)
+
+
+@_jit.inline
+def _pack_rows(shape, weight, weight_at, rows, columns, panels, panels_at, panel_depth, depth):
     """Some rows of the weight into rows *depth* and the next of the panels of their *columns*.
 
     Depths outside, panels inside: the rows of the weight are read once, from few pages at a time.
     """
     narrow = simd.lane_count(panels)
     width = TILE_VECTORS * narrow
-    for row in range(0, rows, _ROWS_OF_PACKING):
-        count = min(_ROWS_OF_PACKING, rows - row)
+    stride, at_a_time = shape.OC, _rows_of_packing(shape)
+    for row in range(0, rows, at_a_time):
+        count = min(at_a_time, rows - row)
         for column in range(0, columns, width):
             rest = columns - column
             panel_width = width if rest > narrow else narrow
@@ -222,7 +229,8 @@ def _panel_at(shape, group, column, lanes):
 def _pack_count(shape):
     """Tasks of `_pack_tasks`."""
     s = shape
-    return s.G * ((s.KH * s.KW * (s.IC // s.G) + _ROWS_OF_PACKING - 1) // _ROWS_OF_PACKING)
+    rows = _rows_of_packing(s)
+    return s.G * ((s.KH * s.KW * (s.IC // s.G) + rows - 1) // rows)
 
 
 @_jit.inline
@@ -314,7 +322,7 @@ def _forward_tasks(
                 column_id = group * column_blocks + column_block
                 if depth < total_depth or column_id != columns_before:
                     weight_at = first_depth * s.OC + group * oc_of_group + first_column
-                    _pack_rows(weight, weight_at, s.OC, depth, columns, panels, 0, depth, 0)
+                    _pack_rows(s, weight, weight_at, depth, columns, panels, 0, depth, 0)
                 columns_before = column_id
             gn, goh, gow = n, oh, ow
             for row in range(0, pixels, TILE_ROWS):
