@@ -163,6 +163,11 @@ class ImageFormat:
     first: str = "x"
 
     @cached_property
+    def untouched(self) -> int | None:
+        """Dimensions of arrays that are taken as they are; None where all need a batch axis, or a transpose."""
+        return len(self.layout) if self.batched and self.channels_last else None
+
+    @cached_property
     def dimensions(self) -> int:
         """Dimensions of the caller's arrays."""
         return len(self.layout) - (not self.batched)
@@ -176,7 +181,9 @@ class ImageFormat:
         self, name: str, value: ArrayLike, like: FloatArray | None = None, dtype: DTypeLike = _FLOAT32
     ) -> FloatArray:
         """The caller's images as a contiguous NHWC (or NWC) array with a batch axis; *dtype* is that on a GPU."""
-        as_it_is = type(value) is ndarray or (self.batched and self.channels_last and _is_ready(value, like, dtype))
+        if type(value) is ndarray and value.ndim == self.untouched:
+            return float_array(name, value, like, self.first)
+        as_it_is = type(value) is ndarray or (self.untouched is not None and _is_ready(value, like, dtype))
         array: Any = value if as_it_is else _look(name, value, like, self.first, dtype)
         if array.ndim != self.dimensions:
             raise ValueError(
@@ -194,6 +201,8 @@ class ImageFormat:
         """The caller's shape as NHWC (or NWC) with a batch axis."""
         if len(shape) != self.dimensions:
             raise ValueError(f"{name} must have {self.dimensions} numbers. Received: {name}={tuple(shape)}")
+        if self.untouched is not None:
+            return tuple(map(int, shape))
         with_batch = tuple(shape) if self.batched else (1, *shape)
         return tuple(int(with_batch[axis]) for axis in _LAYOUTS[self.layout][0])
 
@@ -201,6 +210,9 @@ class ImageFormat:
         """A contiguous NHWC result in the caller's layout, written into *out* where one is given."""
         if type(array) is Array:
             return self._leave_device(array, out)
+        if out is None and self.untouched is not None:
+            as_it_is: FloatArray = array
+            return as_it_is
         result: FloatArray = array if self.channels_last else array.transpose(_LAYOUTS[self.layout][1])
         if not self.batched:
             result = result[0]
@@ -283,8 +295,8 @@ def with_batch_axis(array: Any) -> Any:
     return array[np.newaxis] if type(array) is ndarray else array.with_batch_axis()
 
 
-_AS_THEY_ARE = (0, 1, 2, 3)
-
+#: Layout of x -> dimensions of its weight, where that is taken as it is.
+_UNTOUCHED_WEIGHTS = {"NHWC": 4, "NWC": 3, "NC": 2}
 #: Layout of x -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
 _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "NHWC": ((0, 1, 2, 3), (0, 1, 2, 3)),
@@ -297,8 +309,9 @@ _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray, first: str = "x") -> FloatArray:
     """A weight as contiguous HWIO (WIO); with "NCHW" the caller's is OIHW, with "NCW" OIW."""
-    axes = _WEIGHT_AXES[layout][0]
-    unchanged = axes == _AS_THEY_ARE[: len(axes)]
+    if type(value) is ndarray and value.ndim == _UNTOUCHED_WEIGHTS.get(layout):
+        return float_array(name, value, like, first)
+    axes, unchanged = _WEIGHT_AXES[layout][0], layout in _UNTOUCHED_WEIGHTS
     as_it_is = type(value) is ndarray or (unchanged and _is_ready(value, like, _FLOAT32))
     array: Any = value if as_it_is else _look(name, value, like, first)
     if array.ndim != len(axes):

@@ -9,14 +9,16 @@ Extents are upper case: ``N`` images, ``IC x IH x IW`` in, ``OC x OH x OW`` out,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from operator import index
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+_Geometry = TypeVar("_Geometry")
 
 Pair = tuple[int, int]
 Sides = tuple[tuple[int, int], tuple[int, int]]
@@ -64,13 +66,30 @@ def sides(padding: Any, extent: Pair, window: Pair, stride: Pair, dilation: Pair
     return (vertical, vertical), (horizontal, horizontal)
 
 
-def hashable(value: Any) -> Any:
-    """Lists and arrays become tuples, so that a geometry can be looked up by its arguments."""
+def looked_up(compute: Callable[..., _Geometry]) -> Callable[..., _Geometry]:
+    """Cache a geometry by its arguments, whose lists and arrays become tuples first."""
+    cached = lru_cache(maxsize=4096, typed=True)(compute)
+
+    @wraps(compute)
+    def look_up(*arguments: Any) -> _Geometry:
+        try:
+            return cached(*arguments)
+        except TypeError:
+            tuples = _hashable(arguments)
+            if tuples is arguments:  # they could be looked up: it is an argument of the wrong type
+                raise
+            return cached(*tuples)
+
+    return look_up
+
+
+def _hashable(value: Any) -> Any:
+    """Lists and arrays as tuples; anything else, and tuples without them, as it is."""
     try:
         hash(value)
     except TypeError:
         items = value.tolist() if isinstance(value, np.ndarray) else value
-        return tuple(hashable(item) for item in items) if isinstance(items, list | tuple) else items
+        return tuple(_hashable(item) for item in items) if isinstance(items, list | tuple) else items
     return value
 
 
@@ -81,11 +100,12 @@ def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conv2dGeometry:
     """One two-dimensional convolution: ``x`` (N, IH, IW, IC), ``weight`` (KH, KW, IC / G, OC), ``out`` (N, OH, OW, OC).
 
-    ``OH = (IH + top + bottom - (KH - 1) * dilation - 1) // stride + 1``, and the same for ``OW``.
+    ``OH = (IH + top + bottom - (KH - 1) * dilation - 1) // stride + 1``, and the same for ``OW``.  Equal problems are
+    one object (`_problem`), so that what belongs to a geometry is looked up by its identity.
     """
 
     N: int
@@ -114,14 +134,6 @@ class Conv2dGeometry:
     def out_shape(self) -> tuple[int, int, int, int]:
         return self.N, self.OH, self.OW, self.OC
 
-    def __hash__(self) -> int:
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        """Computed once: every call looks things up by its geometry."""
-        return hash((self.x_shape, self.weight_shape, self.stride, self.dilation, self.padding))
-
     @cached_property
     def flops(self) -> int:
         """Multiplications and additions of the plain sum, the products with padding included."""
@@ -145,6 +157,9 @@ class Conv2dGeometry:
         )
 
 
+_problem = lru_cache(maxsize=4096)(Conv2dGeometry)
+
+
 def conv2d_geometry(
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -155,10 +170,10 @@ def conv2d_geometry(
     groups: int = 1,
 ) -> Conv2dGeometry:
     """Geometry of the convolution of ``x`` (N, IH, IW, IC) with ``weight`` (KH, KW, IC / groups, OC)."""
-    return _conv2d_geometry(*hashable((x_shape, weight_shape, stride, padding, dilation, groups)))
+    return _conv2d_geometry(x_shape, weight_shape, stride, padding, dilation, groups)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@looked_up
 def _conv2d_geometry(
     x_shape: tuple[int, ...], weight_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Conv2dGeometry:
@@ -179,7 +194,7 @@ def _conv2d_geometry(
             f"the padded image must be at least as large as the dilated kernel. Received: x.shape={x_shape}, "
             f"weight.shape={weight_shape}, padding={padding}, dilation={dilation}"
         )
-    return Conv2dGeometry(N, IH, IW, IC, OH, OW, OC, KH, KW, groups, stride, dilation, padding)
+    return _problem(N, IH, IW, IC, OH, OW, OC, KH, KW, groups, stride, dilation, padding)
 
 
 def conv_transpose2d_geometry(
@@ -198,13 +213,10 @@ def conv_transpose2d_geometry(
     ``(IH - 1) * stride - top - bottom + (KH - 1) * dilation + 1 + output_padding``, or ``IH * stride`` under
     ``"same"``.
     """
-    return _conv_transpose2d_geometry(
-        *(tuple(x_shape), tuple(weight_shape)),
-        *(hashable(stride), hashable(padding), hashable(output_padding), hashable(dilation), groups),
-    )
+    return _conv_transpose2d_geometry(x_shape, weight_shape, stride, padding, output_padding, dilation, groups)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@looked_up
 def _conv_transpose2d_geometry(
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -246,7 +258,7 @@ def _conv_transpose2d_geometry(
             f"padding must leave at least one output pixel. "
             f"Received: x.shape={x_shape}, weight.shape={weight_shape}, padding={padding}"
         )
-    return Conv2dGeometry(N, OH, OW, OC_of_group * groups, IH, IW, IC, KH, KW, groups, stride, dilation, padding)
+    return _problem(N, OH, OW, OC_of_group * groups, IH, IW, IC, KH, KW, groups, stride, dilation, padding)
 
 
 def _weight_extents(weight_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -281,6 +293,10 @@ class AxisWindows(NamedTuple):
     #: Pixels in the largest window, and in all windows together.
     largest: int
     total: int
+
+    @property
+    def outputs(self) -> int:
+        return int(self.table.shape[1])
 
     @property
     def start(self) -> NDArray[np.int64]:
@@ -320,11 +336,11 @@ class Pool2dGeometry:
     columns: AxisWindows
     arguments: str
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, int, int, int]:
         return self.N, self.IH, self.IW, self.C
 
-    @property
+    @cached_property
     def out_shape(self) -> tuple[int, int, int, int]:
         return self.N, self.OH, self.OW, self.C
 
@@ -352,18 +368,11 @@ def pool2d_geometry(
     ``OH = (IH + top + bottom - (KH - 1) * dilation - 1) // stride + 1``, and the same for ``OW``.  With *ceil_mode* the
     division rounds up, but a window that would start in the bottom or right padding is dropped.
     """
-    return _pool2d_geometry(
-        x_shape,
-        hashable(kernel_size),
-        hashable(kernel_size if stride is None else stride),
-        hashable(padding),
-        hashable(dilation),
-        bool(ceil_mode),
-        bool(count_include_pad),
-    )
+    step = kernel_size if stride is None else stride
+    return _pool2d_geometry(x_shape, kernel_size, step, padding, dilation, bool(ceil_mode), bool(count_include_pad))
 
 
-@lru_cache(maxsize=4096)
+@looked_up
 def _pool2d_geometry(
     x_shape: tuple[int, ...],
     kernel_size: Any,
@@ -404,7 +413,7 @@ def _pool2d_geometry(
         f"kernel_size={kernel_size} stride={stride} padding={both} dilation={dilation} "
         f"ceil_mode={ceil_mode} count_include_pad={count_include_pad}"
     )
-    return Pool2dGeometry(N, IH, IW, C, rows.start.size, columns.start.size, rows, columns, arguments)
+    return Pool2dGeometry(N, IH, IW, C, rows.outputs, columns.outputs, rows, columns, arguments)
 
 
 @lru_cache(maxsize=4096)

@@ -207,6 +207,7 @@ def conv2d_forward_first_parallel(workers, x, weight, bias, residual, out, offse
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def suits(geometry: Conv2dGeometry, itemsize: int) -> bool:
     """Few input channels and short sums without groups; a row of outputs fills a tile, and a pixel a vector.
 

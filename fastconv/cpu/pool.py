@@ -134,8 +134,8 @@ def _in_two_passes(x: Array, rows: Axis, columns: Axis) -> bool:
     single task; the first of two passes has a task for every row of x.  And large windows that overlap share their
     rows: 13 + 13 pixels instead of 13 * 13.  The price is an array of IH x OW pixels between the passes.
     """
-    few_tall_windows = x.shape[0] * rows.start.size < FEW_ROWS and rows.largest >= FEW_ROWS
-    pixels, pixels_in_two = rows.total * columns.total, x.shape[1] * columns.total + rows.total * columns.start.size
+    few_tall_windows = rows.largest >= FEW_ROWS and x.shape[0] * rows.outputs < FEW_ROWS
+    pixels, pixels_in_two = rows.total * columns.total, x.shape[1] * columns.total + rows.total * columns.outputs
     return few_tall_windows or pixels > OVERLAP_GAIN * pixels_in_two
 
 

@@ -68,7 +68,7 @@ def average(engine: Engine, x: Any, rows: AxisWindows, columns: AxisWindows, out
     N, IH, IW, C = x.shape
     x, out = flat(x), flat(out)
     _check_size(x, out)
-    OH, OW = rows.start.size, columns.start.size
+    OH, OW = rows.outputs, columns.outputs
     if OW > 1 or N * OH * C > _FEW_SUMS or rows.largest < _TALL:
         _average(engine, (N, IH, IW, C), x, rows, columns, out)
         return
@@ -148,7 +148,7 @@ def _problem(shape: tuple[int, ...], rows: AxisWindows, columns: AxisWindows) ->
     from fastconv.cuda.kernels import pool as kernels
 
     _, IH, IW, C = shape
-    return kernels.Problem(IH, IW, C, rows.start.size, columns.start.size, rows.step, columns.step)
+    return kernels.Problem(IH, IW, C, rows.outputs, columns.outputs, rows.step, columns.step)
 
 
 def _lanes(channels: int, *arrays: Any) -> int:
