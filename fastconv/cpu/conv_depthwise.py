@@ -31,13 +31,13 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import conv_depthwise_weight, simd, tiles
+from fastconv.cpu import codegen, conv_depthwise_weight, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_depthwise_weight import grad_weight as grad_weight
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan, repeated
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.product import LINE
-from fastconv.cpu.shape import Forms
+from fastconv.cpu.shape import Forms, round_up
 from fastconv.geometry import Conv2dGeometry
 
 # A register tile: neighbouring output pixels times vectors of channels.  8 sums hide the latency of a multiply-add, and
@@ -306,9 +306,11 @@ def grad_x(
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread: the list of taps, or what grad_weight needs."""
-    taps = 2 * geometry.KH * geometry.KW * np.dtype(np.int64).itemsize
-    return max(taps, conv_depthwise_weight.workspace(geometry, itemsize))
+    """Bytes of memory of one thread: the list of taps and the weight as panels, or what grad_weight needs."""
+    taps = geometry.KH * geometry.KW
+    panels = taps * round_up(geometry.OC, _VECTORS * codegen.VECTOR_BYTES // itemsize) * itemsize
+    of_forward = 2 * taps * np.dtype(np.int64).itemsize + panels
+    return max(of_forward, conv_depthwise_weight.workspace(geometry, itemsize))
 
 
 def _run_forward(

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import simd, tiles
 from fastconv.cpu.depthwise_plan import forward_plan, repeated
-from fastconv.cpu.product import LINE
 from fastconv.geometry import Conv2dGeometry
 
 # Taps of a kernel row, and vectors of channels, whose sums are in registers together.
@@ -32,23 +31,66 @@ _TASKS = 32
 _SPLITS = 16
 
 
-def _tap_sums(taps):
-    """Sums over a run of pixels for *taps* neighbouring taps of a kernel row and _VECTORS vectors of channels."""
+@_jit.inline
+def _add_pixels(x, grad_out, sums, sums_at, plan, x_at, grad_at, first_tap, next_grad, next_x):
+    """Add a row of pixels to the sums of three neighbouring taps, in registers, and _VECTORS vectors of channels.
 
-    @_jit.inline
-    def add_pixels(x, grad_out, sums, x_at, grad_at, sums_at, x_step, grad_step, dilation, pixels):
-        tile = tiles.load(sums, sums_at, _CHANNELS_OF_SUMS, taps, _VECTORS)
-        for _ in range(pixels):
-            tile = tiles.multiply_add(tile, x, x_at, dilation, grad_out, grad_at)
-            x_at += x_step
-            grad_at += grad_step
-        tiles.store(tile, sums, sums_at, _CHANNELS_OF_SUMS)
-
-    return add_pixels
-
-
-_many_taps = _tap_sums(_TAPS)
-_one_tap = _tap_sums(1)
+    Runs of pixels in the middle of a row see all three taps; those at its ends, most of a small image, see some.
+    Meanwhile pixels *next_grad* numbers further in grad_out are fetched, or else, *next_x* further, in x: a fetch for
+    each step, because many at once would keep the sums waiting.
+    """
+    p = plan
+    x_step, dilation = p.source_step * p.C, p.dilation_w * p.C
+    left = tiles.load(sums, sums_at, 0, 1, _VECTORS)
+    middle = tiles.load(sums, sums_at + _CHANNELS_OF_SUMS, 0, 1, _VECTORS)
+    right = tiles.load(sums, sums_at + 2 * _CHANNELS_OF_SUMS, 0, 1, _VECTORS)
+    for number in range(p.runs.shape[0]):
+        low, pixels = p.runs[number, 3] - first_tap, p.runs[number, 1]
+        high = low + p.runs[number, 4]
+        at, grad = x_at + p.runs[number, 2] * p.C - low * dilation, grad_at + p.runs[number, 0] * p.C
+        if next_grad > 0:
+            fetched, fetched_at, fetched_step = grad_out, grad + next_grad, p.C
+        else:
+            fetched, fetched_at, fetched_step = x, at + next_x, x_step
+        if low > 0 or high < _TAPS:
+            for _ in range(pixels):
+                if low <= 0 < high:
+                    left = tiles.multiply_add(left, x, at, 0, grad_out, grad)
+                if low <= 1 < high:
+                    middle = tiles.multiply_add(middle, x, at + dilation, 0, grad_out, grad)
+                if low <= 2 < high:
+                    right = tiles.multiply_add(right, x, at + 2 * dilation, 0, grad_out, grad)
+                at += x_step
+                grad += p.C
+        elif x_step == dilation:
+            # what the middle tap sees of a pixel, the left one sees of the next: x is loaded once, not three times
+            under_left = tiles.load(x, at, 0, 1, _VECTORS)
+            under_middle = tiles.load(x, at + dilation, 0, 1, _VECTORS)
+            for _ in range(pixels):
+                simd.prefetch_for_read(fetched, fetched_at)
+                fetched_at += fetched_step
+                gradient = tiles.load(grad_out, grad, 0, 1, _VECTORS)
+                under_right = tiles.load(x, at + 2 * dilation, 0, 1, _VECTORS)
+                left = tiles.fused(left, under_left, gradient)
+                middle = tiles.fused(middle, under_middle, gradient)
+                right = tiles.fused(right, under_right, gradient)
+                under_left = under_middle
+                under_middle = under_right
+                at += x_step
+                grad += p.C
+        else:
+            for _ in range(pixels):
+                simd.prefetch_for_read(fetched, fetched_at)
+                simd.prefetch_for_read(fetched, fetched_at + fetched_step - p.C)
+                fetched_at += fetched_step
+                left = tiles.multiply_add(left, x, at, 0, grad_out, grad)
+                middle = tiles.multiply_add(middle, x, at + dilation, 0, grad_out, grad)
+                right = tiles.multiply_add(right, x, at + 2 * dilation, 0, grad_out, grad)
+                at += x_step
+                grad += p.C
+    tiles.store(left, sums, sums_at, 0)
+    tiles.store(middle, sums, sums_at + _CHANNELS_OF_SUMS, 0)
+    tiles.store(right, sums, sums_at + 2 * _CHANNELS_OF_SUMS, 0)
 
 
 @_jit.inline
@@ -64,7 +106,7 @@ def _few_channels_of_tap(x, grad_out, sums, x_at, grad_at, sums_at, x_step, grad
 
 
 @_jit.inline
-def _add_row(x, grad_out, sums, plan, x_row, grad_row, kh, first, last):
+def _add_row(x, grad_out, sums, plan, x_row, grad_row, kh, first, last, next_grad, next_x):
     """Add what one row of grad_out and one row of x give to the sums of row *kh* of the kernel.
 
     Channels innermost: neighbouring tiles have nothing to do with each other, so the CPU works on several at once.
@@ -72,42 +114,25 @@ def _add_row(x, grad_out, sums, plan, x_row, grad_row, kh, first, last):
     p = plan
     lanes = simd.lane_count(sums)
     width = _VECTORS * lanes
-    x_step, dilation = p.source_step * p.C, p.dilation_w * p.C
-    for number in range(p.runs.shape[0]):
-        target, pixels = p.runs[number, 0], p.runs[number, 1]
-        source, tap, taps = p.runs[number, 2], p.runs[number, 3], p.runs[number, 4]
-        x_at, grad_at = (x_row + source) * p.C, (grad_row + target) * p.C
-        sums_at = (kh * p.KW + tap) * _CHANNELS_OF_SUMS - first
-        while taps > 0:
-            together = _TAPS if taps >= _TAPS and p.C >= width else 1
-            if together == _TAPS:
-                for channel in range(first, last, width):
-                    # the last tile of channels is moved back to end with the last channel; its sums are its own
-                    c = min(channel, p.C - width)
-                    _many_taps(
-                        x, grad_out, sums, x_at + c, grad_at + c, sums_at + channel, x_step, p.C, dilation, pixels
-                    )
-            elif p.C >= width:
-                for channel in range(first, last, width):
-                    c = min(channel, p.C - width)
-                    _one_tap(x, grad_out, sums, x_at + c, grad_at + c, sums_at + channel, x_step, p.C, dilation, pixels)
-            else:
+    x_at, grad_at, sums_at = x_row * p.C, grad_row * p.C, kh * p.KW * _CHANNELS_OF_SUMS
+    if p.C >= width:
+        for tap in range(0, p.KW, _TAPS):
+            for channel in range(first, last, width):
+                # the last tile of channels is moved back to end with the last channel; its sums are its own
+                c = min(channel, p.C - width)
+                tap_at = sums_at + tap * _CHANNELS_OF_SUMS + channel - first
+                _add_pixels(x, grad_out, sums, tap_at, p, x_at + c, grad_at + c, tap, next_grad, next_x)
+    else:
+        for number in range(p.runs.shape[0]):
+            target, pixels = p.runs[number, 0], p.runs[number, 1]
+            source, tap, taps = p.runs[number, 2], p.runs[number, 3], p.runs[number, 4]
+            for k in range(taps):
                 for c in range(0, p.C, lanes):
-                    count = min(lanes, p.C - c)
                     _few_channels_of_tap(
-                        x, grad_out, sums, x_at + c, grad_at + c, sums_at + c, x_step, p.C, pixels, count
-                    )
-            x_at += together * dilation
-            sums_at += together * _CHANNELS_OF_SUMS
-            taps -= together
-
-
-@_jit.inline
-def _prefetch_pixels(array, at, pixels, step, channels):
-    """Ask for *channels* of a row of pixels."""
-    for pixel in range(pixels):
-        for channel in range(0, channels, LINE):
-            simd.prefetch_for_read(array, at + pixel * step + channel)
+                        x, grad_out, sums, x_at + (source + k * p.dilation_w) * p.C + c, grad_at + target * p.C + c,
+                        sums_at + (tap + k) * _CHANNELS_OF_SUMS + c, p.source_step * p.C, p.C, pixels,
+                        min(lanes, p.C - c),
+                    )  # fmt: skip
 
 
 @_jit.inline
@@ -157,13 +182,16 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blo
         for row in range(first_row, last_row):
             n = row // p.TARGET_H
             line = row % p.TARGET_H
-            _prefetch_pixels(grad_out, (row + 1) * p.TARGET_W * p.C + first, p.TARGET_W, p.C, last - first)
             x_row = (n * p.SOURCE_H + p.lines[line, 0]) * p.SOURCE_W
+            stride = p.lines[min(line + 1, p.TARGET_H - 1), 0] - p.lines[line, 0]
             for k in range(p.lines[line, 2]):
+                # with its first row of x a row of grad_out fetches the next one, with the last ones their successors
+                next_grad = p.TARGET_W * p.C if k == 0 else 0
+                next_x = stride * p.SOURCE_W * p.C if k + stride >= p.lines[line, 2] else 0
                 x_line = x_row + k * p.dilation_h * p.SOURCE_W
-                if k + 1 == p.lines[line, 2]:
-                    _prefetch_pixels(x, (x_line + p.SOURCE_W) * p.C + first, p.SOURCE_W, p.C, last - first)
-                _add_row(x, grad_out, sums, p, x_line, row * p.TARGET_W, p.lines[line, 1] + k, first, last)
+                _add_row(
+                    x, grad_out, sums, p, x_line, row * p.TARGET_W, p.lines[line, 1] + k, first, last, next_grad, next_x
+                )
             if several and (row + 1 - first_row) % chain_rows == 0 and row + 1 < last_row:
                 _end_chain(sums, totals, used)
         if several:
@@ -182,7 +210,7 @@ def _grad_weight_tasks(x, grad_out, partial, sums, plan, splits, chain_rows, blo
 @_jit.inline
 def _grad_weight_workspace(out, plan):
     """Memory of one thread: the sums and the totals of a block of channels, for all taps."""
-    return np.empty(2 * plan.KH * plan.KW * _CHANNELS_OF_SUMS, out.dtype)
+    return np.empty((2 * plan.KH * plan.KW + _TAPS) * _CHANNELS_OF_SUMS, out.dtype)
 
 
 @_jit.kernel
@@ -243,4 +271,4 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the sums and the totals of a block of channels, for all taps."""
-    return 2 * geometry.KH * geometry.KW * _CHANNELS_OF_SUMS * itemsize
+    return (2 * geometry.KH * geometry.KW + _TAPS) * _CHANNELS_OF_SUMS * itemsize

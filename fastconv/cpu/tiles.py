@@ -145,6 +145,22 @@ def multiply_add(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any
     return tile(tile, a, types.intp, types.intp, b, types.intp), generate
 
 
+@intrinsic
+def fused(typingctx: Any, total: Any, a: Any, b: Any) -> Any:
+    """``total += a * b``, number by number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, a, b = arguments
+        for position in range(total.rows * total.vectors):
+            factors = (builder.extract_value(factor, position) for factor in (a, b))
+            accumulator = builder.extract_value(value, position)
+            accumulator = codegen.fused_multiply_add(builder, *factors, accumulator, total.vector)
+            value = builder.insert_value(value, accumulator, position)
+        return value
+
+    return total(total, a, b), generate
+
+
 @intrinsic(prefer_literal=True)
 def full(typingctx: Any, span: Any, value: Any, rows: Any, vectors: Any) -> Any:
     """A tile of the span's dtype with *value* in every lane; *rows* and *vectors* are constants."""
