@@ -81,14 +81,12 @@ def test_threads_of_a_prange_compute_an_image_each():
 
     @njit(parallel=True)
     def compiled(x, weight, bias):
-        out = np.empty((x.shape[0], 6, 6, 24), x.dtype)
+        out = np.empty((x.shape[0], 12, 13, 24), x.dtype)
         for n in prange(x.shape[0]):
-            image = fastconv.conv2d(x[n], weight, bias, padding=1, activation="relu")
-            out[n] = fastconv.max_pool2d(image, 2)
+            fastconv.conv2d(x[n], weight, bias, padding=1, activation="relu", out=out[n])
         return out
 
-    whole = fastconv.max_pool2d(fastconv.conv2d(x, weight, bias, padding=1, activation="relu"), 2)
-    same_bits(compiled(x, weight, bias), whole)
+    same_bits(compiled(x, weight, bias), fastconv.conv2d(x, weight, bias, padding=1, activation="relu"))
 
 
 def test_two_dtypes_of_one_shape_in_one_function():

@@ -141,7 +141,9 @@ def _leave(result, out):
         return lambda result, out: result
 
     def written(result, out):
-        out[...] = result
+        # what Numba makes of out[...] = result takes seconds to compile: it can also tell that the shapes differ
+        for place, value in np.ndenumerate(result):
+            out[place] = value
         return out
 
     return written
