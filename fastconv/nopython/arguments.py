@@ -92,10 +92,10 @@ def row(array, like):
 @overload(row)
 def _row(array, like):
     if not is_given(array):
-        return lambda array, like: np.empty(0, like.dtype)
+        return lambda array, like: as_row(like, 0)
     if array.layout == "C":
-        return lambda array, like: _writeable(array).reshape(-1)
-    return lambda array, like: array.copy().reshape(-1)
+        return lambda array, like: as_row(array, array.size)
+    return lambda array, like: as_row(array.copy(), array.size)
 
 
 @_jit.inline
@@ -112,22 +112,37 @@ def exchanged(values, images, first, second):
 @intrinsic
 def read_only(typingctx: Any, array: Any) -> Any:
     """The same array as one that must not be written: the type that kernels know for their tables."""
-    return _retyped(array, readonly=True)
-
-
-@intrinsic
-def _writeable(typingctx: Any, array: Any) -> Any:
-    """The same array without its read-only flag: kernels never write to their inputs, and are compiled for one type."""
-    return _retyped(array, readonly=False)
-
-
-def _retyped(array: Any, readonly: bool) -> Any:
-    """What an intrinsic returns that gives an array another flag."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return impl_ret_borrowed(context, builder, signature.return_type, arguments[0])
 
-    return array.copy(readonly=readonly)(array), generate
+    return array.copy(readonly=True)(array), generate
+
+
+@intrinsic
+def as_row(typingctx: Any, array: Any, size: Any) -> Any:
+    """The first numbers of an array without gaps in one row, and without its read-only flag.
+
+    Kernels never write to their inputs, and are compiled for one type.  ``reshape`` would look at strides, which takes
+    a second to compile.
+    """
+    row_type = types.Array(array.dtype, 1, "C")
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        memory = context.make_array(array)(context, builder, arguments[0])
+        row = context.make_array(row_type)(context, builder)
+        context.populate_array(
+            row,
+            data=memory.data,
+            shape=[arguments[1]],
+            strides=[memory.itemsize],
+            itemsize=memory.itemsize,
+            meminfo=memory.meminfo,
+            parent=memory.parent,
+        )
+        return impl_ret_borrowed(context, builder, row_type, row._getvalue())
+
+    return row_type(array, types.intp), generate
 
 
 def leave(result, out):

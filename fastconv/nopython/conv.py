@@ -22,6 +22,7 @@ from fastconv.functional.dense import check_shapes, dense, product_geometry
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 from fastconv.memory import ALIGNMENT
 from fastconv.nopython.arguments import (
+    as_row,
     check_array,
     exchanged,
     extents,
@@ -310,7 +311,7 @@ def _conv2d(
         result = result_of((head.extent_0, head.extent_1, head.extent_2, head.extent_3), x, x.dtype)
         if result.size > 0:
             rows = row(x, x), row(weight, x), row(bias, x), row(residual, x)
-            call(head.entry, (address, *rows, result.reshape(-1)))
+            call(head.entry, (address, *rows, as_row(result, result.size)))
         return leave(result, out)
 
     return convolve
@@ -331,8 +332,8 @@ def _dense(x, weight, bias=None, activation=None):
         (head,) = _head(body_at(address))
         result = np.empty((*x.shape[:-1], head.OC), x.dtype)
         if result.size > 0:
-            rows = row(x, x), row(weight, x), row(bias, x), np.empty(0, x.dtype)
-            call(head.entry, (address, *rows, result.reshape(-1)))
+            rows = row(x, x), row(weight, x), row(bias, x), row(None, x)
+            call(head.entry, (address, *rows, as_row(result, result.size)))
         return result
 
     return multiply

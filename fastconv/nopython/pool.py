@@ -24,6 +24,7 @@ from fastconv.functional import (
 )
 from fastconv.geometry import Pool2dGeometry, adaptive_pool2d_geometry, pair, pool2d_geometry
 from fastconv.nopython.arguments import (
+    as_row,
     check_array,
     exchanged,
     extents,
@@ -166,7 +167,7 @@ def _run(address, x, wanted):
     result = result_of(shape, x, x.dtype)
     indices = result_of(shape if wanted else (0, 0, 0, 0), x, np.int64)
     if result.size > 0:
-        call(head.entry, (address, row(x, x), result.reshape(-1), indices.reshape(-1)))
+        call(head.entry, (address, row(x, x), as_row(result, result.size), as_row(indices, indices.size)))
     return result, indices
 
 
@@ -282,7 +283,7 @@ def _channels_only(result):
 @overload(_channels_only)
 def _channels_only_of(result):
     if result.ndim == len("HWC"):
-        return lambda result: result.reshape(-1)
+        return lambda result: as_row(result, result.size)
     return lambda result: result.reshape((result.shape[0], result.shape[1] * result.shape[2] * result.shape[3]))
 
 
