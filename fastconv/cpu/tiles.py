@@ -150,11 +150,11 @@ def fused(typingctx: Any, total: Any, a: Any, b: Any) -> Any:
     """``total += a * b``, number by number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, a, b = arguments
+        value, *factors = arguments
         for position in range(total.rows * total.vectors):
-            factors = (builder.extract_value(factor, position) for factor in (a, b))
+            first, second = (builder.extract_value(factor, position) for factor in factors)
             accumulator = builder.extract_value(value, position)
-            accumulator = codegen.fused_multiply_add(builder, *factors, accumulator, total.vector)
+            accumulator = codegen.fused_multiply_add(builder, first, second, accumulator, total.vector)
             value = builder.insert_value(value, accumulator, position)
         return value
 
