@@ -97,7 +97,8 @@ def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """The four extents of a batch of images."""
     if len(shape) != 4:
         raise ValueError(f"{name} must have 4 dimensions, or 3 without the batch axis. Received: {name}.shape={shape}")
-    return shape
+    N, IH, IW, C = map(index, shape)
+    return N, IH, IW, C
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +268,8 @@ def _weight_extents(weight_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
             f"weight must have 4 dimensions (KH, KW, IC / groups, OC), none of them 0. "
             f"Received: weight.shape={weight_shape}"
         )
-    return weight_shape
+    KH, KW, inputs, outputs = map(index, weight_shape)
+    return KH, KW, inputs, outputs
 
 
 def _group_count(groups: Any, weight_shape: tuple[int, ...]) -> int:
