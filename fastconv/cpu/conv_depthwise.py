@@ -19,9 +19,9 @@ the nine depthwise layers of MobileNet:
 
     fastconv bench --net mobilenet_dw --pass forward,grad_x,grad_weight --against torch --threads 1
 
-Two runs of the last rows, in turns with the state before them: panels are 1.9 times as fast for 7 x 7 and 1024 channels
-where x and weight begin a multiple of 4096 bytes apart, and two streams 1.1 to 1.2 times for stride 2, 1.0 for stride 1;
-the nine layers of grad_weight 1.1 to 1.5 times.
+The last steps, in turns with the state before them: panels are 1.9 times as fast for 7 x 7 and 1024 channels where x
+and weight begin a multiple of 4096 bytes apart, two streams 1.1 to 1.2 times for stride 2 and 1.0 for stride 1, the
+nine layers of grad_weight 1.1 to 1.5 times.
 
 Rows of x copied to a window in the L1 cache, strip by strip, measured slower (forward 0.86): the copy costs more than
 the conflicts it avoids.

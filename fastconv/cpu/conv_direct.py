@@ -28,9 +28,9 @@ Sapphire Rapids core had 75 GFLOP/s for 512 channels at stride 2, and 116 for 25
 the AVX2 core, whose sets hold 8 lines, five such layers are 1.8 to 2.1 times as fast.
 
 8 images of one pixel, 1024 -> 5 channels, take 12 to 13 us, and PyTorch's 10 to 12.  Counted: 8 rows are two tiles of
-6, each a chain of 1024 multiply-adds of 4 cycles, 2.6 us at 3.15 GHz; one tile of 8 rows would save 1.3 us.  The kernel
-takes 5.5 with its call by Numba, 7 where the weight is packed 8 rows at a time, however short they are; Python around it
-6, and 7.5 with geometries compared by value and every array looked at by three functions.
+6, each a chain of 1024 multiply-adds of 4 cycles, 2.6 us at 3.15 GHz; one tile of 8 rows would save 1.3 us.  Numba's
+call and the kernel take 5.5 us, 7 where the weight is packed 8 rows at a time, however short they are; Python around
+them 6, and 7.5 with geometries compared by value and every array looked at by three functions.
 
 Large results written past the caches (`memory` has the ratios): 1.08 for 32 -> 64 channels at 112 x 112, where each
 output is 32 products, 1.00 from 256 channels on.
