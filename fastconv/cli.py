@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from fastconv import __version__, dispatch, plots, threads, warmup
+from fastconv import __version__, dispatch, plots, warmup
 from fastconv.bench import command, compare
 from fastconv.cpu import codegen, tiles, update
 from fastconv.cuda.ahead import Compiler, capability_of
@@ -297,20 +298,6 @@ def _info(arguments: argparse.Namespace, console: Console) -> int:
 # ---- warmup -------------------------------------------------------------------------------------------------------
 
 
-def compile_everything(dtypes: Sequence[str], console: Console) -> None:
-    """Make every call of `warmup.cpu_calls` once with one thread and once with all."""
-    threshold, all_threads = threads.PARALLEL_THRESHOLD, numba.get_num_threads()
-    calls = [(call, number) for dtype in dtypes for call in warmup.cpu_calls(dtype) for number in (1, all_threads)]
-    try:
-        threads.PARALLEL_THRESHOLD = 0  # small problems too may use the parallel kernels
-        for call, number in track(calls, "Compiling kernels", console=console):
-            numba.set_num_threads(number)
-            call()
-    finally:
-        threads.PARALLEL_THRESHOLD = threshold
-        numba.set_num_threads(all_threads)
-
-
 def compile_for_gpu(device: str, console: Console) -> str:
     """Make every call of `warmup.gpu_calls`; which kernels are compiled now, in words."""
     engine = Compiler(capability_of(device))
@@ -323,7 +310,7 @@ def compile_for_gpu(device: str, console: Console) -> str:
 def _warmup(arguments: argparse.Namespace, console: Console) -> int:
     started = time.perf_counter()
     if arguments.device == "cpu":
-        compile_everything(("float32", "float64"), console)
+        warmup.compile_for_cpu(("float32", "float64"), partial(track, description="Compiling kernels", console=console))
         what = "All kernels"
     else:
         what = compile_for_gpu(arguments.device, console)

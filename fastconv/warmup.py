@@ -7,19 +7,23 @@ networks, and not small ones: nothing is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
+import numba
 import numpy as np
 
-from fastconv import functional
+from fastconv import functional, threads
 from fastconv.cpu import update
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda.ahead import Compiler
 from fastconv.cuda.array import Array
 from fastconv.demo import tutorial_network
 from fastconv.keras import Sequential, layers, losses, optimizers
+
+Call = Callable[[], object]
 
 #: Images in one launch: one of prediction, and the default of training.
 BATCHES = (1, 32)
@@ -41,7 +45,7 @@ IMAGES = ((28, 28, 1), (32, 32, 3))
 CLASSES = 10
 
 
-def cpu_calls(dtype: str) -> list[Callable[[], object]]:
+def cpu_calls(dtype: str) -> list[Call]:
     """One tiny call of every operation that has kernels of its own."""
     rng = np.random.default_rng(0)
 
@@ -95,14 +99,34 @@ def cpu_calls(dtype: str) -> list[Callable[[], object]]:
         update.adam_update(parameter, gradient, mean, square, iteration=1, learning_rate=0.1)
         update.rmsprop_update(parameter, gradient, square, mean, None, learning_rate=0.1)
 
-    calls: list[Callable[[], object]] = [convolution, other_convolutions, depthwise_convolution, pooling, dense]
+    calls: list[Call] = [convolution, other_convolutions, depthwise_convolution, pooling, dense]
     calls += [activations_loss_and_dropout, batch_normalization, updates]
     if dtype == "float32":
         calls.append(partial(convolution, "winograd"))
     return calls
 
 
-def gpu_calls(engine: Compiler) -> list[Callable[[], object]]:
+def compile_for_cpu(
+    dtypes: Sequence[str], shown: Callable[[list[Call]], Iterable[Call]] = iter, part: int = 0, parts: int = 1
+) -> None:
+    """Make every call of `cpu_calls` once with one thread and once with all; of several processes each makes a part.
+
+    Calls of different dtypes have no kernel in common, so those of two processes are of one dtype each.
+    """
+    threshold, all_threads = threads.PARALLEL_THRESHOLD, numba.get_num_threads()
+    calls = [call for together in zip_longest(*map(cpu_calls, dtypes)) for call in together if call is not None]
+    try:
+        threads.PARALLEL_THRESHOLD = 0  # small problems too may use the parallel kernels
+        for call in shown(calls[part::parts]):
+            for number in (1, all_threads):
+                numba.set_num_threads(number)
+                call()
+    finally:
+        threads.PARALLEL_THRESHOLD = threshold
+        numba.set_num_threads(all_threads)
+
+
+def gpu_calls(engine: Compiler) -> list[Call]:
     """Calls that compile the kernels."""
     return [
         *(partial(_train, engine, image) for image in IMAGES),

@@ -42,6 +42,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(cores, MOST_WORKERS) if whole and cores > 1 else 0
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Workers of a run of all tests begin with the kernels, each with a part: what several need, each would compile."""
+    worker = getattr(session.config, "workerinput", None)
+    everything = any(Path(__file__).is_relative_to(Path(argument).resolve()) for argument in session.config.args)
+    if worker is not None and everything and not session.config.option.keyword:
+        from fastconv import warmup
+
+        number = int(worker["workerid"].removeprefix("gw"))
+        warmup.compile_for_cpu(("float32", "float64"), part=number, parts=worker["workercount"])
+
+
 def pytest_unconfigure() -> None:
     if _OWN_CACHE is not None:
         shutil.rmtree(_OWN_CACHE, ignore_errors=True)

@@ -192,7 +192,7 @@ def test_warmup_calls_every_kernel_with_one_thread_and_with_several(monkeypatch)
         serial(*arguments)
 
     monkeypatch.setattr(threads, "run", run_serially)
-    cli.compile_everything(("float32",), cli.Console())
+    warmup.compile_for_cpu(("float32",))
     assert counts == {1, numba.get_num_threads()}
     forgotten = [
         f"{module.__name__}.{name}"
