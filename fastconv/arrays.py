@@ -295,8 +295,6 @@ def with_batch_axis(array: Any) -> Any:
     return array[np.newaxis] if type(array) is ndarray else array.with_batch_axis()
 
 
-#: Layout of x -> dimensions of its weight, where that is taken as it is.
-_UNTOUCHED_WEIGHTS = {"NHWC": 4, "NWC": 3, "NC": 2}
 #: Layout of x -> axes that bring its weight to (kernel extents, inputs of a group, outputs), and back.
 _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "NHWC": ((0, 1, 2, 3), (0, 1, 2, 3)),
@@ -305,6 +303,8 @@ _WEIGHT_AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "NCW": ((2, 1, 0), (2, 1, 0)),
     "NC": ((0, 1), (0, 1)),
 }
+#: Layout of x -> dimensions of its weight, where that is taken as it is.
+_UNTOUCHED_WEIGHTS = {layout: len(axes) for layout, (axes, _) in _WEIGHT_AXES.items() if axes == tuple(sorted(axes))}
 
 
 def weight_in(name: str, value: ArrayLike, layout: str, like: FloatArray, first: str = "x") -> FloatArray:

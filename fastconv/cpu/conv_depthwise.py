@@ -77,7 +77,7 @@ def _list_taps(taps, plan, rows, columns):
 
 @_jit.inline
 def _panels(weight, plan):
-    """The weight as panels: all taps of the channels of a tile, one after the other.
+    """The weight as panels: all taps of the channels of a tile, one after the other, from channel * taps on.
 
     As it lies, the taps of a channel are C numbers apart.  With 1024 channels they share one set of the L1 cache, with
     the pixels of x where that begins at such a distance from the weight: half the speed.
@@ -180,7 +180,7 @@ def _run(
     """
     lanes = simd.lane_count(out)
     width = _VECTORS * lanes
-    panel_size = plan.KH * plan.KW * width
+    all_taps = plan.KH * plan.KW
     done = 0
     while done < pixels:
         together = 1
@@ -192,15 +192,15 @@ def _run(
             together = _PIXELS
             for channel in range(first, last, width):
                 c = min(channel, last - width)
-                panel_at = channel // width * panel_size
+                at = channel * all_taps
                 _fetch(x, out, ahead, half, lines, out_at + c, out_step, width, stream)
                 ahead += lines * LINE
-                _many_pixels(x, panels, out, taps, tap_count, x_at + c, x_step, panel_at, out_at + c, out_step, stream)
+                _many_pixels(x, panels, out, taps, tap_count, x_at + c, x_step, at, out_at + c, out_step, stream)
         else:
             for channel in range(first, last, width):
                 c = min(channel, last - width)
-                panel_at = channel // width * panel_size
-                _one_pixel(x, panels, out, taps, tap_count, x_at + c, x_step, panel_at, out_at + c, out_step, stream)
+                at = channel * all_taps
+                _one_pixel(x, panels, out, taps, tap_count, x_at + c, x_step, at, out_at + c, out_step, stream)
         x_at += together * x_step
         out_at += together * out_step
         done += together

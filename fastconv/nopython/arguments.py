@@ -123,8 +123,8 @@ def read_only(typingctx: Any, array: Any) -> Any:
 def as_row(typingctx: Any, array: Any, size: Any) -> Any:
     """The first numbers of an array without gaps in one row, and without its read-only flag.
 
-    Kernels never write to their inputs, and are compiled for one type.  ``reshape`` would look at strides, which takes
-    a second to compile.
+    Kernels never write to their inputs, and are compiled for one type.  ``reshape`` would look at strides: a third more
+    for a caller to compile.
     """
     row_type = types.Array(array.dtype, 1, "C")
 
