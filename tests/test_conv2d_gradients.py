@@ -134,7 +134,7 @@ def test_the_adjoint_identity_holds_for_float64_up_to_rounding(name):
 # ---- size of the error ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plain", "strided tail", "grad_weight over all splits", "depthwise strided"])
+@pytest.mark.parametrize("name", ["plain", "strided tail", "grad_weight over splits and chains", "depthwise strided"])
 def test_the_error_of_float32_grows_with_the_root_of_the_sum_length(name):
     case = BY_NAME[name]
     g = case.geometry

@@ -24,7 +24,7 @@ NAMES = (
     "depthwise strided",
     "depthwise multiplier",
     "depthwise over blocks of channels",
-    "grad_weight over all splits",
+    "grad_weight over splits and chains",
     "winograd, many tiles",
     "winograd, many channels",
 )

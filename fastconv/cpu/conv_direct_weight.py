@@ -81,7 +81,8 @@ _LEAST_BLOCK = 64
 class Plan(NamedTuple):
     """How a problem is computed: where patches are read from, and how (depths x output channels) is cut into tasks.
 
-    The pixels of a split are taken in blocks of at most *pixels*; with strips, of at most *rows* rows of one image.
+    The pixels of a split are *chains* equal chains, and those of a chain are taken in blocks of at most *pixels*; with
+    strips, of at most *rows* rows of one image.
     """
 
     source: int
@@ -91,6 +92,7 @@ class Plan(NamedTuple):
     depth: int
     columns: int
     splits: int
+    chains: int
     tasks: int
 
 
@@ -211,6 +213,31 @@ def _tile_step(vectors):
     return step
 
 
+@_jit.inline
+def _finish_tile(sums, at, stride, partial, result_at, result_stride, rows, columns, later):
+    """Write the sums of a tile to their place in grad_weight; those of a *later* chain are added to what is there."""
+    lanes = simd.lane_count(sums)
+    for m in range(rows):
+        for column in range(0, columns, lanes):
+            count = min(columns - column, lanes)
+            value, place = simd.load(sums, at + m * stride + column), result_at + m * result_stride + column
+            if count < lanes:
+                before = simd.load_first(partial, place, count) if later else simd.zeros(partial)
+                simd.store_first(partial, place, simd.add(before, value), count)
+            elif later:
+                simd.store(partial, place, simd.add(simd.load(partial, place), value))
+            else:
+                simd.store(partial, place, value)
+
+
+@_jit.inline
+def _fetch_tile(partial, result_at, result_stride, rows, columns):
+    """Bring the lines of a tile of grad_weight near, which its sums are added to later."""
+    for m in range(rows):
+        for column in range(0, columns, LINE):
+            simd.prefetch_for_write(partial, result_at + m * result_stride + column)
+
+
 _wide_step = _tile_step(TILE_VECTORS)
 _narrow_step = _tile_step(1)
 
@@ -220,9 +247,9 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
     """Tasks of grad_weight; a task is a split of the pixels times a block of (kh, kw, ic) times one of output channels.
 
     Blocks of pixels outermost: their patches and gradients are in the cache while every register tile of the block of
-    grad_weight is loaded, updated by one rank-1 step a pixel, and stored; after the last block it goes to its place in
-    grad_weight, by way of the sums if it hangs over the edge.  Each element of ``partial[split]`` has one writer, and
-    pixels are added in rising order (n, oh, ow).
+    grad_weight is loaded, updated by one rank-1 step a pixel, and stored; after the last block of a chain it is added
+    to its place in grad_weight, by way of the sums if it hangs over the edge.  Each element of ``partial[split]`` has
+    one writer, and pixels are added in rising order (n, oh, ow).
     """
     s = shape
     x, grad_out, partial, offsets = simd.span(x), simd.span(grad_out), simd.span(partial), simd.span(offsets)
@@ -246,57 +273,58 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
         depth = min(plan.depth, total_depth - first_depth)
         columns = min(plan.columns, oc_of_group - column_of_group)
         first_column = group * oc_of_group + column_of_group
-        split_start = total_pixels * split // plan.splits
-        split_stop = total_pixels * (split + 1) // plan.splits
         first_offset = 0 if plan.source == PATCHES or plan.source == PACKED else first_depth
         gradients_in_place = columns % lanes == 0 and depth <= _UNPACKED_DEPTH
-        first_pixel = split_start
-        while first_pixel < split_stop:
-            n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
-            pixels = min(plan.pixels, split_stop - first_pixel)
-            if plan.source == PACKED:
-                _pack_x(x, left, s, plan, group, first_pixel, pixels, first_depth, depth, runs)
-            else:
-                if plan.source == STRIP:
-                    last_oh = min(oh + plan.rows, s.OH)
-                    pixels = min(pixels, (last_oh - oh) * s.OW - ow)
-                    patches.copy_strip(x, left, s, group, n, oh, (ow + pixels + s.OW - 1) // s.OW)
-                elif plan.source == PATCHES:
-                    patches.gather_patches(x, left, s, group, n, oh, ow, pixels, first_depth, depth)
-                patches.place_runs(s, plan.source, group, n, oh, ow, pixels, runs)
-            grad_at = first_pixel * s.OC + first_column
-            if not gradients_in_place:
-                _pack(grad_out, grad_at, s.OC, packed, 0, width, _pitch(plan, width), pixels, columns)
-            first, last = first_pixel == split_start, first_pixel + pixels == split_stop
-            for column in range(0, columns, width):
-                rest = min(columns - column, width)
-                width_of_tile = width if rest > lanes else lanes
-                panel, panel_at, panel_stride = packed, column // width * _pitch(plan, width), width
-                if gradients_in_place:
-                    panel, panel_at, panel_stride = grad_out, grad_at + column, s.OC
-                for row in range(0, depth, TILE_ROWS):
-                    rows = min(depth - row, TILE_ROWS)
-                    whole = rest == width_of_tile and rows == TILE_ROWS
-                    at = row * plan.columns + column * TILE_ROWS
-                    result_at = (split * total_depth + first_depth + row) * s.OC + first_column + column
-                    target, target_at, target_stride = sums, at, width_of_tile
-                    if last and whole:
-                        target, target_at, target_stride = partial, result_at, s.OC
-                    if rest > lanes:
-                        _wide_step(
-                            left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
-                            sums, at, first, target, target_at, target_stride,
-                        )  # fmt: skip
-                    else:
-                        _narrow_step(
-                            left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
-                            sums, at, first, target, target_at, target_stride,
-                        )  # fmt: skip
-                    if last and not whole:
-                        for m in range(rows):
-                            for lane in range(rest):
-                                partial[result_at + m * s.OC + lane] = sums[at + m * width_of_tile + lane]
-            first_pixel += pixels
+        chains = plan.splits * plan.chains
+        for chain in range(split * plan.chains, (split + 1) * plan.chains):
+            first_pixel, chain_stop = total_pixels * chain // chains, total_pixels * (chain + 1) // chains
+            chain_start, later = first_pixel, chain % plan.chains > 0
+            while first_pixel < chain_stop:
+                n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
+                pixels = min(plan.pixels, chain_stop - first_pixel)
+                if plan.source == PACKED:
+                    _pack_x(x, left, s, plan, group, first_pixel, pixels, first_depth, depth, runs)
+                else:
+                    if plan.source == STRIP:
+                        last_oh = min(oh + plan.rows, s.OH)
+                        pixels = min(pixels, (last_oh - oh) * s.OW - ow)
+                        patches.copy_strip(x, left, s, group, n, oh, (ow + pixels + s.OW - 1) // s.OW)
+                    elif plan.source == PATCHES:
+                        patches.gather_patches(x, left, s, group, n, oh, ow, pixels, first_depth, depth)
+                    patches.place_runs(s, plan.source, group, n, oh, ow, pixels, runs)
+                grad_at = first_pixel * s.OC + first_column
+                if not gradients_in_place:
+                    _pack(grad_out, grad_at, s.OC, packed, 0, width, _pitch(plan, width), pixels, columns)
+                first, last = first_pixel == chain_start, first_pixel + pixels == chain_stop
+                for column in range(0, columns, width):
+                    rest = min(columns - column, width)
+                    width_of_tile = width if rest > lanes else lanes
+                    panel, panel_at, panel_stride = packed, column // width * _pitch(plan, width), width
+                    if gradients_in_place:
+                        panel, panel_at, panel_stride = grad_out, grad_at + column, s.OC
+                    for row in range(0, depth, TILE_ROWS):
+                        rows = min(depth - row, TILE_ROWS)
+                        whole = rest == width_of_tile and rows == TILE_ROWS
+                        at = row * plan.columns + column * TILE_ROWS
+                        result_at = (split * total_depth + first_depth + row) * s.OC + first_column + column
+                        target, target_at, target_stride = sums, at, width_of_tile
+                        if last and whole and not later:
+                            target, target_at, target_stride = partial, result_at, s.OC
+                        if last and later:
+                            _fetch_tile(partial, result_at, s.OC, rows, rest)
+                        if rest > lanes:
+                            _wide_step(
+                                left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
+                                sums, at, first, target, target_at, target_stride,
+                            )  # fmt: skip
+                        else:
+                            _narrow_step(
+                                left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
+                                sums, at, first, target, target_at, target_stride,
+                            )  # fmt: skip
+                        if last and (later or not whole):
+                            _finish_tile(sums, at, width_of_tile, partial, result_at, s.OC, rows, rest, later)
+                first_pixel += pixels
 
 
 @_jit.kernel
@@ -364,7 +392,7 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
     s = shape
     lanes = codegen.VECTOR_BYTES // itemsize
     width = TILE_VECTORS * lanes
-    splits = split_count(s)
+    splits, chains = split_count(s), chain_count(s)
     total_depth, total_columns = s.KH * s.KW * (s.IC // s.G), s.OC // s.G
     depth, columns = product.depth_of_block(total_depth), min(_COLUMNS_OF_BLOCK, round_up(total_columns, lanes))
     rows, pixels, strip = 1, _PIXELS_OF_BLOCK, 0
@@ -372,7 +400,7 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
     far = s.stride_w * s.IC > _FAR
     if source == IN_PLACE and (s.KH, s.KW) == (1, 1) and (far or total_columns >= _PACKING_COLUMNS):
         source = PACKED
-        pixels = _part(s.N * s.OH * s.OW // splits, _PACKED_PIXELS, 1)
+        pixels = _part(s.N * s.OH * s.OW // (splits * chains), _PACKED_PIXELS, 1)
         depth, columns = _part(total_depth, _PACKED_DEPTH, TILE_ROWS), _part(total_columns, _PACKED_COLUMNS, width)
     elif source == IN_PLACE and far:
         source = PATCHES
@@ -388,7 +416,7 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
         tasks = splits * s.G * -(-total_depth // depth) * -(-total_columns // columns)
         even = tasks % workers == 0 or tasks >= _EVEN_TASKS * workers
         if even or max(depth, columns) <= _LEAST_BLOCK:
-            return Plan(source, strip, rows, pixels, depth, columns, splits, tasks)
+            return Plan(source, strip, rows, pixels, depth, columns, splits, chains, tasks)
         if columns >= depth:
             columns = _part(columns, columns - 1, width)
         else:
@@ -408,6 +436,11 @@ _TASKS_OF_GRAD_WEIGHT = 16
 _DEPTH_OF_TASK = 96
 _COLUMNS_OF_TASK = 64
 _PIXELS_OF_SPLIT = 448
+# A split is chains of about so many pixels, each a sum of its own: a GPU, which computes all of them at the same time,
+# needs many, and a shorter chain rounds less.  Enough chains are enough for a GPU: so many blocks of a square of the
+# weight.  On a CPU they cost an addition to each weight a chain.
+_PIXELS_OF_CHAIN = 512
+_SQUARES_OF_CHAINS, _SQUARE = 2048, 64
 
 
 def split_count(shape: ConvShape) -> int:
@@ -416,3 +449,12 @@ def split_count(shape: ConvShape) -> int:
     depths = -(-s.KH * s.KW * (s.IC // s.G) // _DEPTH_OF_TASK)
     tasks_of_split = s.G * depths * -(-(s.OC // s.G) // _COLUMNS_OF_TASK)
     return max(1, min(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), s.N * s.OH * s.OW // _PIXELS_OF_SPLIT))
+
+
+def chain_count(shape: ConvShape) -> int:
+    """Chains of each split."""
+    s = shape
+    splits = split_count(s)
+    squares = s.G * -(-s.KH * s.KW * (s.IC // s.G) // _SQUARE) * -(-(s.OC // s.G) // _SQUARE)
+    pixels = -(-s.N * s.OH * s.OW // splits)
+    return max(1, min(-(-pixels // _PIXELS_OF_CHAIN), -(-_SQUARES_OF_CHAINS // (squares * splits))))

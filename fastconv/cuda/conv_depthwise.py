@@ -23,6 +23,7 @@ import numpy as np
 
 from fastconv.cpu.depthwise_plan import Plan, forward_plan, grad_x_plan
 from fastconv.cuda import conv_depthwise_plan as plan
+from fastconv.cuda.chains import add_chains
 from fastconv.cuda.device import Engine, aligned, flat, flats
 from fastconv.cuda.epilogue import any_activation
 from fastconv.geometry import Conv2dGeometry
@@ -73,19 +74,17 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
         elements.launch(engine, elements.fill_zeros(), out.size, out)
         return
     chains = plan.chains(g)
-    splits = chains.splits.size - 1
-    rows, splits_from = engine.constant(chains.rows), engine.constant(chains.splits)
-    partial = engine.empty((chains.total * out.size,), np.float32)
-    sums = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
     problem = kernels.WeightProblem(
         *(g.OC, g.IH, g.IW, g.OH, g.OW, g.KH, g.KW, *g.stride, *g.dilation, g.padding[0][0], g.padding[1][0])
     )
-    lanes = _lanes(g, x, grad_out, partial)
-    kernel = kernels.grad_weight(*plan.taps_together(g, lanes), lanes)
-    elements.launch(engine, kernel, plan.threads_of_chains(g, lanes), x, grad_out, partial, rows, problem)
-    elements.launch(engine, kernels.sum_chains(), sums.size, partial, sums, splits_from, out.size)
-    if splits > 1:
-        elements.launch(engine, elements.sum_parts(), out.size, sums, out, splits)
+
+    def write(sums: Any) -> None:
+        lanes = _lanes(g, x, grad_out, sums)
+        kernel = kernels.grad_weight(*plan.taps_together(g, lanes), lanes)
+        rows = engine.constant(chains.rows)
+        elements.launch(engine, kernel, plan.threads_of_chains(g, lanes), x, grad_out, sums, rows, problem)
+
+    add_chains(engine, write, chains.splits, out)
 
 
 def _run(

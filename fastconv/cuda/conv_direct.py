@@ -65,6 +65,7 @@ zero, padding takes part as zeros.  One difference is left: where the CPU sums t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ from numpy.typing import NDArray
 
 from fastconv.cpu import conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
+from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import (
     QUAD,
     TURN_OF_PARTS,
@@ -177,33 +179,29 @@ def phases_with_taps(
 
 
 def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any, out: Any) -> None:
-    """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
+    """``out = the gradient with respect to weight``: chains over parts of the pixels, added in order."""
     from fastconv.cuda.kernels import elements
 
     s, out = as_product(forward_shape(geometry)), flat(out)
     if geometry.N == 0:
         elements.launch(engine, elements.fill_zeros(), out.size, out)
         return
-    splits = conv_direct_weight.split_count(s)
-    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
-    sum_splits(engine, s, x, grad_out, partial, splits)
-    if splits > 1:
-        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)
+    splits, chains = conv_direct_weight.split_count(s), conv_direct_weight.chain_count(s)
+    starts = starts_of_splits(splits * chains, splits)
+    add_chains(engine, partial(write_chains, engine, s, x, grad_out, splits * chains), starts, out)
 
 
-def sum_splits(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, partial: Any, splits: int) -> None:
-    """``partial[split]``: the gradient with respect to weight, summed over one of *splits* parts of the pixels."""
+def write_chains(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, chains: int, sums: Any) -> None:
+    """``sums[chain]``: the gradient with respect to weight, summed over one of so many equal parts of the pixels."""
     from fastconv.cuda.kernels import conv_direct as kernels
 
     s = shape
     check_size(s)
     x, grad_out = flat(x), flat(grad_out)
     pixels = s.N * s.OH * s.OW
-    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * splits, -(-pixels // splits), WEIGHT_TILES)
-    vector = vectors_possible(s, tile) and aligned(x, grad_out, partial)
+    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * chains, -(-pixels // chains), WEIGHT_TILES)
+    vector = vectors_possible(s, tile) and aligned(x, grad_out, sums)
     table = engine.constant(table_of_taps(s, QUAD if vector else 1, tile.depth).reshape(-1))
-    problem, blocks = weight_problem(s, tile, splits)
+    problem, blocks = weight_problem(s, tile, chains)
     kernel = kernels.grad_weight(tile, vector)
-    engine.launch(
-        kernel, blocks, x, grad_out, partial, table, engine.constant(starts_of_splits(pixels, splits)), problem
-    )
+    engine.launch(kernel, blocks, x, grad_out, sums, table, engine.constant(starts_of_splits(pixels, chains)), problem)

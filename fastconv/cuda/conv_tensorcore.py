@@ -97,6 +97,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape
+from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct import phases_with_taps
 from fastconv.cuda.conv_direct_plan import QUAD, check_size, starts_of_splits
 from fastconv.cuda.conv_tensorcore_plan import (
@@ -215,15 +216,15 @@ def grad_weight(
     tile = choose_weight_tile(tiles, s.KH * s.KW * (s.IC // s.G), s.OC // s.G)
     problem, blocks = weight_problem(s, tile, kind)
     pixels = s.N * s.OH * s.OW
-    partial = out if problem.splits == 1 else engine.empty((problem.splits * out.size,), np.float32)
+    starts = engine.constant(starts_of_splits(pixels, problem.splits))
     table = engine.constant(table_of_chunks(s, kind).reshape(-1))
     kernel = kernels.grad_weight(tile, kind, asynchronous)
     factors = _chunks(engine, x, kind), _chunks(engine, grad_out, kind)
-    engine.launch(
-        kernel, blocks, *factors, partial, table, engine.constant(starts_of_splits(pixels, problem.splits)), problem
-    )
-    if problem.splits > 1:
-        elements.launch(engine, elements.sum_parts(), out.size, partial, out, problem.splits)
+
+    def write(sums: Any) -> None:
+        engine.launch(kernel, blocks, *factors, sums, table, starts, problem)
+
+    add_chains(engine, write, starts_of_splits(problem.splits, problem.splits), out)
 
 
 def _check(geometry: Conv2dGeometry, precision: str, capability: tuple[int, int]) -> None:

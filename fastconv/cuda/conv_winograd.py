@@ -54,6 +54,8 @@ from fastconv.cpu import conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS
 from fastconv.cuda import conv_direct
+from fastconv.cuda.chains import add_chains
+from fastconv.cuda.conv_direct_plan import starts_of_splits
 from fastconv.cuda.conv_winograd_plan import (
     declines as _declines,
     images_of,
@@ -115,11 +117,12 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     left, right, sums = (engine.empty((PLANES * lines,), np.float32) for lines in (tiles * s.IC, tiles * s.OC, pairs))
     elements.launch(engine, kernels.input_to_points(), tiles * s.IC, flat(x), left, inputs, 0, tiles * s.IC)
     elements.launch(engine, kernels.grad_out_to_points(), tiles * s.OC, flat(grad_out), right, outputs, 0, tiles * s.OC)
-    conv_direct.sum_splits(engine, product_of(s, tiles), left, right, sums, splits)
-    partial = out if splits == 1 else engine.empty((splits * out.size,), np.float32)
-    elements.launch(engine, kernels.points_to_taps(), pairs, sums, partial, s.IC, s.OC, pairs)
-    if splits > 1:
-        elements.launch(engine, elements.sum_parts(), out.size, partial, out, splits)
+    conv_direct.write_chains(engine, product_of(s, tiles), left, right, splits, sums)
+
+    def write(taps: Any) -> None:
+        elements.launch(engine, kernels.points_to_taps(), pairs, sums, taps, s.IC, s.OC, pairs)
+
+    add_chains(engine, write, starts_of_splits(splits, splits), out)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:

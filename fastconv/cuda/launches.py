@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from fastconv.cpu import conv_direct_weight, conv_scatter
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda import conv_depthwise, conv_depthwise_plan, resources
@@ -15,6 +17,7 @@ from fastconv.cuda.conv_direct_plan import (
     WEIGHT_TILES,
     choose_tile,
     forward_problem,
+    starts_of_splits,
     tiles_of_forward,
     turns_of_tap,
     vectors_possible,
@@ -103,23 +106,24 @@ def _direct_grad_x(geometry: Conv2dGeometry) -> list[Launch]:
 
 def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     s = as_product(forward_shape(geometry))
-    splits = conv_direct_weight.split_count(s)
+    splits, chains = conv_direct_weight.split_count(s), conv_direct_weight.chain_count(s)
+    parts = splits * chains
     depths, columns, pixels = s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.N * s.OH * s.OW
-    tile = choose_tile(depths, columns, s.G * splits, -(-pixels // splits), WEIGHT_TILES)
+    tile = choose_tile(depths, columns, s.G * parts, -(-pixels // parts), WEIGHT_TILES)
     vector = vectors_possible(s, tile)
-    _, blocks = weight_problem(s, tile, splits)
-    turns = sum(-(-(pixels * (i + 1) // splits - pixels * i // splits) // tile.depth) for i in range(splits))
+    _, blocks = weight_problem(s, tile, parts)
+    turns = int((-(-np.diff(starts_of_splits(pixels, parts)) // tile.depth)).sum())
     weights = depths * s.OC
     product = Launch(
-        f"direct grad_weight, tiles of {tile.rows} x {tile.columns}, {splits} partial sums",
+        f"direct grad_weight, tiles of {tile.rows} x {tile.columns}, {parts} partial sums",
         blocks,
         tile.threads,
         *resources.GRAD_WEIGHT[tile, vector],
         flops=s.flops,
-        executed=2 * blocks // splits * tile.rows * tile.columns * turns * tile.depth,
-        bytes=_ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + splits * weights),
+        executed=2 * blocks // parts * tile.rows * tile.columns * turns * tile.depth,
+        bytes=_ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + parts * weights),
     )
-    return [product, *_sum_of_parts(splits, weights)]
+    return [product, *_sum_of_chains(splits, parts, weights), *_sum_of_parts(splits, weights)]
 
 
 def _depthwise(geometry: Conv2dGeometry, backward: bool) -> Launch:
@@ -144,12 +148,17 @@ def _depthwise_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     code = resources.DEPTHWISE_GRAD_WEIGHT[(*plan.taps_together(g, lanes), lanes)]
     moved = g.bytes(_ITEMSIZE) + _ITEMSIZE * (chains.total - 1) * weights
     threads = plan.threads_of_chains(g, lanes)
-    summed = _ITEMSIZE * (chains.total + splits) * weights
     return [
         _elements(f"depthwise grad_weight, {chains.total} chains", threads, code, moved, g.flops),
-        _elements("sum of chains", splits * weights, resources.SUM_CHAINS, summed),
+        *_sum_of_chains(splits, chains.total, weights),
         *_sum_of_parts(splits, weights),
     ]
+
+
+def _sum_of_chains(splits: int, chains: int, weights: int) -> list[Launch]:
+    if splits == chains:
+        return []
+    return [_elements("sum of chains", splits * weights, resources.SUM_CHAINS, _ITEMSIZE * (chains + splits) * weights)]
 
 
 def _sum_of_parts(splits: int, weights: int) -> list[Launch]:

@@ -46,7 +46,7 @@ CASES = (
     "padding larger than kernel",
     "stride larger than kernel",
     "one more than a block of depth",
-    "grad_weight over all splits",
+    "grad_weight over splits and chains",
 )
 LARGE_TILES = [tile for tile in TILES if tile != TILES[-1]]
 

@@ -61,7 +61,7 @@ OTHERS = {
     "sum_parts": elements.sum_parts,
     "swap_channels": kernels.swap_channels,
     "fill_zeros": elements.fill_zeros,
-    "sum_chains": depthwise.sum_chains,
+    "sum_chains": elements.sum_chains,
 }
 # channels of a load, and columns of a window that are loaded together
 POOLS = (4, 2), (4, 3), (4, pool_kernels.RUN), (1, pool_kernels.RUN)

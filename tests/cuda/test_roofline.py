@@ -159,7 +159,7 @@ def _written_down(one_at_a_time: bool) -> dict[str, tuple[Kernel, resources.Code
         "swap_channels": (direct.swap_channels(), resources.SWAP_CHANNELS),
         "fill_zeros": (elements.fill_zeros(), resources.FILL_ZEROS),
         "sum_parts": (elements.sum_parts(), resources.SUM_PARTS),
-        "sum_chains": (depthwise.sum_chains(), resources.SUM_CHAINS),
+        "sum_chains": (elements.sum_chains(), resources.SUM_CHAINS),
         "extreme pool": (pool_kernels.extreme(4, 3), resources.POOL_EXTREME),
         "average pool": (pool_kernels.average(4, 3), resources.POOL_AVERAGE),
     }

@@ -37,15 +37,15 @@ from fastconv.cuda.kernels.intrinsics import (
     within,
     zeros,
 )
-from fastconv.cuda.kernels.windows import add_each, load_columns, places, slide, steps, there
+from fastconv.cuda.kernels.windows import load_columns, places, slide, steps, there
 
 cuda = target()
 float32, int32, void = cuda.types.float32, cuda.types.int32, cuda.types.void
 
 #: Of a block of `window`: threads side by side, and how many blocks a multiprocessor is to hold.
 _QUADS, _RESIDENTS = CHANNELS // QUAD, 5
-#: Pixels that `grad_weight` loads together where windows are neighbours, and chains that `sum_chains` does.
-_PIXELS_OF_RUN, _CHAINS_OF_RUN = 8, 16
+#: Pixels that `grad_weight` loads together where windows are neighbours.
+_PIXELS_OF_RUN = 8
 # every column and every factor counts
 _ALL = -1
 
@@ -239,30 +239,3 @@ def grad_weight(taps: int, step: int, lanes: int) -> Kernel:
 
     signature = void(NUMBERS, NUMBERS, NUMBERS, TABLE, told(WeightProblem))
     return Kernel(conv2d_grad_weight_depthwise, signature, THREADS_OF_ELEMENTS, 2)
-
-
-@lru_cache
-def sum_chains() -> Kernel:
-    """The kernel that adds the chains of each split."""
-
-    places_of, there_of, load_chains = places(_CHAINS_OF_RUN), there(_CHAINS_OF_RUN), load_columns(1)
-    add_chains = add_each(True)
-
-    def sums_of_chains(chains, partial, starts, numbers):
-        """``partial[split] = chains[starts[split]] + ...`` up to ``starts[split + 1]``, in this order.
-
-        As many chains at a time as hide how long their loads take: there are few threads.
-        """
-        i = int32(element())
-        if i < partial.size:
-            split = divide(i, numbers)
-            place = int32(i - split * numbers)
-            last = starts[split + 1]
-            # what a number is added to without being changed, -0 neither
-            total = (float32(-0.0),)
-            for chain in range(starts[split], last, _CHAINS_OF_RUN):
-                some = load_chains(chains, place, places_of(int32(chain), 1, last, numbers))
-                total = add_chains(total, some, there_of(int32(chain), 1, last))
-            store(partial, i, total)
-
-    return kernel_of_elements(sums_of_chains, NUMBERS, NUMBERS, TABLE, int32)

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from fastconv.cuda.device import Engine, Kernel, target
-from fastconv.cuda.kernels.intrinsics import divide
+from fastconv.cuda.kernels.intrinsics import divide, store
+from fastconv.cuda.kernels.windows import add_each, load_columns, places, there
 
 cuda = target()
 types = cuda.types
@@ -16,6 +17,8 @@ float32, float64, int32, int64 = types.float32, types.float64, types.int32, type
 THREADS, RESIDENTS = 256, 4
 #: Flat arrays of a kernel's signature.
 NUMBERS, SUMS, TABLE, POSITIONS = (types.Array(kind, 1, "C") for kind in (float32, float64, int32, int64))
+#: Chains that `sum_chains` loads together.
+_CHAINS_OF_RUN = 16
 #: Positions that are divided in a kernel are 32-bit integers.
 LARGEST = 2**31 - 2**16
 
@@ -88,3 +91,30 @@ def sum_parts() -> Kernel:
             out[i] = total
 
     return kernel_of_elements(sum_of_parts, NUMBERS, NUMBERS, int32)
+
+
+@lru_cache
+def sum_chains() -> Kernel:
+    """The kernel that adds the chains of each split."""
+
+    places_of, there_of, load_chains = places(_CHAINS_OF_RUN), there(_CHAINS_OF_RUN), load_columns(1)
+    add_chains = add_each(True)
+
+    def sums_of_chains(chains, partial, starts, numbers):
+        """``partial[split] = chains[starts[split]] + ...`` up to ``starts[split + 1]``, in this order.
+
+        As many chains at a time as hide how long their loads take: there are few threads.
+        """
+        i = int32(element())
+        if i < partial.size:
+            split = divide(i, numbers)
+            place = int32(i - split * numbers)
+            last = starts[split + 1]
+            # what a number is added to without being changed, -0 neither
+            total = (float32(-0.0),)
+            for chain in range(starts[split], last, _CHAINS_OF_RUN):
+                some = load_chains(chains, place, places_of(int32(chain), 1, last, numbers))
+                total = add_chains(total, some, there_of(int32(chain), 1, last))
+            store(partial, i, total)
+
+    return kernel_of_elements(sums_of_chains, NUMBERS, NUMBERS, TABLE, int32)
