@@ -54,10 +54,10 @@ theirs: 25x25, 8 channels, 48 x 48: 1.7 with 8 images, 0.3 with one, for which t
 With more weights than pixels packing costs as much as the product.  A weight that was packed before (`PackedWeight`)
 makes the call for one image 1.6 times as fast at 512 -> 2048 channels and 7 x 7, 1.1 times at 256 -> 1024 and 14 x 14.
 
-Every output element is one chain of fused multiply-adds over (kh, kw, ic), or over pixels (n, oh, ow) for grad_weight,
-starting from zero (`conv_scatter` tells its own order for grad_x).  Blocks and tiles only cut the chain
-into pieces that are stored and taken up again, so neither they, nor the vector width, the batch or the number of
-threads change a bit of the result.
+Every output element is one chain of fused multiply-adds over (kh, kw, ic), starting from zero; for grad_weight, a few
+chains over pixels (n, oh, ow), cut by the geometry alone and added in order (`conv_direct_weight`; `conv_scatter` tells
+its own order for grad_x).  Blocks and tiles only cut a chain into pieces that are stored and taken up again, so neither
+they, nor the vector width, the batch or the number of threads change a bit of the result.
 
 Error bound: ``|out - exact| <= eps * L * sum of |x * weight|`` with L = KH * KW * IC / G; for random data the error
 grows like ``eps * sqrt(L)``.

@@ -9,6 +9,8 @@ from emulator import Emulator, needs_target
 
 from fastconv.cpu import conv_direct as cpu
 from fastconv.cpu.activation import ACTIVATIONS
+from fastconv.cpu.conv_direct_weight import chain_count, split_count
+from fastconv.cpu.shape import as_product, forward_shape
 from fastconv.cuda import conv_direct
 from fastconv.cuda.conv_direct_plan import (
     NARROW,
@@ -21,7 +23,7 @@ from fastconv.cuda.conv_direct_plan import (
     tiles_of_forward,
 )
 from fastconv.cuda.ptx import Fault, OutOfBounds
-from fastconv.geometry import Conv2dGeometry
+from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 from fastconv.reference import conv as reference
 
 needs_target()
@@ -87,6 +89,21 @@ def test_same_bits_as_the_cpu(name: str) -> None:
     computed, expected = three_passes(Emulator(), geometry, data), three_passes_on_cpu(geometry, data)
     for operation, left, right in zip(("forward", "grad_x", "grad_weight"), computed, expected, strict=True):
         assert same_bits(left, right), operation
+
+
+def test_splits_and_chains_are_several() -> None:
+    shape = as_product(forward_shape(BY_NAME["grad_weight over splits and chains"].geometry))
+    assert (split_count(shape), chain_count(shape)) == (16, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 64, 512])
+@pytest.mark.parametrize("images", [32, 1024])
+def test_the_sums_of_chains_take_little_memory(images: int, channels: int) -> None:
+    """At most 32 MiB and the sums of a split, however many pixels there are."""
+    geometry = conv2d_geometry((images, 112, 112, channels), (3, 3, channels, channels), padding="same")
+    shape, weights = as_product(forward_shape(geometry)), 9 * channels**2
+    splits, chains = split_count(shape), chain_count(shape)
+    assert 4 * splits * chains * weights <= 2**25 + 4 * splits * weights
 
 
 @pytest.mark.parametrize("tile", LARGE_TILES, ids=str)
