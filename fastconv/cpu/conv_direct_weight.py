@@ -443,8 +443,8 @@ _DEPTH_OF_TASK = 96
 _COLUMNS_OF_TASK = 64
 _PIXELS_OF_SPLIT = 448
 # A split is chains of at most so many pixels, unless the weight is large: a shorter chain rounds less, and a GPU sums
-# all of them at the same time, in so many blocks, each for a square of the weight (`cuda.conv_direct`).  On a CPU a chain
-# costs an addition to each weight.
+# all of them at the same time, in so many blocks, each for a square of the weight (`cuda.conv_direct`).  On a CPU a
+# chain costs an addition to each weight.
 _PIXELS_OF_CHAIN = 512
 _SQUARES_OF_CHAINS, _SQUARE = 2048, 64
 
