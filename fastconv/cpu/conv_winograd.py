@@ -249,15 +249,18 @@ def _forward_tasks(
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
-                    for tile in range(0, count, TILE_ROWS):
+                    tile = 0
+                    while tile < count:
+                        rows = product.rows_of_tile(count - tile)
                         left_at = ic_block * points.block + plane * points.plane + tile * _ROW
                         sums_at = plane * blocks.sums_plane + tile * blocks.columns
                         for column in range(0, columns, width):
                             right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
                             _multiply(
                                 transformed, left_at, factor, right_at,
-                                sums, sums_at + column, blocks.columns, depth, ic_block == 0,
+                                sums, sums_at + column, blocks.columns, depth, ic_block == 0, rows,
                             )  # fmt: skip
+                        tile += rows
             _finish_tiles(
                 sums, blocks, values, bias, residual, out, out_array, s, images, activation,
                 first_tile, count, first_column, columns, stream,

@@ -101,12 +101,15 @@ def _grad_weight_tasks(
             for plane in range(PLANES):
                 for oc in range(0, ocs, width):
                     right_at = plane * gradients.plane + oc // width * gradients.block
-                    for ic in range(0, ics, TILE_ROWS):
+                    ic = 0
+                    while ic < ics:
                         at = plane * blocks.sums_plane + ic * _CHANNELS + oc
+                        rows = product.rows_of_tile(ics - ic)
                         _accumulate(
                             transformed, plane * points.plane + ic, right, right_at,
-                            sums, at, _CHANNELS, tiles, first_tile == start,
+                            sums, at, _CHANNELS, tiles, first_tile == start, rows,
                         )  # fmt: skip
+                        ic += rows
         for ic in range(ics):
             for oc in range(0, ocs, lanes):
                 plane = blocks.sums_plane

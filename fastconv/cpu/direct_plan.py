@@ -16,9 +16,10 @@ from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, n
 from fastconv.geometry import Conv2dGeometry
 
 # Most pixels and output channels of a block, by the source of patches: the panels, and the sums that wait for the next
-# block of depths, lie in the L2 cache.  400 pixels: 8 images of 7 x 7 need each number of the weight once.
+# block of depths, lie in the L2 cache; where vectors have 64 bytes, it has 1 MB or more.  400 pixels: 8 images of 7 x 7
+# need each number of the weight once.
 _PIXELS_OF_BLOCK = {IN_PLACE: round_up(400, TILE_ROWS), PATCHES: 32 * TILE_ROWS}
-_COLUMNS_OF_BLOCK = {IN_PLACE: 128, PATCHES: 256, STRIP: 128}
+_COLUMNS_OF_BLOCK = {IN_PLACE: 4 * codegen.VECTOR_BYTES, PATCHES: 256, STRIP: 128}
 # Numbers in the panels of a block (128 KB of float32); few depths leave room for more channels.
 _NUMBERS_OF_PANELS = 32 * 1024
 # Most pixels of a strip.

@@ -18,6 +18,8 @@ from fastconv.cpu import codegen, simd, tiles
 
 TILE_ROWS = tiles.TILE_ROWS
 TILE_VECTORS = tiles.TILE_VECTORS
+# Rows of a register tile for the last rows of a block, where one of TILE_ROWS would multiply several in vain.
+FEW_ROWS = 4
 
 # float32 numbers in a cache line.
 LINE = 16
@@ -93,21 +95,42 @@ def pack_columns(matrix, offset, stride, rows, columns, panel, panel_at, width):
                 simd.store(panel, panel_at + row * width + column, value)
 
 
+@_jit.inline
+def rows_of_tile(rows):
+    """Rows of the next register tile where so many are left: the last ones are done sooner by low tiles."""
+    return FEW_ROWS if (rows + FEW_ROWS - 1) // FEW_ROWS * FEW_ROWS < TILE_ROWS else TILE_ROWS
+
+
 def tile_product(vectors, row_stride, step):
     """A product with a panel *vectors* wide; element (m, k) of the left factor lies at m * row_stride + k * step."""
+    high, low = (_tile_product(vectors, row_stride, step, rows) for rows in (TILE_ROWS, FEW_ROWS))
 
     @_jit.inline
-    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first):
+    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, rows):
         """``sums[m, :] (+)= sum over k of left[m, k] * panel[k, :]`` for one register tile; *first* starts from zero.
 
-        The sums stay in registers while k rises, so a step costs TILE_ROWS scalar loads and *vectors* vector loads for
-        TILE_ROWS * *vectors* fused multiply-adds.
+        It has *rows* of `rows_of_tile`.
+        """
+        if rows == FEW_ROWS:
+            low(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+        else:
+            high(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+
+    return product
+
+
+def _tile_product(vectors, row_stride, step, rows):
+    @_jit.inline
+    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first):
+        """The sums stay in registers while k rises.
+
+        So a step costs *rows* scalar loads and *vectors* vector loads for *rows* x *vectors* fused multiply-adds.
         """
         width = vectors * simd.lane_count(sums)
         if first:
-            tile = tiles.zeros(sums, TILE_ROWS, vectors)
+            tile = tiles.zeros(sums, rows, vectors)
         else:
-            tile = tiles.load(sums, sums_at, sums_stride, TILE_ROWS, vectors)
+            tile = tiles.load(sums, sums_at, sums_stride, rows, vectors)
         for k in range(length):
             tile = tiles.rank1(tile, left, left_at + k * step, row_stride, panel, panel_at + k * width)
         tiles.store(tile, sums, sums_at, sums_stride)
