@@ -91,6 +91,9 @@ def multiply_adds(threads: int = 1) -> tuple[Callable[[int], None], int]:
     return run, 2 * size * threads
 
 
+_multiply = product.placed_product(TILE_VECTORS)
+
+
 @_jit.kernel
 def products_serial(count, left, places, pieces, panel, sums):
     """*count* products of a register tile of pixels with a panel, always the same, so that both lie in the L1 cache."""
@@ -98,7 +101,7 @@ def products_serial(count, left, places, pieces, panel, sums):
     panel, sums = simd.span(panel), simd.span(sums)
     for _ in range(count):
         tile = tiles.zeros(sums, TILE_ROWS, TILE_VECTORS)
-        tile = product.multiply_wide(tile, left, places, 0, pieces, 0, 1, panel, 0)
+        tile = _multiply(tile, left, places, 0, pieces, 0, 1, panel, 0)
         tiles.store(tile, sums, 0, TILE_VECTORS * simd.lane_count(sums))
 
 

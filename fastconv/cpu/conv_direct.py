@@ -80,12 +80,14 @@ from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
 from fastconv.cpu.direct_plan import Job, forward_job, job_of, named
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
-from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import FEW_ROWS, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import Forms, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import aligned
 
+# Register tiles of fewer pixels at the end of a block, at most; their sums take as much room as those of others.
+_LAST_TILES = TILE_ROWS // FEW_ROWS
 # Rows of the weight that are packed at a time stay in the L1 cache, from panel to panel: so many numbers, but some
 # rows also where they lie a power of two apart and share its sets.
 _NUMBERS_OF_PACKING, _ROWS_OF_PACKING = 2048, 8
@@ -117,33 +119,42 @@ def _prefetch_next(x, places, first_pixel, last_pixel, first_depth, depth):
 
 def _tile_step(vectors):
     """One register tile of outputs, or of sums, *vectors* wide."""
-    multiply = product.multiply_wide if vectors == TILE_VECTORS else product.multiply_narrow
+    multiply = product.placed_product(vectors)
 
     @_jit.splice
     def step(
-        left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first, whole,
+        left, places_in, row, rows, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first, whole,
         bias, residual, out, places_out, out_row, column, activation, stream,
     ):  # fmt: skip
         """Continue the sums of a tile, or start them (*first*), and finish a *whole* one straight from the registers.
 
-        Where the tile has pixels or channels that do not exist, or more depths follow, its sums are stored.
+        Where the tile has pixels or channels that do not exist, only FEW_ROWS, or more depths follow, its sums are
+        stored.
         """
         width = vectors * simd.lane_count(sums)
-        if first:
-            tile = tiles.zeros(sums, TILE_ROWS, vectors)
+        if rows == FEW_ROWS:
+            if first:
+                low = tiles.zeros(sums, FEW_ROWS, vectors)
+            else:
+                low = tiles.load(sums, sums_at, width, FEW_ROWS, vectors)
+            low = multiply(low, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at)
+            tiles.store(low, sums, sums_at, width)
         else:
-            tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
-        tile = multiply(tile, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at)
-        if whole:
-            if bias.size > 0:
-                tile = tiles.add_row(tile, bias, column)
-            if residual.size > 0:
-                tile = tiles.add_placed(tile, residual, places_out, out_row, column)
-            if activation == RELU:
-                tile = tiles.relu(tile)
-            tiles.put_placed(tile, out, places_out, out_row, column, stream)
-        else:
-            tiles.store(tile, sums, sums_at, width)
+            if first:
+                tile = tiles.zeros(sums, TILE_ROWS, vectors)
+            else:
+                tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
+            tile = multiply(tile, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at)
+            if whole:
+                if bias.size > 0:
+                    tile = tiles.add_row(tile, bias, column)
+                if residual.size > 0:
+                    tile = tiles.add_placed(tile, residual, places_out, out_row, column)
+                if activation == RELU:
+                    tile = tiles.relu(tile)
+                tiles.put_placed(tile, out, places_out, out_row, column, stream)
+            else:
+                tiles.store(tile, sums, sums_at, width)
 
     return step
 
@@ -244,7 +255,7 @@ def _forward_workspace(out, packed, shape, plan):
     left = np.zeros(max(strip + LINE, TILE_ROWS * PATCH_STRIDE), out.dtype)
     total_depth = shape.KH * shape.KW * (shape.IC // shape.G)
     waiting = plan.pixels if plan.depth < total_depth else 0
-    sums = np.empty((waiting + TILE_ROWS) * plan.columns, out.dtype)
+    sums = np.empty((waiting + _LAST_TILES * TILE_ROWS) * plan.columns, out.dtype)
     places_in = np.empty(plan.pixels + 2 * TILE_ROWS, np.int64)
     places_out = np.empty(plan.pixels + 2 * TILE_ROWS, np.int64)
     panels = np.empty(0 if packed.size > 0 else plan.columns * plan.depth, out.dtype)
@@ -326,37 +337,39 @@ def _forward_tasks(
                     _pack_rows(s, weight, weight_at, depth, columns, panels, 0, depth, 0)
                 columns_before = column_id
             gn, goh, gow = n, oh, ow
-            for row in range(0, pixels, TILE_ROWS):
-                rows = min(TILE_ROWS, pixels - row)
+            row, sums_row = 0, 0
+            while row < pixels:
+                height = product.rows_of_tile(pixels - row)
+                rows = min(height, pixels - row)
                 if plan.source == PATCHES:
                     patches.gather_patches(x, left, s, group, gn, goh, gow, rows, first_depth, depth)
-                    gn, goh, gow = product.next_pixel(gn, goh, gow + TILE_ROWS, s.OH, s.OW)
+                    gn, goh, gow = product.next_pixel(gn, goh, gow + rows, s.OH, s.OW)
                 row_in = 0 if plan.source == PATCHES else row
                 for column in range(0, columns, width):
                     rest = min(columns - column, width)
                     out_column = group * oc_of_group + first_column + column
                     # sums of a single depth are finished at once and never leave the L1 cache
-                    sums_at = 0 if depth == total_depth else row * plan.columns + column * TILE_ROWS
+                    sums_at = 0 if depth == total_depth else sums_row * plan.columns + column * TILE_ROWS
                     if last and not stream:
                         _prefetch_out(out, places_out, row, rows, out_column, rest)
                     if pointwise:
                         # each panel has its share of the pixels
                         _prefetch_next(
-                            x, places_in, row + TILE_ROWS + column * TILE_ROWS // columns,
-                            row + TILE_ROWS + min(column + width, columns) * TILE_ROWS // columns, first_depth, depth,
+                            x, places_in, row + height + column * TILE_ROWS // columns,
+                            row + height + min(column + width, columns) * TILE_ROWS // columns, first_depth, depth,
                         )  # fmt: skip
                     panel_at = panels_at + column * panel_depth
                     if rest > lanes:
                         whole = last and rows == TILE_ROWS and rest == width
                         _wide_step(
-                            left, places_in, row_in, pieces, first_piece, last_piece,
+                            left, places_in, row_in, height, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * width, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation, stream,
                         )  # fmt: skip
                     else:
                         whole = last and rows == TILE_ROWS and rest == lanes
                         _narrow_step(
-                            left, places_in, row_in, pieces, first_piece, last_piece,
+                            left, places_in, row_in, height, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * lanes, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation, stream,
                         )  # fmt: skip
@@ -368,6 +381,8 @@ def _forward_tasks(
                 if last and activation > RELU:
                     for pixel in range(row, row + rows):
                         activate(out_array, places_out[pixel] + group * oc_of_group + first_column, columns, activation)
+                row += height
+                sums_row += TILE_ROWS
 
 
 @_jit.kernel
@@ -457,7 +472,8 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     left = max(strip, TILE_ROWS * PATCH_STRIDE)
     places = 2 * (plan.pixels + 2 * TILE_ROWS)
     panels = 0 if packed else plan.columns * plan.depth
-    of_forward = itemsize * (left + (plan.pixels + TILE_ROWS) * plan.columns + panels) + 8 * places
+    sums = (plan.pixels + _LAST_TILES * TILE_ROWS) * plan.columns
+    of_forward = itemsize * (left + sums + panels) + 8 * places
     if conv_first.suits(geometry, itemsize):
         of_forward = conv_first.workspace(geometry, itemsize)
     of_grad_x = conv_scatter.workspace(geometry, itemsize) if conv_scatter.suits(geometry) else 0

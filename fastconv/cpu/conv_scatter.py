@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.elementary import ZERO
-from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import FEW_ROWS, LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of
 from fastconv.geometry import Conv2dGeometry
 
@@ -77,6 +77,29 @@ def _pack_taps(weight, packed, taps, OC):
                 packed[at] = weight[(column + lane) * OC + oc]
 
 
+def _multiply(vectors):
+    """Some pixels of grad_out times a panel of the weight, *vectors* wide."""
+    multiply = product.placed_product(vectors)
+
+    @_jit.splice
+    def store_parts(grad_out, places, rows, pieces, packed, packed_at, parts, column, parts_stride):
+        """``parts[pixel, column:] = grad_out[pixel, :] @ panel`` for as many pixels as `product.rows_of_tile` says."""
+        if rows == FEW_ROWS:
+            low = tiles.zeros(parts, FEW_ROWS, vectors)
+            low = multiply(low, grad_out, places, 0, pieces, 0, 1, packed, packed_at)
+            tiles.store(low, parts, column, parts_stride)
+        else:
+            high = tiles.zeros(parts, TILE_ROWS, vectors)
+            high = multiply(high, grad_out, places, 0, pieces, 0, 1, packed, packed_at)
+            tiles.store(high, parts, column, parts_stride)
+
+    return store_parts
+
+
+_multiply_wide = _multiply(TILE_VECTORS)
+_multiply_narrow = _multiply(1)
+
+
 @_jit.flushing_tasks
 def _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, first_task, last_task):
     """Tasks [first_task, last_task); a task is a band of rows of one image of grad_x.
@@ -108,20 +131,20 @@ def _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, first_task
         last_oh = min((first_ih + rows_of_band - 1 + s.pad_top) // s.stride_h + 1, s.OH)
         pixels = max(last_oh - first_oh, 0) * s.OW
         oh, ow = first_oh, 0
-        for first_pixel in range(0, pixels, TILE_ROWS):
-            rows = min(TILE_ROWS, pixels - first_pixel)
+        first_pixel = 0
+        while first_pixel < pixels:
+            height = product.rows_of_tile(pixels - first_pixel)
+            rows = min(height, pixels - first_pixel)
             for row in range(TILE_ROWS):
                 pixel = (n * s.OH + first_oh) * s.OW + first_pixel + min(row, rows - 1)
                 places[row] = pixel * s.OC
             for column in range(0, taps, width):
                 if taps - column > lanes:
-                    tile = tiles.zeros(parts, TILE_ROWS, TILE_VECTORS)
-                    tile = product.multiply_wide(tile, grad_out, places, 0, pieces, 0, 1, packed, column * s.OC)
-                    tiles.store(tile, parts, column, parts_stride)
+                    _multiply_wide(grad_out, places, height, pieces, packed, column * s.OC, parts, column, parts_stride)
                 else:
-                    narrow = tiles.zeros(parts, TILE_ROWS, 1)
-                    narrow = product.multiply_narrow(narrow, grad_out, places, 0, pieces, 0, 1, packed, column * s.OC)
-                    tiles.store(narrow, parts, column, parts_stride)
+                    _multiply_narrow(
+                        grad_out, places, height, pieces, packed, column * s.OC, parts, column, parts_stride
+                    )
             for row in range(rows):
                 ih = oh * s.stride_h - s.pad_top - first_ih
                 target = ih * pitch + ow * s.stride_w * s.IC
@@ -145,6 +168,7 @@ def _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, first_task
                 if ow == s.OW:
                     ow = 0
                     oh += 1
+            first_pixel += height
         _copy_band(band, grad_x, s, n, first_ih, rows_of_band)
 
 

@@ -6,7 +6,7 @@ by block: a few hundred KB of workspace per thread, resident in the L2 cache, wh
 
     patches  (pixels x depths), where they lie or gathered                       `patches`
     panel    (depths x one or two vectors of columns)                            `pack_columns`
-    tile     (TILE_ROWS x the columns of a panel), in registers                  `multiply_wide`, `multiply_narrow`
+    tile     (TILE_ROWS x the columns of a panel), in registers                  `tile_product`, `placed_product`
 
 Padding takes part as zeros, as in ``np.pad`` followed by a convolution without padding.
 """
@@ -138,7 +138,7 @@ def _tile_product(vectors, row_stride, step, rows):
     return product
 
 
-def _placed_product(vectors):
+def placed_product(vectors):
     """A product whose left factor lies where it always did: row m starts at a place of its own, and k makes jumps."""
 
     @_jit.splice
@@ -157,10 +157,6 @@ def _placed_product(vectors):
         return tile
 
     return product
-
-
-multiply_wide = _placed_product(TILE_VECTORS)
-multiply_narrow = _placed_product(1)
 
 
 def depth_of_block(total: int) -> int:
