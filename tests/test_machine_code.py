@@ -15,17 +15,19 @@ from fastconv import _jit
 from fastconv.cpu import conv_winograd, product, simd, tiles
 from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS
 
+multiply = product.placed_product(TILE_VECTORS)
+
 @_jit.kernel
 def placed(left, places, pieces, panel, sums):
     left, places, pieces = simd.span(left), simd.span(places), simd.span(pieces)
     panel, sums = simd.span(panel), simd.span(sums)
     tile = tiles.zeros(sums, TILE_ROWS, TILE_VECTORS)
-    tile = product.multiply_wide(tile, left, places, 0, pieces, 0, pieces.size, panel, 0)
+    tile = multiply(tile, left, places, 0, pieces, 0, pieces.size, panel, 0)
     tiles.store(tile, sums, 0, TILE_VECTORS * simd.lane_count(sums))
 
 @_jit.kernel
 def stepped(left, panel, sums, length):
-    conv_winograd._multiply(simd.span(left), 0, simd.span(panel), 0, simd.span(sums), 0, 64, length, True)
+    conv_winograd._multiply(simd.span(left), 0, simd.span(panel), 0, simd.span(sums), 0, 64, length, True, TILE_ROWS)
 
 numbers, integers = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 for kernel, kinds in [
