@@ -18,11 +18,10 @@ from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS
 multiply = product.placed_product(TILE_VECTORS)
 
 @_jit.kernel
-def placed(left, places, pieces, panel, sums):
-    left, places, pieces = simd.span(left), simd.span(places), simd.span(pieces)
-    panel, sums = simd.span(panel), simd.span(sums)
+def placed(left, places, panel, sums, length):
+    left, places, panel, sums = simd.span(left), simd.span(places), simd.span(panel), simd.span(sums)
     tile = tiles.zeros(sums, TILE_ROWS, TILE_VECTORS)
-    tile = multiply(tile, left, places, 0, pieces, 0, pieces.size, panel, 0)
+    tile = multiply(tile, left, places, 0, 0, length, panel, 0)
     tiles.store(tile, sums, 0, TILE_VECTORS * simd.lane_count(sums))
 
 @_jit.kernel
@@ -31,7 +30,7 @@ def stepped(left, panel, sums, length):
 
 numbers, integers = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 for kernel, kinds in [
-    (placed, (numbers, integers, integers, numbers, numbers)),
+    (placed, (numbers, integers, numbers, numbers, types.intp)),
     (stepped, (numbers, numbers, numbers, types.intp)),
 ]:
     kernel.compile(kinds)

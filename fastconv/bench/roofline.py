@@ -95,13 +95,12 @@ _multiply = product.placed_product(TILE_VECTORS)
 
 
 @_jit.kernel
-def products_serial(count, left, places, pieces, panel, sums):
+def products_serial(count, left, places, panel, sums):
     """*count* products of a register tile of pixels with a panel, always the same, so that both lie in the L1 cache."""
-    left, places, pieces = simd.span(left), simd.span(places), simd.span(pieces)
-    panel, sums = simd.span(panel), simd.span(sums)
+    left, places, panel, sums = simd.span(left), simd.span(places), simd.span(panel), simd.span(sums)
     for _ in range(count):
         tile = tiles.zeros(sums, TILE_ROWS, TILE_VECTORS)
-        tile = _multiply(tile, left, places, 0, pieces, 0, 1, panel, 0)
+        tile = _multiply(tile, left, places, 0, 0, product.MOST_DEPTH, panel, 0)
         tiles.store(tile, sums, 0, TILE_VECTORS * simd.lane_count(sums))
 
 
@@ -112,8 +111,7 @@ def products() -> tuple[Callable[[int], None], int]:
     places = np.arange(TILE_ROWS) * product.PATCH_STRIDE
     panel = np.full(product.MOST_DEPTH * columns, 0.5, np.float32)
     sums = np.empty(TILE_ROWS * columns, np.float32)
-    arguments = left, places, np.array([0, product.MOST_DEPTH]), panel, sums
-    return lambda count: products_serial(count, *arguments), 2 * product.MOST_DEPTH * sums.size
+    return lambda count: products_serial(count, left, places, panel, sums), 2 * product.MOST_DEPTH * sums.size
 
 
 def peak_gflops(threads: int = 1) -> float:

@@ -74,7 +74,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import conv_direct_weight, conv_first, conv_scatter, patches, product, simd, tiles
+from fastconv.cpu import codegen, conv_direct_weight, conv_first, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
 from fastconv.cpu.direct_plan import Job, forward_job, job_of, named
@@ -86,6 +86,9 @@ from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import aligned
 
+# Depths of the next tile of pixels that are asked for at a time.  All at once, those of 14 rows are more lines than a
+# core can wait for, and its products wait with them; 6 rows by a narrower panel have few.
+_DEPTHS_OF_FETCHING = LINE if codegen.VECTOR_BYTES == 64 else product.MOST_DEPTH
 # Register tiles of fewer pixels at the end of a block, at most; their sums take as much room as those of others.
 _LAST_TILES = TILE_ROWS // FEW_ROWS
 # Rows of the weight that are packed at a time stay in the L1 cache, from panel to panel: so many numbers, but some
@@ -105,26 +108,45 @@ def _prefetch_out(out, places, row, rows, column, columns):
             simd.prefetch_for_write(out, places[pixel] + lane)
 
 
-@_jit.inline
-def _prefetch_next(x, places, first_pixel, last_pixel, first_depth, depth):
-    """Fetch depths of some pixels of the next tile.
+def _product(vectors):
+    """The products of a register tile, *vectors* wide, with its part of a panel."""
+    multiply = product.placed_product(vectors)
 
-    A 1x1 convolution reads its x from memory for the first time in the product, or where a tile is gathered for it, and
-    neither can wait for it.
-    """
-    for pixel in range(first_pixel, last_pixel):
-        for element in range(first_depth, first_depth + depth, LINE):
-            simd.prefetch_for_read(x, places[pixel] + element)
+    @_jit.splice
+    def multiply_pieces(
+        tile, left, places, row, pieces, first_piece, last_piece, panels, panel_at, x, first_next, last_next, depth,
+    ):  # fmt: skip
+        """``tile[m, :] += sum over k of left[places[row + m] + offset of k] * panel[k, :]``.
+
+        k runs through *pieces*, pairs (offset of the first, count) of numbers that are neighbours in *left*: the
+        KW * IC of a kernel row, say.  Beside it, the depths of some pixels of the next tile are asked for, from *depth*
+        on: a 1x1 convolution, whose piece is one, reads its x from memory for the first time in the product, or where a
+        tile is gathered for it, and neither can wait for it.
+        """
+        width = vectors * simd.lane_count(left)
+        at_a_time = _DEPTHS_OF_FETCHING if first_next < last_next else product.MOST_DEPTH
+        for piece in range(first_piece, last_piece):
+            start, stop = pieces[2 * piece], pieces[2 * piece] + pieces[2 * piece + 1]
+            for first in range(start, stop, at_a_time):
+                last = min(first + at_a_time, stop)
+                for pixel in range(first_next, last_next):
+                    for k in range(first, last, LINE):
+                        simd.prefetch_for_read(x, places[pixel] + depth + k - start)
+                tile = multiply(tile, left, places, row, first, last, panels, panel_at)
+                panel_at += (last - first) * width
+        return tile
+
+    return multiply_pieces
 
 
 def _tile_step(vectors):
     """One register tile of outputs, or of sums, *vectors* wide."""
-    multiply = product.placed_product(vectors)
+    multiply = _product(vectors)
 
     @_jit.splice
     def step(
         left, places_in, row, rows, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first, whole,
-        bias, residual, out, places_out, out_row, column, activation, stream,
+        bias, residual, out, places_out, out_row, column, activation, stream, x, first_next, last_next, next_depth,
     ):  # fmt: skip
         """Continue the sums of a tile, or start them (*first*), and finish a *whole* one straight from the registers.
 
@@ -137,14 +159,20 @@ def _tile_step(vectors):
                 low = tiles.zeros(sums, FEW_ROWS, vectors)
             else:
                 low = tiles.load(sums, sums_at, width, FEW_ROWS, vectors)
-            low = multiply(low, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at)
+            low = multiply(
+                low, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at,
+                x, first_next, last_next, next_depth,
+            )  # fmt: skip
             tiles.store(low, sums, sums_at, width)
         else:
             if first:
                 tile = tiles.zeros(sums, TILE_ROWS, vectors)
             else:
                 tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
-            tile = multiply(tile, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at)
+            tile = multiply(
+                tile, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at,
+                x, first_next, last_next, next_depth,
+            )  # fmt: skip
             if whole:
                 if bias.size > 0:
                     tile = tiles.add_row(tile, bias, column)
@@ -352,12 +380,11 @@ def _forward_tasks(
                     sums_at = 0 if depth == total_depth else sums_row * plan.columns + column * TILE_ROWS
                     if last and not stream:
                         _prefetch_out(out, places_out, row, rows, out_column, rest)
+                    first_next, last_next = 0, 0
                     if pointwise:
                         # each panel has its share of the pixels
-                        _prefetch_next(
-                            x, places_in, row + height + column * TILE_ROWS // columns,
-                            row + height + min(column + width, columns) * TILE_ROWS // columns, first_depth, depth,
-                        )  # fmt: skip
+                        first_next = row + height + column * TILE_ROWS // columns
+                        last_next = row + height + min(column + width, columns) * TILE_ROWS // columns
                     panel_at = panels_at + column * panel_depth
                     if rest > lanes:
                         whole = last and rows == TILE_ROWS and rest == width
@@ -365,6 +392,7 @@ def _forward_tasks(
                             left, places_in, row_in, height, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * width, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation, stream,
+                            x, first_next, last_next, first_depth,
                         )  # fmt: skip
                     else:
                         whole = last and rows == TILE_ROWS and rest == lanes
@@ -372,6 +400,7 @@ def _forward_tasks(
                             left, places_in, row_in, height, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * lanes, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation, stream,
+                            x, first_next, last_next, first_depth,
                         )  # fmt: skip
                     if last and not whole:
                         _finish_part(

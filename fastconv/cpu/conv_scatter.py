@@ -82,15 +82,15 @@ def _multiply(vectors):
     multiply = product.placed_product(vectors)
 
     @_jit.splice
-    def store_parts(grad_out, places, rows, pieces, packed, packed_at, parts, column, parts_stride):
+    def store_parts(grad_out, places, rows, OC, packed, packed_at, parts, column, parts_stride):
         """``parts[pixel, column:] = grad_out[pixel, :] @ panel`` for as many pixels as `product.rows_of_tile` says."""
         if rows == FEW_ROWS:
             low = tiles.zeros(parts, FEW_ROWS, vectors)
-            low = multiply(low, grad_out, places, 0, pieces, 0, 1, packed, packed_at)
+            low = multiply(low, grad_out, places, 0, 0, OC, packed, packed_at)
             tiles.store(low, parts, column, parts_stride)
         else:
             high = tiles.zeros(parts, TILE_ROWS, vectors)
-            high = multiply(high, grad_out, places, 0, pieces, 0, 1, packed, packed_at)
+            high = multiply(high, grad_out, places, 0, 0, OC, packed, packed_at)
             tiles.store(high, parts, column, parts_stride)
 
     return store_parts
@@ -111,7 +111,7 @@ def _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, first_task
     s = shape
     grad_out, packed, grad_x = simd.span(grad_out), simd.span(packed), simd.span(grad_x)
     parts, band = simd.span(workspace[0]), simd.span(workspace[1])
-    places, pieces = simd.span(workspace[2]), simd.span(workspace[3])
+    places = simd.span(workspace[2])
     lanes = simd.lane_count(grad_x)
     width = TILE_VECTORS * lanes
     taps = s.KH * s.KW * s.IC
@@ -120,7 +120,6 @@ def _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, first_task
     whole = run - run % lanes
     pitch = patches.strip_pitch(s)
     bands_of_image = (s.IH + bands.rows - 1) // bands.rows
-    pieces[0], pieces[1] = 0, s.OC
     for task in range(first_task, last_task):
         n = task // bands_of_image
         first_ih = task % bands_of_image * bands.rows
@@ -140,11 +139,9 @@ def _scatter_tasks(grad_out, packed, grad_x, workspace, shape, bands, first_task
                 places[row] = pixel * s.OC
             for column in range(0, taps, width):
                 if taps - column > lanes:
-                    _multiply_wide(grad_out, places, height, pieces, packed, column * s.OC, parts, column, parts_stride)
+                    _multiply_wide(grad_out, places, height, s.OC, packed, column * s.OC, parts, column, parts_stride)
                 else:
-                    _multiply_narrow(
-                        grad_out, places, height, pieces, packed, column * s.OC, parts, column, parts_stride
-                    )
+                    _multiply_narrow(grad_out, places, height, s.OC, packed, column * s.OC, parts, column, parts_stride)
             for row in range(rows):
                 ih = oh * s.stride_h - s.pad_top - first_ih
                 target = ih * pitch + ow * s.stride_w * s.IC
@@ -194,7 +191,7 @@ def _scatter_workspace(grad_x, shape, bands):
     taps = shape.KH * shape.KW * shape.IC
     parts = np.empty(TILE_ROWS * (taps + lanes), grad_x.dtype)
     band = np.empty(bands.rows * patches.strip_pitch(shape) + LINE, grad_x.dtype)
-    return parts, band, np.empty(TILE_ROWS, np.int64), np.empty(2, np.int64)
+    return parts, band, np.empty(TILE_ROWS, np.int64)
 
 
 @_jit.kernel

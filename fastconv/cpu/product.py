@@ -139,21 +139,15 @@ def _tile_product(vectors, row_stride, step, rows):
 
 
 def placed_product(vectors):
-    """A product whose left factor lies where it always did: row m starts at a place of its own, and k makes jumps."""
+    """A product whose left factor lies where it always did: each row starts at a place of its own."""
 
     @_jit.splice
-    def product(tile, left, places, row, pieces, first_piece, last_piece, panel, panel_at):
-        """``tile[m, :] += sum over k of left[places[row + m] + offset of k] * panel[k, :]``.
-
-        k runs through *pieces*, pairs (offset of the first, count) of numbers that are neighbours in *left*: the
-        KW * IC of a kernel row, say.
-        """
+    def product(tile, left, places, row, start, stop, panel, panel_at):
+        """``tile[m, :] += sum over k from start to stop of left[places[row + m] + k] * panel[k - start, :]``."""
         width = vectors * simd.lane_count(left)
-        for piece in range(first_piece, last_piece):
-            start = pieces[2 * piece]
-            for k in range(start, start + pieces[2 * piece + 1]):
-                tile = tiles.rank1_placed(tile, left, places, row, k, panel, panel_at)
-                panel_at += width
+        for k in range(start, stop):
+            tile = tiles.rank1_placed(tile, left, places, row, k, panel, panel_at)
+            panel_at += width
         return tile
 
     return product
