@@ -31,9 +31,10 @@ from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometr
 from fastconv.profile import current as current_profile
 from fastconv.reference import conv as reference
 
-# Tiles of all images from which on Winograd is faster than the direct sum, with 32 to 512 channels on an AVX2 core:
-# 0.8 to 1.2 times with 4 tiles (one image of 7 x 7 or 8 x 8), 1.1 to 1.7 times with 6 (8 x 12).
-_FEWEST_TILES = 6
+# Tiles of all images from which on Winograd is faster than the direct sum, with 32 to 512 channels: 0.7 to 1.1 times
+# with 2 tiles, with 4 (one image of 7 x 7 or 8 x 8) 1.0 to 1.6 on an AVX-512 core and 1.0 to 1.4 on an AVX2 core, and
+# more where the weights are kept.
+_FEWEST_TILES = 4
 # Images that "auto" counts on for the gradient of a weight, which is asked for in training only: 8 images of one tile
 # and 64 channels are 1.9 times as fast as the direct sum, 32 of them 2.4 times, a single one half as fast.
 _IMAGES_OF_TRAINING = 8

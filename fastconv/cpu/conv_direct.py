@@ -27,6 +27,18 @@ The 14 pixels of an AVX-512 tile, read in place 4096 bytes apart, push each othe
 Sapphire Rapids core had 75 GFLOP/s for 512 channels at stride 2, and 116 for 256.  Gathered, with tiles of 12 x 1 on
 the AVX2 core, whose sets hold 8 lines, five such layers are 1.8 to 2.1 times as fast.
 
+and an AVX-512 core of another (Zen 4), GFLOP/s of 117 for multiply-adds alone; medians of 7 to 9 runs in turns, each
+with arrays of its own, because where these lie in memory alone makes up to 30%:
+                                                  256 -> 64,   256 -> 128,   512 -> 256,   1024 -> 2048,
+                                                   56 x 56       56 x 56       28 x 28     7 x 7, one image
+    the same                                          77            98            94              64
+    256 channels a block in place of 128              78            98           102              64
+    4 rows in the last tiles in place of 14           78            95           102              70
+    x of the next tile fetched a line of each pixel
+    at a time, not 14 pixels before the products      97           108           105              79
+
+Prefetching the rows of a panel 8 steps ahead gained nothing there (1.00, mean of 23 layers), nor did 128 depths (1.01).
+
 8 images of one pixel, 1024 -> 5 channels, take 12 to 13 us, and PyTorch's 10 to 12.  Counted: 8 rows are two tiles of
 6, each a chain of 1024 multiply-adds of 4 cycles, 2.6 us at 3.15 GHz; one tile of 8 rows would save 1.3 us.  Numba's
 call and the kernel take 5.5 us, 7 where the weight is packed 8 rows at a time, however short they are; Python around
@@ -79,6 +91,7 @@ from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
 from fastconv.cpu.direct_plan import Job, forward_job, job_of, named
 from fastconv.cpu.epilogue import RELU, finish_vector
+from fastconv.cpu.panels import pack_count, pack_rows, pack_tasks, start_of_panels
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
 from fastconv.cpu.product import FEW_ROWS, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import Forms, phases
@@ -91,9 +104,6 @@ from fastconv.memory import aligned
 _DEPTHS_OF_FETCHING = LINE if codegen.VECTOR_BYTES == 64 else product.MOST_DEPTH
 # Register tiles of fewer pixels at the end of a block, at most; their sums take as much room as those of others.
 _LAST_TILES = TILE_ROWS // FEW_ROWS
-# Rows of the weight that are packed at a time stay in the L1 cache, from panel to panel: so many numbers, but some
-# rows also where they lie a power of two apart and share its sets.
-_NUMBERS_OF_PACKING, _ROWS_OF_PACKING = 2048, 8
 
 
 @_jit.inline
@@ -214,65 +224,6 @@ def _finish_part(sums, sums_at, width, bias, residual, out, places, row, rows, c
             simd.store_first(out, out_at, value, columns)
 
 
-@_jit.flushing_tasks
-def _pack_tasks(weight, packed, shape, first_task, last_task):
-    """The weight as panels, each of all depths by one or two vectors of columns; a task: some depths of a group."""
-    s = shape
-    weight, packed = simd.span(weight), simd.span(packed)
-    oc_of_group = s.OC // s.G
-    total_depth = s.KH * s.KW * (s.IC // s.G)
-    rows = _rows_of_packing(s)
-    parts = (total_depth + rows - 1) // rows
-    for task in range(first_task, last_task):
-        first_depth = task % parts * rows
-        depth = min(rows, total_depth - first_depth)
-        group = task // parts
-        panels_at = _panel_at(s, group, 0, simd.lane_count(packed))
-        weight_at = first_depth * s.OC + group * oc_of_group
-        _pack_rows(s, weight, weight_at, depth, oc_of_group, packed, panels_at, total_depth, first_depth)
-
-
-@_jit.inline
-def _rows_of_packing(shape):
-    return max(_NUMBERS_OF_PACKING // shape.OC, _ROWS_OF_PACKING)
-
-
-@_jit.inline
-def _pack_rows(shape, weight, weight_at, rows, columns, panels, panels_at, panel_depth, depth):
-    """Some rows of the weight into rows *depth* and the next of the panels of their *columns*.
-
-    Depths outside, panels inside: the rows of the weight are read once, from few pages at a time.
-    """
-    narrow = simd.lane_count(panels)
-    width = TILE_VECTORS * narrow
-    stride, at_a_time = shape.OC, _rows_of_packing(shape)
-    for row in range(0, rows, at_a_time):
-        count = min(at_a_time, rows - row)
-        for column in range(0, columns, width):
-            rest = columns - column
-            panel_width = width if rest > narrow else narrow
-            panel_at = panels_at + column * panel_depth + (depth + row) * panel_width
-            product.pack_columns(
-                weight, weight_at + row * stride + column, stride, count, rest, panels, panel_at, panel_width
-            )
-
-
-@_jit.inline
-def _panel_at(shape, group, column, lanes):
-    """Where the panel starts that begins with output channel *column* of a group."""
-    s = shape
-    padded = (s.OC // s.G + lanes - 1) // lanes * lanes
-    return (group * padded + column) * s.KH * s.KW * (s.IC // s.G)
-
-
-@_jit.inline
-def _pack_count(shape):
-    """Tasks of `_pack_tasks`."""
-    s = shape
-    rows = _rows_of_packing(s)
-    return s.G * ((s.KH * s.KW * (s.IC // s.G) + rows - 1) // rows)
-
-
 @_jit.inline
 def _forward_workspace(out, packed, shape, plan):
     """Memory of one thread: patches of a tile or a strip of x, sums of a block, and where its pixels lie."""
@@ -355,14 +306,14 @@ def _forward_tasks(
                 covered += pieces[2 * last_piece + 1]
                 last_piece += 1
             if packed.size > 0:
-                panels_at = _panel_at(s, group, first_column, lanes)
+                panels_at = start_of_panels(s, group, first_column, lanes)
                 panel_depth, panel_row = total_depth, first_depth
             else:
                 panels_at, panel_depth, panel_row = 0, depth, 0
                 column_id = group * column_blocks + column_block
                 if depth < total_depth or column_id != columns_before:
                     weight_at = first_depth * s.OC + group * oc_of_group + first_column
-                    _pack_rows(s, weight, weight_at, depth, columns, panels, 0, depth, 0)
+                    pack_rows(s, weight, weight_at, depth, columns, panels, 0, depth, 0)
                 columns_before = column_id
             gn, goh, gow = n, oh, ow
             row, sums_row = 0, 0
@@ -419,7 +370,7 @@ def conv2d_forward_direct_serial(x, weight, packed, bias, residual, out, pieces,
     """All tasks of the forward pass; arrays are flat, and an empty weight has been packed before."""
     shape, plan = named(numbers)
     if packed.size > 0 and weight.size > 0:
-        _pack_tasks(weight, packed, shape, 0, _pack_count(shape))
+        pack_tasks(weight, packed, shape, 0, pack_count(shape))
     workspace = _forward_workspace(out, packed, shape, plan)
     _forward_tasks(x, weight, packed, bias, residual, out, workspace, pieces, shape, plan, activation, 0, plan.tasks)
 
@@ -430,8 +381,8 @@ def conv2d_forward_direct_parallel(workers, x, weight, packed, bias, residual, o
     if packed.size > 0 and weight.size > 0:
         for worker in prange(workers):
             shape, _ = named(numbers)
-            packs = _pack_count(shape)
-            _pack_tasks(weight, packed, shape, packs * worker // workers, packs * (worker + 1) // workers)
+            packs = pack_count(shape)
+            pack_tasks(weight, packed, shape, packs * worker // workers, packs * (worker + 1) // workers)
     for worker in prange(workers):
         shape, plan = named(numbers)
         first_task = plan.tasks * worker // workers

@@ -12,6 +12,12 @@ Ladder: PyTorch's time (2.13, oneDNN, the faster of its two layouts) over ours, 
 
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch2b --pass forward --threads 1 --against torch
 
+and one AVX-512 core (Zen 4), milliseconds, the weight kept:
+                                    512 channels,   256 channels,   64 channels,   512 channels,
+                                      one, 7 x 7     one, 14 x 14    one, 56 x 56   8, 7 x 7
+    14 rows in every register tile        3.77            1.43           0.72          9.2
+    4 in those of the last tiles          1.33            1.14           0.70          7.3
+
 A call for one image of 16 x 16 x 16, 16 channels out, takes 23 us, and PyTorch's 40; 45 as two kernels, one for the
 weight, with shape and plan as tuples.
 

@@ -20,6 +20,9 @@ _VECTORS = 4
 # the same pixel of the next vectors of channels instead, which are read only after all their other pixels.
 _AHEAD = 1024
 _MANY_PIXELS = 16
+# Numbers of x from which on nothing is announced: what comes from memory, not from the last cache, the CPU foresees by
+# itself (max 2x2, 8 images of 112 x 112 x 128 and 224 x 224 x 64: 1.3 times as fast, with positions 1.2 times).
+_FORESEEN = 8 << 20
 # float32 numbers in a cache line.
 _LINE = 16
 
@@ -134,6 +137,7 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
     lowest = x.dtype.type(-np.inf)
     row_step, pixel_step = row_distance * IW * C, column_distance * C
     stream = simd.streams(out, C)
+    foreseen = x.size >= _FORESEEN
     for task in range(first, last):
         oh = task % OH
         top, height = rows[FIRST, oh], rows[PIXELS, oh]
@@ -142,7 +146,7 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
             place = top * IW + left
             at = (task // OH * IH * IW + place) * C
             out_at = (task * OW + ow) * C
-            ahead = width if height * pixels >= _MANY_PIXELS else _AHEAD
+            ahead = 0 if foreseen else width if height * pixels >= _MANY_PIXELS else _AHEAD
             c = 0
             if C < lanes:
                 _largest_of_few(
