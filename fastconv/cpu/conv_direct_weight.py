@@ -60,7 +60,7 @@ from fastconv.geometry import Conv2dGeometry
 # Pixels of a block, whose patches and gradients are read by every register tile: as many as the L1 cache holds patches
 # of, or, where patches share their pixels, so many that loading and storing the sums is little work.
 _PIXELS_OF_BLOCK = 8 * TILE_ROWS
-_PIXELS_OF_STRIP = 192
+_PIXELS_OF_STRIP = 196
 # Gradients are read in place by so few depths that a packed copy of them would not pay.
 _UNPACKED_DEPTH = 8 * TILE_ROWS
 # Numbers from pixel to pixel of x from which patches are better copied than read in place.
@@ -87,8 +87,7 @@ _LEAST_BLOCK = 64
 class Plan(NamedTuple):
     """How a problem is computed: where patches are read from, and how (depths x output channels) is cut into tasks.
 
-    The pixels of a split are *chains* equal chains, and those of a chain are taken in blocks of at most *pixels*; with
-    strips, of at most *rows* rows of one image.
+    The pixels of a chain are taken in blocks of at most *pixels*; with strips, of at most *rows* rows of one image.
     """
 
     source: int
@@ -263,7 +262,6 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
     runs = simd.span(workspace[3])
     lanes = simd.lane_count(partial)
     width = TILE_VECTORS * lanes
-    total_pixels = s.N * s.OH * s.OW
     oc_of_group = s.OC // s.G
     column_blocks = (oc_of_group + plan.columns - 1) // plan.columns
     total_depth = s.KH * s.KW * (s.IC // s.G)
@@ -281,10 +279,10 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
         first_column = group * oc_of_group + column_of_group
         first_offset = 0 if plan.source == PATCHES or plan.source == PACKED else first_depth
         gradients_in_place = columns % lanes == 0 and depth <= _UNPACKED_DEPTH
-        chains = plan.splits * plan.chains
-        for chain in range(split * plan.chains, (split + 1) * plan.chains):
-            first_pixel, chain_stop = total_pixels * chain // chains, total_pixels * (chain + 1) // chains
-            chain_start, later = first_pixel, chain % plan.chains > 0
+        first_chain = plan.chains * split // plan.splits
+        for chain in range(first_chain, plan.chains * (split + 1) // plan.splits):
+            chain_start, chain_stop = _start_of_chain(s, plan.chains, chain), _start_of_chain(s, plan.chains, chain + 1)
+            first_pixel, later = chain_start, chain > first_chain
             while first_pixel < chain_stop:
                 n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
                 pixels = min(plan.pixels, chain_stop - first_pixel)
@@ -399,6 +397,7 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
     lanes = codegen.VECTOR_BYTES // itemsize
     width = TILE_VECTORS * lanes
     splits, chains = split_count(s), chain_count(s)
+    longest = int(np.diff(starts_of_chains(s)).max())
     total_depth, total_columns = s.KH * s.KW * (s.IC // s.G), s.OC // s.G
     depth, columns = product.depth_of_block(total_depth), min(_COLUMNS_OF_BLOCK, round_up(total_columns, lanes))
     rows, pixels, strip = 1, _PIXELS_OF_BLOCK, 0
@@ -406,14 +405,14 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
     far = s.stride_w * s.IC > _FAR
     if source == IN_PLACE and (s.KH, s.KW) == (1, 1) and (far or total_columns >= _PACKING_COLUMNS):
         source = PACKED
-        pixels = _part(s.N * s.OH * s.OW // (splits * chains), _PACKED_PIXELS, 1)
+        pixels = _part(longest, _PACKED_PIXELS, 1)
         depth, columns = _part(total_depth, _PACKED_DEPTH, TILE_ROWS), _part(total_columns, _PACKED_COLUMNS, width)
     elif source == IN_PLACE and far:
         source = PATCHES
     elif source == IN_PLACE and s.KH * s.KW > 1:
         pixels = _PIXELS_OF_STRIP
     elif source == STRIP:
-        rows = min(max(_PIXELS_OF_STRIP // s.OW, 1), s.OH)
+        rows = _part(min(max(longest // s.OW, 1), s.OH), max(_PIXELS_OF_STRIP // s.OW, 1), 1)
         while rows * s.OW > _PIXELS_OF_BLOCK and patches.strip_size(s, rows) * itemsize > STRIP_BYTES:
             rows -= 1
         pixels = rows * s.OW if s.OW <= _PIXELS_OF_STRIP else _part(s.OW, _PIXELS_OF_STRIP, 1)
@@ -442,9 +441,9 @@ _TASKS_OF_GRAD_WEIGHT = 16
 _DEPTH_OF_TASK = 96
 _COLUMNS_OF_TASK = 64
 _PIXELS_OF_SPLIT = 448
-# A split is chains of at most so many pixels, unless the weight is large: a shorter chain rounds less, and a GPU sums
-# all of them at the same time, in so many blocks, each for a square of the weight (`cuda.conv_direct`).  On a CPU a
-# chain costs an addition to each weight.
+# Pixels are summed in chains of about so many, whole rows or images where those are not longer, and fewer where the
+# weight is large: a shorter chain rounds less, and a GPU sums all of them at the same time, in so many blocks, each for
+# a square of the weight (`cuda.conv_direct`).  On a CPU a chain costs an addition to each weight.
 _PIXELS_OF_CHAIN = 512
 _SQUARES_OF_CHAINS, _SQUARE = 2048, 64
 
@@ -458,9 +457,27 @@ def split_count(shape: ConvShape) -> int:
 
 
 def chain_count(shape: ConvShape) -> int:
-    """Chains of each split."""
+    """Chains of all splits together."""
     s = shape
-    splits = split_count(s)
     squares = s.G * -(-s.KH * s.KW * (s.IC // s.G) // _SQUARE) * -(-(s.OC // s.G) // _SQUARE)
-    pixels = -(-s.N * s.OH * s.OW // splits)
-    return max(1, min(-(-pixels // _PIXELS_OF_CHAIN), -(-_SQUARES_OF_CHAINS // (squares * splits))))
+    enough, image = -(-_SQUARES_OF_CHAINS // squares), max(s.OH * s.OW, 1)
+    of_image = min(-(-image // _PIXELS_OF_CHAIN), max(enough // max(s.N, 1), 1))
+    images = max(_PIXELS_OF_CHAIN // image, -(-s.N // enough), 1)
+    return max(split_count(s), of_image * -(-s.N // images))
+
+
+@_jit.inline
+def _start_of_chain(shape, chains, chain):
+    """The first pixel of a chain, or the one behind the last: where a row begins, unless rows are long."""
+    pixels = shape.N * shape.OH * shape.OW
+    unit = max(shape.OW, 1) if shape.OW <= _PIXELS_OF_CHAIN else 1
+    return pixels // unit * chain // chains * unit
+
+
+@lru_cache(maxsize=1024)
+def starts_of_chains(shape: ConvShape) -> NDArray[np.int32]:
+    """The first pixel of each chain, and the one behind the last."""
+    chains = chain_count(shape)
+    starts = np.array([_start_of_chain(shape, chains, chain) for chain in range(chains + 1)], np.int32)
+    starts.flags.writeable = False  # so that a device knows it again without reading it
+    return starts

@@ -90,7 +90,6 @@ from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import (
     QUAD,
     TURN_OF_PARTS,
-    WEIGHT_TILES,
     check_size,
     choose_tile,
     forward_problem,
@@ -100,6 +99,7 @@ from fastconv.cuda.conv_direct_plan import (
     turns_of_tap,
     vectors_possible,
     weight_problem,
+    weight_tile,
 )
 from fastconv.cuda.device import Engine, aligned, flat, flats
 from fastconv.cuda.epilogue import any_activation
@@ -199,22 +199,22 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     if geometry.N == 0:
         elements.launch(engine, elements.fill_zeros(), out.size, out)
         return
-    splits, chains = conv_direct_weight.split_count(s), conv_direct_weight.chain_count(s)
-    starts = starts_of_splits(splits * chains, splits)
-    add_chains(engine, partial(write_chains, engine, s, x, grad_out, splits * chains), starts, out)
+    starts = conv_direct_weight.starts_of_chains(s)
+    splits = starts_of_splits(starts.size - 1, conv_direct_weight.split_count(s))
+    add_chains(engine, partial(write_chains, engine, s, x, grad_out, starts), splits, out)
 
 
-def write_chains(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, chains: int, sums: Any) -> None:
-    """``sums[chain]``: the gradient with respect to weight, summed over one of so many equal parts of the pixels."""
+def write_chains(engine: Engine, shape: ConvShape, x: Any, grad_out: Any, starts: NDArray[np.int32], sums: Any) -> None:
+    """``sums[chain]``: the gradient with respect to weight, from pixel ``starts[chain]`` up to the next chain."""
     from fastconv.cuda.kernels import conv_direct as kernels
 
     s = shape
     check_size(s)
     x, grad_out = flat(x), flat(grad_out)
-    pixels = s.N * s.OH * s.OW
-    tile = choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.G * chains, -(-pixels // chains), WEIGHT_TILES)
+    chains = starts.size - 1
+    tile = weight_tile(s, starts)
     vector = vectors_possible(s, tile) and aligned(x, grad_out, sums)
     table = engine.constant(table_of_taps(s, QUAD if vector else 1, tile.depth).reshape(-1))
     problem, blocks = weight_problem(s, tile, chains)
     kernel = kernels.grad_weight(tile, vector)
-    engine.launch(kernel, blocks, x, grad_out, sums, table, engine.constant(starts_of_splits(pixels, chains)), problem)
+    engine.launch(kernel, blocks, x, grad_out, sums, table, engine.constant(starts), problem)

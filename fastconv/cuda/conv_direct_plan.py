@@ -166,6 +166,13 @@ def choose_tile(rows: int, columns: int, others: int, depths: int, tiles: tuple[
     return min(tiles, key=lambda tile: nanoseconds(tile, rows, columns, others, depths))
 
 
+def weight_tile(shape: ConvShape, starts: NDArray[np.int32]) -> Tile:
+    """The tile of grad_weight for chains that begin at pixels *starts*, the one behind the last at the end."""
+    s = shape
+    others, longest = s.G * (starts.size - 1), int(np.diff(starts).max())
+    return choose_tile(s.KH * s.KW * (s.IC // s.G), s.OC // s.G, others, longest, WEIGHT_TILES)
+
+
 def nanoseconds(tile: Tile, rows: int, columns: int, others: int, depths: int) -> float:
     """About how long the multiprocessor with the most blocks works on an H200; the launch does not count.
 

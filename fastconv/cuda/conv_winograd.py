@@ -117,7 +117,7 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     left, right, sums = (engine.empty((PLANES * lines,), np.float32) for lines in (tiles * s.IC, tiles * s.OC, pairs))
     elements.launch(engine, kernels.input_to_points(), tiles * s.IC, flat(x), left, inputs, 0, tiles * s.IC)
     elements.launch(engine, kernels.grad_out_to_points(), tiles * s.OC, flat(grad_out), right, outputs, 0, tiles * s.OC)
-    conv_direct.write_chains(engine, product_of(s, tiles), left, right, splits, sums)
+    conv_direct.write_chains(engine, product_of(s, tiles), left, right, starts_of_splits(tiles, splits), sums)
 
     def write(taps: Any) -> None:
         elements.launch(engine, kernels.points_to_taps(), pairs, sums, taps, s.IC, s.OC, pairs)

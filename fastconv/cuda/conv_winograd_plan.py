@@ -156,14 +156,16 @@ def _work_for_weight(geometry: Conv2dGeometry, images: int) -> dict[str, Work]:
     pixels, tiles = images * g.OH * g.OW, images * tiles_of_image(g.OH, g.OW, OUTPUTS)
     shape = as_product(forward_shape(g))
     splits, chains = conv_direct_weight.split_count(shape), conv_direct_weight.chain_count(shape)
-    parts = splits * chains
-    sums = ((parts if chains > 1 else 0) + (splits if splits > 1 else 0)) * TAPS * TAPS * g.IC * g.OC
+    sums = ((chains if chains > splits else 0) + (splits if splits > 1 else 0)) * TAPS * TAPS * g.IC * g.OC
     splits_of_tiles = conv_winograd_weight.split_count(g)
     points = PLANES * (tiles * (g.IC + g.OC) + splits_of_tiles * g.IC * g.OC)
     twice = 2 * _BYTES
     return {
         "direct": Work(
-            1 + (chains > 1) + (splits > 1), pixels / (parts * DEPTH), pixels * TAPS * TAPS * weights, twice * sums
+            1 + (chains > splits) + (splits > 1),
+            pixels / (chains * DEPTH),
+            pixels * TAPS * TAPS * weights,
+            twice * sums,
         ),
         "winograd": Work(
             4 + (splits_of_tiles > 1), tiles / (splits_of_tiles * DEPTH), tiles * PLANES * weights, twice * points

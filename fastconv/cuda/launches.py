@@ -14,14 +14,13 @@ from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda import conv_depthwise, conv_depthwise_plan, resources
 from fastconv.cuda.conv_direct_plan import (
     TURN_OF_PARTS,
-    WEIGHT_TILES,
     choose_tile,
     forward_problem,
-    starts_of_splits,
     tiles_of_forward,
     turns_of_tap,
     vectors_possible,
     weight_problem,
+    weight_tile,
 )
 from fastconv.cuda.resources import Code
 from fastconv.cuda.roofline import Launch
@@ -106,24 +105,23 @@ def _direct_grad_x(geometry: Conv2dGeometry) -> list[Launch]:
 
 def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     s = as_product(forward_shape(geometry))
-    splits, chains = conv_direct_weight.split_count(s), conv_direct_weight.chain_count(s)
-    parts = splits * chains
-    depths, columns, pixels = s.KH * s.KW * (s.IC // s.G), s.OC // s.G, s.N * s.OH * s.OW
-    tile = choose_tile(depths, columns, s.G * parts, -(-pixels // parts), WEIGHT_TILES)
+    starts = conv_direct_weight.starts_of_chains(s)
+    splits, chains = conv_direct_weight.split_count(s), starts.size - 1
+    pixels, weights = s.N * s.OH * s.OW, s.KH * s.KW * (s.IC // s.G) * s.OC
+    tile = weight_tile(s, starts)
     vector = vectors_possible(s, tile)
-    _, blocks = weight_problem(s, tile, parts)
-    turns = int((-(-np.diff(starts_of_splits(pixels, parts)) // tile.depth)).sum())
-    weights = depths * s.OC
+    _, blocks = weight_problem(s, tile, chains)
+    turns = int((-(-np.diff(starts) // tile.depth)).sum())
     product = Launch(
-        f"direct grad_weight, tiles of {tile.rows} x {tile.columns}, {parts} partial sums",
+        f"direct grad_weight, tiles of {tile.rows} x {tile.columns}, {chains} partial sums",
         blocks,
         tile.threads,
         *resources.GRAD_WEIGHT[tile, vector],
         flops=s.flops,
-        executed=2 * blocks // parts * tile.rows * tile.columns * turns * tile.depth,
-        bytes=_ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + parts * weights),
+        executed=2 * blocks // chains * tile.rows * tile.columns * turns * tile.depth,
+        bytes=_ITEMSIZE * (s.N * s.IH * s.IW * s.IC + pixels * s.OC + chains * weights),
     )
-    return [product, *_sum_of_chains(splits, parts, weights), *_sum_of_parts(splits, weights)]
+    return [product, *_sum_of_chains(splits, chains, weights), *_sum_of_parts(splits, weights)]
 
 
 def _depthwise(geometry: Conv2dGeometry, backward: bool) -> Launch:
