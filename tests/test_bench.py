@@ -357,13 +357,14 @@ def test_the_multiply_adds_are_done(count):
 
 def test_the_products_are_done():
     columns = roofline.TILE_VECTORS * roofline.codegen.VECTOR_BYTES // 4
-    left, panel = np.full(roofline.TILE_ROWS * 8, 0.5, np.float32), np.full(5 * columns, 0.25, np.float32)
-    sums = np.zeros(roofline.TILE_ROWS * columns, np.float32)
-    roofline.products_serial(2, left, np.arange(roofline.TILE_ROWS) * 8, np.array([0, 5]), panel, sums)
-    assert np.all(sums == 5 * 0.125)
+    depth, rows = roofline.product.MOST_DEPTH, roofline.TILE_ROWS
+    left, panel = np.full(rows * depth, 0.5, np.float32), np.full(depth * columns, 0.25, np.float32)
+    sums = np.zeros(rows * columns, np.float32)
+    roofline.products_serial(2, left, np.arange(rows) * depth, panel, sums)
+    assert np.all(sums == depth * 0.125)
     run, flops = roofline.products()
     run(1)
-    assert flops == 2 * roofline.product.MOST_DEPTH * sums.size
+    assert flops == 2 * depth * sums.size
 
 
 @pytest.mark.skipif(numba.config.BOUNDSCHECK, reason="checks of bounds are memory accesses")

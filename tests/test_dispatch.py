@@ -39,12 +39,12 @@ def test_float64_is_never_transformed():
 
 
 def test_fastest_may_look_at_the_batch():
-    one, many = (conv2d_geometry((n, 7, 7, 32), (3, 3, 32, 32), padding=1) for n in (1, 64))
+    one, many = (conv2d_geometry((n, 4, 4, 32), (3, 3, 32, 32), padding=1) for n in (1, 64))
     assert dispatch.choose("conv2d_forward", one, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
     assert dispatch.choose("conv2d_forward", many, 4, "fastest").__module__ == "fastconv.cpu.conv_winograd"
     assert dispatch.choose("conv2d_forward", many, 4, "auto").__module__ == "fastconv.cpu.conv_direct"
-    # four tiles do not pay for transforming so large a weight
-    wide = conv2d_geometry((1, 7, 7, 512), (3, 3, 512, 512), padding=1)
+    # one tile does not pay for transforming so large a weight
+    wide = conv2d_geometry((1, 4, 4, 512), (3, 3, 512, 512), padding=1)
     assert dispatch.choose("conv2d_forward", wide, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
     assert dispatch.choose("conv2d_forward", wide, 4, "auto").__module__ == "fastconv.cpu.conv_winograd"
 

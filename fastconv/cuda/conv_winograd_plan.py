@@ -113,7 +113,7 @@ _IMAGES = {
     "winograd": Pace(2.5, 0.19, 23, 2.2),
     "winograd_fused": Pace(4.0, 1.35, 13, 8.0, overlap=True),
 }
-_WEIGHT = {"direct": Pace(3.0, 0.23, 20, 3.2), "winograd": Pace(2.0, 0.27, 26, 4.0)}
+_WEIGHT = {"direct": Pace(2.5, 0.23, 20, 3.2), "winograd": Pace(2.0, 0.27, 26, 4.0)}
 
 
 @lru_cache(maxsize=1024)
