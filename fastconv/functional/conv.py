@@ -348,10 +348,10 @@ def conv2d_grad_weight(
 
     Notes
     -----
-    "direct" adds pixels in the order n, oh, ow.  Where the weight is small, they are split into at most 16 parts, and
-    these into chains of up to 512 pixels; the sums of chains are added in order, then those of parts.  "winograd" adds
-    tiles and "depthwise" short chains of pixels, split in the same way.  The split follows from the shapes alone, so
-    the number of threads does not change a bit.
+    "direct" adds pixels in the order n, oh, ow, in chains of about 512, whole rows or images, or longer ones where the
+    weight is large.  Where it is small, the chains are split into at most 16 parts; their sums are added in order, then
+    those of the parts.  "winograd" adds tiles and "depthwise" short chains of pixels, split in the same way.  All this
+    follows from the shapes alone, so the number of threads does not change a bit.
 
     Examples
     --------
