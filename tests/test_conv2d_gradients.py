@@ -5,6 +5,8 @@ import pytest
 from cases import ACCEPTED, BY_NAME, CASES, assert_exact, exact_algorithm, exact_arrays, normal_arrays, rounding
 from hypothesis import given, note, settings, strategies as st
 
+from fastconv.cpu import conv_direct_weight
+from fastconv.cpu.shape import forward_shape
 from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_bias, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
 from fastconv.reference import conv as reference
@@ -30,6 +32,19 @@ def test_float64_is_exact_too(name):
     assert grad_x.dtype == grad_weight.dtype == grad_bias.dtype == np.float64
     assert_exact(grad_x, reference.conv2d_grad_x(g, a.grad_out, a.weight), g)
     assert_exact(grad_weight, reference.conv2d_grad_weight(g, a.x, a.grad_out), g)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 100, 448, 449, 512, 513, 5000])
+@pytest.mark.parametrize("images", [1, 3, 8, 300])
+def test_every_chain_of_grad_weight_has_pixels(images, columns):
+    """With more splits than rows, some would have none."""
+    g = conv2d_geometry((images, 1, columns + 1, 1), (1, 2, 1, 1))
+    starts = conv_direct_weight.starts_of_chains(forward_shape(g))
+    assert (np.diff(starts) > 0).all()
+    assert (starts[0], starts[-1]) == (0, images * columns)
+    ones = np.ones(g.x_shape, np.float32)
+    out = conv2d_grad_weight(np.ones(g.out_shape, np.float32), ones, g.weight_shape, algorithm="direct")
+    assert (out == images * columns).all()
 
 
 def test_the_three_gradients_can_be_asked_for_one_by_one():

@@ -351,7 +351,7 @@ def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, offsets, n
 
 
 def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
-    """``out = the gradient with respect to weight``: partial sums over a fixed split of the pixels, added in order."""
+    """``out = the gradient with respect to weight``: chains over a fixed split of the pixels, added in order."""
     s = as_product(forward_shape(geometry))
     workers = threads.worker_count(geometry.flops)
     plan = _plan(s, out.itemsize, workers)
@@ -468,9 +468,12 @@ def chain_count(shape: ConvShape) -> int:
 
 @_jit.inline
 def _start_of_chain(shape, chains, chain):
-    """The first pixel of a chain, or the one behind the last: where a row begins, unless rows are long."""
+    """The first pixel of a chain, or the one behind the last: where a row begins, unless rows are long.
+
+    There are no more splits than pieces of _PIXELS_OF_SPLIT pixels, so no chain is empty.
+    """
     pixels = shape.N * shape.OH * shape.OW
-    unit = max(shape.OW, 1) if shape.OW <= _PIXELS_OF_CHAIN else 1
+    unit = max(shape.OW, 1) if shape.OW <= _PIXELS_OF_SPLIT else 1
     return pixels // unit * chain // chains * unit
 
 
