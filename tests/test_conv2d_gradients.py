@@ -47,6 +47,16 @@ def test_every_chain_of_grad_weight_has_pixels(images, columns):
     assert (out == images * columns).all()
 
 
+@pytest.mark.parametrize("channels", [3, 5, 64, 67])
+def test_the_sign_of_a_zero_does_not_depend_on_the_vector_it_is_in(channels):
+    """What is rounded to -0 stays -0, in the last few channels as well."""
+    g = conv2d_geometry((2, 5, 7, 3), (2, 2, 3, channels))
+    x, grad_out = np.full(g.x_shape, -1e-30, np.float32), np.full(g.out_shape, 1e-20, np.float32)
+    out = conv2d_grad_weight(grad_out, x, g.weight_shape, algorithm="direct")
+    assert (out == 0).all()
+    assert np.signbit(out).all()
+
+
 def test_the_three_gradients_can_be_asked_for_one_by_one():
     case = BY_NAME["same, even kernel, stride 2"]
     a = normal_arrays(case.geometry)

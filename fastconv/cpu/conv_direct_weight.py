@@ -32,9 +32,9 @@ Few channels, 1x1, 32 -> 64 at 112 x 112: 46 GFLOP/s packed 128 pixels at a time
 47 and 45 in place, 48 and 96 pixels at a time.  Reading x and grad_out once, 38 MB, takes 2 to 3 of these 9 ms, the
 products at the peak of the multiply-add units 4.1: no cut into blocks changes either.
 
-Chains of about 512 pixels, whose sums are added to what is in grad_weight, to one chain for each split: 0.98 to 1.00 of
-the speed in the mean of four networks (AVX-512, Zen 4).  Without fetching the lines that a tile is added to before its
-products it was 0.97, and chains that begin in the middle of a row had 0.94 where strips have 28 columns.
+Chains of about 512 pixels, one after the other added to what is in grad_weight, have 0.98 to 1.00 of the speed of one
+chain for each split (AVX-512, Zen 4, mean of each of three networks).  Where the lines that a tile is added to are not
+fetched before its products it was 0.97, and 0.94 with chains from the middle of a row on, in strips of 28 columns.
 
     python bench/against.py c6087c5 HEAD --net resnet_50_v1_5 mobilenet pockets --pass grad_weight --algorithm direct
 
@@ -226,13 +226,12 @@ def _finish_tile(sums, at, stride, partial, result_at, result_stride, rows, colu
         for column in range(0, columns, lanes):
             count = min(columns - column, lanes)
             value, place = simd.load(sums, at + m * stride + column), result_at + m * result_stride + column
-            if count < lanes:
-                before = simd.load_first(partial, place, count) if later else simd.zeros(partial)
-                simd.store_first(partial, place, simd.add(before, value), count)
-            elif later:
-                simd.store(partial, place, simd.add(simd.load(partial, place), value))
-            else:
+            if later:
+                value = simd.add(simd.load_first(partial, place, count), value)
+            if count == lanes:
                 simd.store(partial, place, value)
+            else:
+                simd.store_first(partial, place, value, count)
 
 
 @_jit.inline
