@@ -118,40 +118,45 @@ def _prefetch_out(out, places, row, rows, column, columns):
             simd.prefetch_for_write(out, places[pixel] + lane)
 
 
-def _product(vectors):
-    """The products of a register tile, *vectors* wide, with its part of a panel."""
+def _tile_sums(height, vectors):
+    """The sums of a register tile, *height* pixels by *vectors* of channels, with its products of a block of depths."""
     multiply = product.placed_product(vectors)
 
     @_jit.splice
-    def multiply_pieces(
-        tile, left, places, row, pieces, first_piece, last_piece, panels, panel_at, x, first_next, last_next, depth,
+    def sums_of_tile(
+        left, places, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first,
+        x, first_next, last_next, depth,
     ):  # fmt: skip
-        """``tile[m, :] += sum over k of left[places[row + m] + offset of k] * panel[k, :]``.
+        """``sums[m, :] + sum over k of left[places[row + m] + offset of k] * panel[k, :]``, the *first* from zero.
 
         k runs through *pieces*, pairs (offset of the first, count) of numbers that are neighbours in *left*: the
         KW * IC of a kernel row, say.  Beside it, the depths of some pixels of the next tile are asked for, from *depth*
         on: a 1x1 convolution, whose piece is one, reads its x from memory for the first time in the product, or where a
         tile is gathered for it, and neither can wait for it.
         """
-        width = vectors * simd.lane_count(left)
+        width = vectors * simd.lane_count(sums)
+        if first:
+            tile = tiles.zeros(sums, height, vectors)
+        else:
+            tile = tiles.load(sums, sums_at, width, height, vectors)
         at_a_time = _DEPTHS_OF_FETCHING if first_next < last_next else product.MOST_DEPTH
         for piece in range(first_piece, last_piece):
             start, stop = pieces[2 * piece], pieces[2 * piece] + pieces[2 * piece + 1]
-            for first in range(start, stop, at_a_time):
-                last = min(first + at_a_time, stop)
+            for begin in range(start, stop, at_a_time):
+                end = min(begin + at_a_time, stop)
                 for pixel in range(first_next, last_next):
-                    for k in range(first, last, LINE):
+                    for k in range(begin, end, LINE):
                         simd.prefetch_for_read(x, places[pixel] + depth + k - start)
-                tile = multiply(tile, left, places, row, first, last, panels, panel_at)
-                panel_at += (last - first) * width
+                tile = multiply(tile, left, places, row, begin, end, panels, panel_at)
+                panel_at += (end - begin) * width
         return tile
 
-    return multiply_pieces
+    return sums_of_tile
 
 
 def _tile_step(vectors):
     """One register tile of outputs, or of sums, *vectors* wide."""
-    multiply = _product(vectors)
+    high, low = (_tile_sums(height, vectors) for height in (TILE_ROWS, FEW_ROWS))
 
     @_jit.splice
     def step(
@@ -165,22 +170,14 @@ def _tile_step(vectors):
         """
         width = vectors * simd.lane_count(sums)
         if rows == FEW_ROWS:
-            if first:
-                low = tiles.zeros(sums, FEW_ROWS, vectors)
-            else:
-                low = tiles.load(sums, sums_at, width, FEW_ROWS, vectors)
-            low = multiply(
-                low, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at,
+            few = low(
+                left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first,
                 x, first_next, last_next, next_depth,
             )  # fmt: skip
-            tiles.store(low, sums, sums_at, width)
+            tiles.store(few, sums, sums_at, width)
         else:
-            if first:
-                tile = tiles.zeros(sums, TILE_ROWS, vectors)
-            else:
-                tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
-            tile = multiply(
-                tile, left, places_in, row, pieces, first_piece, last_piece, panels, panel_at,
+            tile = high(
+                left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first,
                 x, first_next, last_next, next_depth,
             )  # fmt: skip
             if whole:
