@@ -213,7 +213,7 @@ def check_size(shape: ConvShape) -> None:
 
 @lru_cache(maxsize=1024)
 def starts_of_splits(pixels: int, splits: int) -> NDArray[np.int32]:
-    """Where each of so many parts of the pixels begins, and where the last one ends."""
+    """Where each of so many equal parts of the pixels, tiles or chains begins, and where the last one ends."""
     starts = np.array([pixels * split // splits for split in range(splits + 1)], np.int32)
     starts.flags.writeable = False  # as that of `table_of_taps`
     return starts

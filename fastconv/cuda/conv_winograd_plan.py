@@ -107,7 +107,8 @@ class Pace(NamedTuple):
 
 
 #: Fitted to the times in the ladder of `conv_winograd`: the newer ones of Winograd, of which they are within 20%, and
-#: those of direct convolutions before their tiles were chosen by time.  For forward and grad_x, and for grad_weight.
+#: those of direct convolutions before their tiles were chosen by time, but for grad_weight, whose chains are short now.
+#: For forward and grad_x, and for grad_weight.
 _IMAGES = {
     "direct": Pace(4.0, 0.35, 20, 1.2),
     "winograd": Pace(2.5, 0.19, 23, 2.2),
