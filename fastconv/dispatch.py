@@ -22,26 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastconv import winograd_choice
 from fastconv.cpu import conv_depthwise, conv_direct, conv_winograd
 from fastconv.cpu.activation import activation_forward
 from fastconv.cpu.shape import Forms
-from fastconv.cpu.winograd import OUTPUTS, TAPS
 from fastconv.cuda.device import Engine
 from fastconv.geometry import Conv2dGeometry, IntOrPair, Padding, conv2d_geometry
-from fastconv.profile import current as current_profile
 from fastconv.reference import conv as reference
-
-# Tiles of all images from which on Winograd is faster than the direct sum, with 32 to 512 channels: 0.7 to 1.1 times
-# with 2 tiles, with 4 (one image of 7 x 7 or 8 x 8) 1.0 to 1.6 on an AVX-512 core and 1.0 to 1.4 on an AVX2 core, and
-# more where the weights are kept.
-_FEWEST_TILES = 4
-# Images that "auto" counts on for the gradient of a weight, which is asked for in training only: 8 images of one tile
-# and 64 channels are 1.9 times as fast as the direct sum, 32 of them 2.4 times, a single one half as fast.
-_IMAGES_OF_TRAINING = 8
-# The gradient of a weight with many channels pays with less of its tiles filled, because its direct sum is slower: 3x3,
-# 6x6 and 9x9 outputs, which fill 56%, are .9 to 1.8 times as fast with 8 images and 32 to 256 channels, 1.2 to 1.9 with
-# 32 images.
-_FILL_OF_GRAD_WEIGHT, _CHANNELS_OF_GRAD_WEIGHT = 0.9, 2
 
 OPERATIONS = ("conv2d_forward", "conv2d_grad_x", "conv2d_grad_weight")
 
@@ -71,54 +58,6 @@ def _depthwise_refuses(geometry: Conv2dGeometry, itemsize: int) -> str | None:
     if geometry.is_depthwise:
         return None
     return f"needs one input channel in each group, here {geometry.IC // geometry.G} (groups={geometry.G})"
-
-
-def _winograd_refuses(geometry: Conv2dGeometry, itemsize: int) -> str | None:
-    g = geometry
-    if itemsize > np.dtype(np.float32).itemsize:
-        return "computes float32 only: float64 is asked for accuracy, which the transforms lose"
-    if (g.KH, g.KW, *g.stride, *g.dilation, g.G) == (TAPS, TAPS, 1, 1, 1, 1, 1):
-        return None
-    return (
-        f"needs a 3x3 kernel without stride, dilation and groups, here {g.KH}x{g.KW}, stride={g.stride}, "
-        f"dilation={g.dilation}, groups={g.G}"
-    )
-
-
-def _results(operation: str, geometry: Conv2dGeometry) -> tuple[int, int]:
-    """Rows and columns of what an operation cuts into tiles: the images that it writes, or grad_out."""
-    g = geometry
-    return (g.IH, g.IW) if operation == "conv2d_grad_x" else (g.OH, g.OW)
-
-
-def winograd_tiles(rows: int, columns: int) -> int:
-    """4x4 tiles over an image."""
-    return -(-rows // OUTPUTS) * -(-columns // OUTPUTS)
-
-
-def winograd_fill(rows: int, columns: int) -> float:
-    """Share of the tiles over an image that it fills."""
-    return rows * columns / (winograd_tiles(rows, columns) * OUTPUTS * OUTPUTS)
-
-
-def _winograd_declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
-    pays = current_profile()
-    channels = min(geometry.IC, geometry.OC)
-    rows, columns = _results(operation, geometry)
-    tiles, fill = winograd_tiles(rows, columns), winograd_fill(rows, columns)
-    if channels < pays.channels:
-        return f"pays from {pays.channels} channels on, here {channels}"
-    of_weight = operation == "conv2d_grad_weight"
-    many_channels = channels >= _CHANNELS_OF_GRAD_WEIGHT * pays.channels
-    least_fill = pays.fill * (_FILL_OF_GRAD_WEIGHT if of_weight and many_channels else 1)
-    if fill < least_fill:
-        return f"pays where pixels fill {least_fill:.0%} of 4x4 tiles, here {rows}x{columns} fill {fill:.0%}"
-    batch = _IMAGES_OF_TRAINING if of_weight else 1
-    if images is None and batch * tiles * channels < pays.work:
-        return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"
-    if images is not None and images * tiles < _FEWEST_TILES:
-        return f"{images * tiles} tiles do not pay for transforming the weight"
-    return None
 
 
 def _reference_forward(
@@ -173,9 +112,9 @@ CONV2D = (
     ),
     Implementation(
         "winograd",
-        "4x4 outputs from 36 products in place of 144, after transforms of x and weight",
-        _winograd_refuses,
-        _winograd_declines,
+        "4x4 outputs of 3x3 taps from 36 products in place of 144, after transforms of x and weight",
+        winograd_choice.refuses,
+        winograd_choice.declines,
         conv_winograd.forward,
         conv_winograd.grad_x,
         conv_winograd.grad_weight,
@@ -237,7 +176,7 @@ def conv2d_on_gpu() -> tuple[Implementation, ...]:
         ),
         Implementation(
             "winograd",
-            "4x4 outputs from 36 products in place of 144, between transforms of x, weight and out",
+            "4x4 outputs of 3x3 taps from 36 products in place of 144, between transforms of x, weight and out",
             _in_float32(winograd.refuses),
             _winograd_on_gpu_declines,
             winograd.forward,
@@ -261,7 +200,7 @@ def conv2d_on_gpu() -> tuple[Implementation, ...]:
 def _winograd_on_gpu_declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
     """The rule of "auto" is the CPU's: Winograd has its bits on a GPU, and pays there in at least as many problems."""
     if images is None:
-        return _winograd_declines(operation, geometry, None)
+        return winograd_choice.declines(operation, geometry, None)
     from fastconv.cuda import conv_winograd as winograd
 
     return winograd.declines(operation, geometry, images)
@@ -390,7 +329,7 @@ def explain(
     >>> print(explain((1, 32, 32, 16), (3, 3, 16, 32), padding="same"))  # doctest: +ELLIPSIS
     x=(1, 32, 32, 16) weight=(3, 3, 16, 32) out=(1, 32, 32, 32) stride=(1, 1) ...
       depthwise  refuses: needs one input channel in each group, here 16 (groups=1)
-      winograd   chosen: 4x4 outputs from 36 products in place of 144, after transforms of x and weight
+      winograd   chosen: 4x4 outputs of 3x3 taps from 36 products in place of 144, after transforms of x and weight
       direct     not needed: patches of x times the weight, register tile by register tile
       reference  not needed: NumPy, one tap of the kernel at a time
       arithmetic 9.4 MFLOP, 44 FLOP per byte of x, weight and out

@@ -96,6 +96,10 @@ WINOGRAD_CASES = (
     ConvCase("winograd, many channels", (1, 15, 11, 131), (3, 3, 131, 67), padding=((0, 2), (1, 0))),
     ConvCase("winograd, padding larger than kernel", (2, 5, 3, 16), (3, 3, 16, 8), padding=((4, 3), (0, 5))),
     ConvCase("winograd, one tile cut", (1, 3, 4, 17), (3, 3, 17, 16)),
+    ConvCase("winograd, pieces", (2, 15, 16, 19), (6, 5, 19, 37), padding=2),
+    ConvCase("winograd, dilated", (2, 15, 14, 32), (3, 3, 32, 33), padding=2, dilation=2),
+    ConvCase("winograd, strided", (1, 87, 79, 3), (11, 11, 3, 37), stride=4, padding=((3, 4), (2, 0))),
+    ConvCase("winograd, dilated pieces", (1, 22, 27, 32), (4, 7, 32, 35), padding=(5, 4), dilation=(3, 1)),
 )
 CASES += WINOGRAD_CASES
 

@@ -19,7 +19,16 @@ def fresh_choices():
     dispatch.choose.cache_clear()
 
 
-WINOGRAD = ("plain", "patches too large for a strip", "winograd, many tiles", "winograd, many channels")
+WINOGRAD = (
+    "plain",
+    "patches too large for a strip",
+    "winograd, many tiles",
+    "winograd, many channels",
+    "winograd, pieces",
+    "winograd, dilated",
+    "winograd, strided",
+    "winograd, dilated pieces",
+)
 
 
 def test_auto_is_depthwise_for_groups_of_one_winograd_where_it_pays_and_direct_elsewhere():
@@ -97,7 +106,7 @@ def test_explain_names_the_choice_the_refusals_and_the_cost():
     case = BY_NAME["over one block of depth"]
     lines = dispatch.explain(case.x_shape, case.weight_shape, **case.options).splitlines()
     assert lines[1] == "  depthwise  refuses: needs one input channel in each group, here 43 (groups=1)"
-    assert lines[2] == "  winograd   declines: pays from 16 channels on, here 13"
+    assert lines[2] == "  winograd   declines: pays where pixels fill 60% of 4x4 tiles, here 7x5 fill 55%"
     assert lines[3].startswith("  direct     chosen: ")
     assert lines[4].startswith("  reference  not needed: ")
     cost = "\n".join(lines[5:])

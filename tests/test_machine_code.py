@@ -26,7 +26,8 @@ def placed(left, places, panel, sums, length):
 
 @_jit.kernel
 def stepped(left, panel, sums, length):
-    conv_winograd._multiply(simd.span(left), 0, simd.span(panel), 0, simd.span(sums), 0, 64, length, True, TILE_ROWS)
+    panel, sums = simd.span(panel), simd.span(sums)
+    conv_winograd._multiply(simd.span(left), 0, panel, 0, sums, 0, 64, length, True, TILE_ROWS, 64)
 
 numbers, integers = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 for kernel, kinds in [

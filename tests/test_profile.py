@@ -4,7 +4,7 @@ import pytest
 from cases import BY_NAME
 from rich.console import Console
 
-from fastconv import cli, dispatch, profile
+from fastconv import cli, dispatch, profile, winograd_choice
 from fastconv.geometry import conv2d_geometry
 
 
@@ -55,7 +55,7 @@ def test_tuning_writes_what_was_measured(path, monkeypatch, capsys):
 
     # Winograd wins with more than 12 channels and more than half of the tiles full
     monkeypatch.setattr(
-        tune, "speed_up", lambda g: 2.0 if g.IC > 12 and dispatch.winograd_fill(g.OH, g.OW) > 0.5 else 0.5
+        tune, "speed_up", lambda g: 2.0 if g.IC > 12 and winograd_choice.fill_of_tiles(g.OH, g.OW) > 0.5 else 0.5
     )
     found = tune.tune(Console())
     assert found == profile.current() == profile.Profile(16, 36 / 64, 64)

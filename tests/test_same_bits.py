@@ -27,6 +27,9 @@ NAMES = (
     "grad_weight over splits and chains",
     "winograd, many tiles",
     "winograd, many channels",
+    "winograd, pieces",
+    "winograd, dilated",
+    "winograd, strided",
 )
 
 
@@ -87,6 +90,7 @@ def test_the_number_of_workers_changes_no_bit(name, monkeypatch):
         "depthwise",
         "over one block of pixels",
         "winograd, many tiles",
+        "winograd, strided",
     ],
 )
 def test_the_batch_changes_no_bit(name):

@@ -27,17 +27,27 @@ def test_the_matrices_compute_a_convolution_of_one_axis():
     np.testing.assert_allclose(grad_taps, np.correlate(x, grad_out, "valid"), rtol=1e-12)
 
 
+def pieces_of_kernel(geometry):
+    """Pieces of 3x3 taps, a stride apart: counted one by one."""
+    first_taps = [
+        {tap - (tap // step % 3) * step for tap in range(taps)}
+        for taps, step in zip((geometry.KH, geometry.KW), geometry.stride, strict=True)
+    ]
+    return len(first_taps[0]) * len(first_taps[1])
+
+
 def all_passes(geometry, x, weight, grad_out):
     """(result in float32, exact result, how many numbers are summed between the transforms) for each pass."""
     g = geometry
-    problem = {"padding": g.padding, "algorithm": "winograd"}
+    pieces = pieces_of_kernel(g)
+    problem = {"padding": g.padding, "stride": g.stride, "dilation": g.dilation, "algorithm": "winograd"}
     wide = [array.astype(np.float64) for array in (x, weight, grad_out)]
     return [
-        (conv2d(x, weight, **problem), reference.conv2d(g, wide[0], wide[1]), g.IC),
+        (conv2d(x, weight, **problem), reference.conv2d(g, wide[0], wide[1]), pieces * g.IC),
         (
             conv2d_grad_x(grad_out, weight, x.shape, **problem),
             reference.conv2d_grad_x(g, wide[2], wide[1]),
-            g.OC,
+            pieces * g.OC,
         ),
         (
             conv2d_grad_weight(grad_out, x, weight.shape, **problem),
@@ -59,13 +69,21 @@ def test_all_passes_are_within_5e_6_of_the_scale_on_random_data(case):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     n=st.integers(0, 3),
-    image=st.tuples(st.integers(3, 14), st.integers(3, 14)),
+    image=st.tuples(st.integers(7, 14), st.integers(7, 14)),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     channels=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     padding=st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_random_problems_are_within_the_worst_case_bound(n, image, channels, padding, seed):
-    g = conv2d_geometry((n, *image, channels[0]), (3, 3, *channels), padding=padding)
+def test_random_problems_are_within_the_worst_case_bound(n, image, kernel, stride, dilation, channels, padding, seed):
+    dilation = [
+        min(step, 6 // max(taps - 1, 1)) if move == 1 else 1
+        for move, step, taps in zip(stride, dilation, kernel, strict=True)
+    ]
+    place = {"padding": padding, "stride": stride, "dilation": dilation}
+    g = conv2d_geometry((n, *image, channels[0]), (*kernel, *channels), **place)
     note(f"replay: {g}")
     a = normal_arrays(g, seed=seed)
     if n == 0:
@@ -73,8 +91,8 @@ def test_random_problems_are_within_the_worst_case_bound(n, image, channels, pad
             np.testing.assert_array_equal(result, exact)
         return
     sizes = [
-        np.abs(a.x).max(axis=(0, 1, 2)) @ np.abs(a.weight).max(axis=(0, 1)),
-        np.abs(a.grad_out).max(axis=(0, 1, 2)) @ np.abs(a.weight).max(axis=(0, 1)).T,
+        pieces_of_kernel(g) * (np.abs(a.x).max(axis=(0, 1, 2)) @ np.abs(a.weight).max(axis=(0, 1))),
+        pieces_of_kernel(g) * (np.abs(a.grad_out).max(axis=(0, 1, 2)) @ np.abs(a.weight).max(axis=(0, 1)).T),
         g.N * g.OH * g.OW * np.outer(np.abs(a.x).max(axis=(0, 1, 2)), np.abs(a.grad_out).max(axis=(0, 1, 2))),
     ]
     for (result, exact, length), size in zip(all_passes(g, a.x, a.weight, a.grad_out), sizes, strict=True):

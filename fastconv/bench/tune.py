@@ -12,10 +12,10 @@ from rich.table import Table
 
 from fastconv.bench import machine
 from fastconv.bench.timing import paired, sampler
-from fastconv.dispatch import winograd_fill, winograd_tiles
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import Conv2dGeometry, conv2d_geometry
 from fastconv.profile import Profile, write
+from fastconv.winograd_choice import fill_of_tiles, tiles_of_image
 
 # The layers of each question differ in the number that it is about, and are on the good side of the others.
 CHANNELS = (4, 8, 12, 16, 24, 32, 48)
@@ -31,8 +31,8 @@ def _layer(batch: int, side: int, channels: int) -> Conv2dGeometry:
 #: What is asked -> pairs of the number that it is about and a layer, in rising order of the number.
 QUESTIONS: dict[str, list[tuple[float, Conv2dGeometry]]] = {
     "channels": [(channels, _layer(8, 28, channels)) for channels in CHANNELS],
-    "fill": sorted(((winograd_fill(side, side), _layer(8, side, 64)) for side in SIDES), key=lambda pair: pair[0]),
-    "work": [(winograd_tiles(8, 8) * channels, _layer(1, 8, channels)) for channels in WORK_CHANNELS],
+    "fill": sorted(((fill_of_tiles(side, side), _layer(8, side, 64)) for side in SIDES), key=lambda pair: pair[0]),
+    "work": [(tiles_of_image(8, 8) * channels, _layer(1, 8, channels)) for channels in WORK_CHANNELS],
 }
 
 

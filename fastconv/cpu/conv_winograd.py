@@ -53,7 +53,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, conv_winograd_weight, product, simd, tiles
+from fastconv.cpu import codegen, conv_direct, conv_winograd_weight, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector, tile_finisher
@@ -61,11 +61,22 @@ from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
-from fastconv.cpu.winograd_tiles import Images, Points, ceil_div, outputs_of, plane_size, transform_input_tiles
+from fastconv.cpu.winograd_tiles import (
+    Images,
+    Points,
+    ceil_div,
+    first_tap,
+    images_of,
+    next_piece,
+    outputs_of,
+    place_of,
+    plane_size,
+    transform_input_tiles,
+)
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import aligned, scratch
 
-# Input channels that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
+# Depths that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
 DEPTH = 128
 # Rows of transformed tiles are one cache line longer, so that they do not all start in the same L1 set.
 _ROW = DEPTH + LINE
@@ -73,7 +84,7 @@ _ROW = DEPTH + LINE
 # each of its channels, and both have to come from the L2 cache or the one behind it.
 _TILES_OF_BLOCK = 48
 _COLUMNS_OF_BLOCK = 64
-# Numbers of the transformed tiles of a block, for many input channels: 4 MB of float32.
+# Numbers of the transformed tiles of a block, for many depths: 4 MB of float32.
 _POINTS_OF_BLOCK = 1 << 20
 # Numbers of a transformed weight up to which it is transformed ahead and shared by all blocks: 4 MB of float32, the
 # share of a core in the last cache.  A larger one would be written to memory and read back: it is transformed part by
@@ -82,10 +93,10 @@ _POINTS_OF_BLOCK = 1 << 20
 _TAPS_AHEAD = 1 << 20
 # Multiplications of the direct sum for one of the products here.
 _SAVING = (OUTPUTS * TAPS) ** 2 // PLANES
-# Input channels between the weights that are transformed and those that are asked for.
+# Depths between the weights that are transformed and those that are asked for.
 _AHEAD = 2
 
-_multiply = product.tile_product(TILE_VECTORS, _ROW, 1)
+_multiply = product.tile_product(_ROW, 1)
 
 
 class Blocks(NamedTuple):
@@ -134,29 +145,45 @@ _named = named_as(ConvShape, Images, Points, Blocks, Workspace)
 
 
 @_jit.inline
-def _transform_taps(weight, first_ic, first_column, s, depth, columns, padded, taps, taps_at, panel_stride, plane):
-    """``taps[panel][plane][ic][oc]``: the transformed taps of a block of channels, in panels of a tile's width.
+def _transform_taps(
+    weight, first_depth, first_column, s, images, depths, columns, padded, taps, taps_at, panel_stride, plane
+):
+    """``taps[panel][plane][depth][oc]``: the transformed taps of a block of the weight, in panels of a tile's width.
 
-    Input channels outside: the weights of an input channel are neighbours in memory, but for the nine taps.  They come
-    from there, so those of a later channel are asked for ahead.
+    Depths outside: the weights of an input channel are neighbours in memory, but for the nine taps.  They come from
+    there, so those of a later channel are asked for ahead.
     """
     lanes = simd.lane_count(taps)
     width = TILE_VECTORS * lanes
-    tap_stride = s.IC * s.OC
-    for ic in range(depth):
+    tap_step = s.stride_w * s.IC * s.OC
+    row_step = s.stride_h * s.KW * s.IC * s.OC
+    reach_h, reach_w = (TAPS - 1) * s.stride_h, (TAPS - 1) * s.stride_w
+    row_of_pieces, column_of_pieces, ic = place_of(first_depth, images)
+    for depth in range(depths):
+        kh, kw = first_tap(row_of_pieces, s.stride_h), first_tap(column_of_pieces, s.stride_w)
+        whole = kh + reach_h < s.KH and kw + reach_w < s.KW
+        start = ((kh * s.KW + kw) * s.IC + ic) * s.OC + first_column
         for column in range(0, columns, lanes):
-            at = (first_ic + ic) * s.OC + first_column + column
-            if column + lanes <= columns:
-                for tap in range(TAPS * TAPS):
-                    simd.prefetch_for_read(weight, at + tap * tap_stride + _AHEAD * s.OC)
-                source, row_stride, tap_step = weight, TAPS * tap_stride, tap_stride
+            at = start + column
+            if whole and column + lanes <= columns:
+                for i in range(TAPS):
+                    for j in range(TAPS):
+                        simd.prefetch_for_read(weight, at + i * row_step + j * tap_step + _AHEAD * s.OC)
+                source, source_row, source_tap = weight, row_step, tap_step
             else:
-                for tap in range(TAPS * TAPS):
-                    rest = simd.load_first(weight, at + tap * tap_stride, columns - column)
-                    simd.store(padded, tap * lanes, rest)
-                source, at, row_stride, tap_step = padded, 0, TAPS * lanes, lanes
-            to = taps_at + column // width * panel_stride + ic * width + column % width
-            transform_taps(source, at, row_stride, tap_step, taps, to, plane)
+                for i in range(TAPS):
+                    for j in range(TAPS):
+                        there = kh + i * s.stride_h < s.KH and kw + j * s.stride_w < s.KW
+                        count = min(columns - column, lanes) if there else 0
+                        rest = simd.load_first(weight, at + (i * row_step + j * tap_step) * there, count)
+                        simd.store(padded, (i * TAPS + j) * lanes, rest)
+                source, at, source_row, source_tap = padded, 0, TAPS * lanes, lanes
+            to = taps_at + column // width * panel_stride + depth * width + column % width
+            transform_taps(source, at, source_row, source_tap, taps, to, plane)
+        ic += 1
+        if ic == s.IC:
+            ic = 0
+            row_of_pieces, column_of_pieces = next_piece(row_of_pieces, column_of_pieces, 1, images)
 
 
 _finish_pixel = tile_finisher(1, TILE_VECTORS)
@@ -175,8 +202,9 @@ def _finish_tiles(
     width = TILE_VECTORS * lanes
     for tile in range(count):
         n, oh, ow = outputs_of(first_tile + tile, images)
-        rows = min(OUTPUTS, s.OH - oh)
-        pixels = min(OUTPUTS, s.OW - ow)
+        rows = min(OUTPUTS, ceil_div(s.OH - oh, images.dilation_h))
+        pixels = min(OUTPUTS, ceil_div(s.OW - ow, images.dilation_w))
+        row_stride, pixel_stride = images.dilation_h * s.OW * s.OC, images.dilation_w * s.OC
         out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
         for column in range(0, columns, width):
             rest = min(columns - column, width)
@@ -186,7 +214,7 @@ def _finish_tiles(
             for row in range(rows):
                 for pixel in range(pixels):
                     at = (row * OUTPUTS + pixel) * width
-                    to = out_at + (row * s.OW + pixel) * s.OC + column
+                    to = out_at + row * row_stride + pixel * pixel_stride + column
                     if rest == width:
                         result = tiles.load(values, at, 0, 1, TILE_VECTORS)
                         _finish_pixel(result, bias, first_column + column, residual, out, to, 0, activation, stream)
@@ -203,7 +231,7 @@ def _finish_tiles(
         if activation > RELU:
             for row in range(rows):
                 for pixel in range(pixels):
-                    activate(out_array, out_at + (row * s.OW + pixel) * s.OC, columns, activation)
+                    activate(out_array, out_at + row * row_stride + pixel * pixel_stride, columns, activation)
 
 
 @_jit.flushing_tasks
@@ -213,7 +241,7 @@ def _forward_tasks(
 ):  # fmt: skip
     """Tasks [first_task, last_task) of the forward pass; a task is a block of tiles times a share of output channels.
 
-    The tiles are transformed once.  Then blocks of output channels; in each, blocks of input channels; in these the 36
+    The tiles are transformed once.  Then blocks of output channels; in each, blocks of depths; in these the 36
     products one after the other, so that the tiles and weights of one lie in the L1 cache; in a product, tiles outside,
     because they are the smaller part.  Each output element has one writer.
     """
@@ -228,7 +256,8 @@ def _forward_tasks(
     width = TILE_VECTORS * simd.lane_count(out)
     total = s.N * images.grid_h * images.grid_w
     shares = ceil_div(s.OC, blocks.share)
-    ic_blocks = ceil_div(s.IC, DEPTH)
+    total_depths = s.IC * images.pieces_h * images.pieces_w
+    depth_blocks = ceil_div(total_depths, DEPTH)
     block_before = -1
     stream = activation <= RELU and simd.streams(out_array, s.OC)
     for task in range(first_task, last_task):
@@ -236,35 +265,35 @@ def _forward_tasks(
         first_tile = block * blocks.tiles
         count = min(blocks.tiles, total - first_tile)
         if block != block_before:
-            transform_input_tiles(x, images, first_tile, count, 0, s.IC, padded, transformed, points)
+            transform_input_tiles(x, images, first_tile, count, 0, total_depths, padded, transformed, points)
             block_before = block
         share_start = task % shares * blocks.share
         share_stop = min(share_start + blocks.share, s.OC)
         for first_column in range(share_start, share_stop, blocks.columns):
             columns = min(blocks.columns, share_stop - first_column)
-            for ic_block in range(ic_blocks):
-                depth = min(DEPTH, s.IC - ic_block * DEPTH)
+            for depth_block in range(depth_blocks):
+                depths = min(DEPTH, total_depths - depth_block * DEPTH)
                 if taps.size > 0:
-                    factor, panel_stride = taps, ic_blocks * PLANES * blocks.taps_plane
-                    factor_at = first_column // width * panel_stride + ic_block * PLANES * blocks.taps_plane
+                    factor, panel_stride = taps, depth_blocks * PLANES * blocks.taps_plane
+                    factor_at = first_column // width * panel_stride + depth_block * PLANES * blocks.taps_plane
                 else:
                     factor, panel_stride = own_taps, PLANES * blocks.taps_plane
                     factor_at = 0
                     _transform_taps(
-                        weight, ic_block * DEPTH, first_column, s, depth, columns, padded,
+                        weight, depth_block * DEPTH, first_column, s, images, depths, columns, padded,
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
                     tile = 0
                     while tile < count:
                         rows = product.rows_of_tile(count - tile)
-                        left_at = ic_block * points.block + plane * points.plane + tile * _ROW
+                        left_at = depth_block * points.block + plane * points.plane + tile * _ROW
                         sums_at = plane * blocks.sums_plane + tile * blocks.columns
                         for column in range(0, columns, width):
                             right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
                             _multiply(
-                                transformed, left_at, factor, right_at,
-                                sums, sums_at + column, blocks.columns, depth, ic_block == 0, rows,
+                                transformed, left_at, factor, right_at, sums, sums_at + column,
+                                blocks.columns, depths, depth_block == 0, rows, columns - column,
                             )  # fmt: skip
                         tile += rows
             _finish_tiles(
@@ -274,18 +303,21 @@ def _forward_tasks(
 
 
 @_jit.flushing_tasks
-def _weight_tasks(weight, taps, s, blocks, first_task, last_task):
+def _weight_tasks(weight, taps, s, images, blocks, first_task, last_task):
     """Tasks [first_task, last_task) of the transform of a whole weight; a task: a panel times a block of depths."""
     plane = blocks.taps_plane
     padded = np.empty(TAPS * TAPS * codegen.VECTOR_BYTES // 4, taps.dtype)
     weight, taps, padded = simd.span(weight), simd.span(taps), simd.span(padded)
     width = TILE_VECTORS * simd.lane_count(taps)
-    ic_blocks = ceil_div(s.IC, DEPTH)
+    total_depths = s.IC * images.pieces_h * images.pieces_w
+    depth_blocks = ceil_div(total_depths, DEPTH)
     for task in range(first_task, last_task):
-        column = task // ic_blocks * width
-        first_ic = task % ic_blocks * DEPTH
-        depth, columns = min(DEPTH, s.IC - first_ic), min(width, s.OC - column)
-        _transform_taps(weight, first_ic, column, s, depth, columns, padded, taps, task * PLANES * plane, 0, plane)
+        column = task // depth_blocks * width
+        first_depth = task % depth_blocks * DEPTH
+        depths, columns = min(DEPTH, total_depths - first_depth), min(width, s.OC - column)
+        _transform_taps(
+            weight, first_depth, column, s, images, depths, columns, padded, taps, task * PLANES * plane, 0, plane
+        )
 
 
 @_jit.kernel
@@ -293,7 +325,7 @@ def conv2d_forward_winograd_serial(x, weight, taps, bias, residual, out, memory,
     """All tasks of the forward pass; arrays are flat, and an empty weight has been transformed before."""
     shape, images, points, blocks, workspace = _named(numbers)
     if weight.size > 0 and blocks.panels > 0:
-        _weight_tasks(weight, taps, shape, blocks, 0, blocks.panels)
+        _weight_tasks(weight, taps, shape, images, blocks, 0, blocks.panels)
     _forward_tasks(
         x, weight, taps, bias, residual, out, memory, 0, shape, images, points, blocks, workspace, activation,
         0, blocks.tasks,
@@ -306,9 +338,9 @@ def conv2d_forward_winograd_parallel(workers, x, weight, taps, bias, residual, o
     _, _, _, blocks, _ = _named(numbers)
     if weight.size > 0 and blocks.panels > 0:
         for worker in prange(workers):
-            shape, _, _, blocks, _ = _named(numbers)
+            shape, images, _, blocks, _ = _named(numbers)
             first_panel, last_panel = blocks.panels * worker // workers, blocks.panels * (worker + 1) // workers
-            _weight_tasks(weight, taps, shape, blocks, first_panel, last_panel)
+            _weight_tasks(weight, taps, shape, images, blocks, first_panel, last_panel)
     for worker in prange(workers):
         shape, images, points, blocks, workspace = _named(numbers)
         _forward_tasks(
@@ -343,7 +375,13 @@ def grad_x(
     out: NDArray[Any],
     forms: Forms | None = None,
 ) -> None:
-    """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
+    """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around.
+
+    With a stride it is that of `conv_direct`.
+    """
+    if geometry.stride != (1, 1):
+        conv_direct.grad_x(geometry, grad_out, weight, out, forms)
+        return
     (phase,) = phases(geometry)
     turned = partial(swap_channels, weight, phase.rows, phase.columns, 1)
     job = job_of(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops / _SAVING), forms is not None)
@@ -369,12 +407,11 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     The weight is transformed before the tasks start where it is small, or *kept* for later calls.
     """
     lanes = codegen.VECTOR_BYTES // itemsize
-    grid_h, grid_w = -(-s.OH // OUTPUTS), -(-s.OW // OUTPUTS)
-    images = Images(s.IH, s.IW, s.IC, grid_h, grid_w, -s.pad_top, -s.pad_left)
-    total = s.N * grid_h * grid_w
+    images, _ = images_of(s)
+    total = s.N * images.grid_h * images.grid_w
     width = TILE_VECTORS * lanes
-    ic_blocks = -(-s.IC // DEPTH)
-    largest = max(_POINTS_OF_BLOCK // (PLANES * _ROW * ic_blocks), TILE_ROWS)
+    depth_blocks = -(-images.depths // DEPTH)
+    largest = max(_POINTS_OF_BLOCK // (PLANES * _ROW * depth_blocks), TILE_ROWS)
     blocks_of_tiles = -(-total // min(_TILES_OF_BLOCK, largest))
     shares = 1
     if total >= 2 * TILE_ROWS * workers:
@@ -386,12 +423,11 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     columns = min(_COLUMNS_OF_BLOCK, share)
     points = Points(DEPTH, PLANES * plane_size(tiles * _ROW), _ROW, plane_size(tiles * _ROW))
     tasks = -(-total // tiles) * -(-s.OC // share)
-    panels = ic_blocks * -(-s.OC // width) if kept or PLANES * s.IC * s.OC <= _TAPS_AHEAD else 0
+    panels = depth_blocks * -(-s.OC // width) if kept or PLANES * images.depths * s.OC <= _TAPS_AHEAD else 0
     sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
     own_taps = 0 if panels else columns // width * PLANES * taps_plane
-    workspace = Workspace(
-        ic_blocks * points.block, PLANES * sums_plane, own_taps, PLANES * round_up(s.IC, lanes), OUTPUTS**2 * width
-    )
+    padded = PLANES * round_up(images.depths, lanes)
+    workspace = Workspace(depth_blocks * points.block, PLANES * sums_plane, own_taps, padded, OUTPUTS**2 * width)
     blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
     return Job(
         numbers_of(s, images, points, blocks, workspace),

@@ -28,12 +28,15 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import named_as, numbers_of
-from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_grad_taps
+from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of
+from fastconv.cpu.winograd import INPUTS, PLANES, TAPS, transform_grad_taps
 from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
     ceil_div,
+    first_tap,
+    images_of,
+    place_of,
     plane_size,
     transform_grad_out_tiles,
     transform_input_tiles,
@@ -41,10 +44,10 @@ from fastconv.cpu.winograd_tiles import (
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import scratch
 
-# Input and output channels of a block of grad_weight: its sums at 36 points are 600 KB of float32, most of an L2 cache.
-# A block transforms its tiles itself; with fewer channels that work would grow beside the products.
+# Depths and output channels of a block: its sums at 36 points are 600 KB of float32, most of an L2 cache.  A block
+# transforms its tiles itself; with fewer channels that work would grow beside the products.
 _CHANNELS = 64
-# Rows of transformed input tiles: a register tile of rows may begin at the last channel.
+# Rows of transformed input tiles: a register tile of rows may begin at the last depth.
 _ROW = _CHANNELS + LINE
 # Tiles of a strip: each adds so many products to a sum between loading and storing it.
 _TILES_OF_STRIP = 48
@@ -53,11 +56,11 @@ _TILES_OF_STRIP = 48
 _TASKS = 8
 _TILES_OF_SPLIT = 96
 
-_accumulate = product.tile_product(TILE_VECTORS, 1, _ROW)
+_accumulate = product.tile_product(1, _ROW)
 
 
 class Blocks(NamedTuple):
-    """How the (input channels x output channels x tiles) of a problem are cut into tasks."""
+    """How the (depths x output channels x tiles) of a problem are cut into tasks."""
 
     splits: int
     tasks: int
@@ -67,14 +70,14 @@ class Blocks(NamedTuple):
     padded: int
 
 
-_named = named_as(Images, Images, Points, Points, Blocks)
+_named = named_as(ConvShape, Images, Images, Points, Points, Blocks)
 
 
 @_jit.flushing_tasks
 def _grad_weight_tasks(
-    x, grad_out, partial, memory, memory_at, inputs, outputs, points, gradients, blocks, first_task, last_task
+    x, grad_out, partial, memory, memory_at, s, inputs, outputs, points, gradients, blocks, first_task, last_task
 ):
-    """Tasks [first_task, last_task); a task is a split of the tiles times a block of input and one of output channels.
+    """Tasks [first_task, last_task); a task is a split of the tiles times a block of depths and one of output channels.
 
     Strips of tiles outside: both are transformed, then the 36 products one after the other, so that the tiles of one
     lie in the L1 cache while every register tile of its sums is loaded, updated and stored.  Each element of
@@ -89,49 +92,56 @@ def _grad_weight_tasks(
     padded = simd.part(memory, memory_at + points_size + gradients_size + sums_size, blocks.padded)
     lanes = simd.lane_count(partial)
     width = TILE_VECTORS * lanes
-    IC, OC = inputs.C, outputs.C
-    ic_blocks, oc_blocks = ceil_div(IC, _CHANNELS), ceil_div(OC, _CHANNELS)
+    tap_step, row_step = s.stride_w * s.IC * s.OC, s.stride_h * s.KW * s.IC * s.OC
+    total_depths = s.IC * inputs.pieces_h * inputs.pieces_w
+    depth_blocks, oc_blocks = ceil_div(total_depths, _CHANNELS), ceil_div(s.OC, _CHANNELS)
     for task in range(first_task, last_task):
-        first_ic = task % ic_blocks * _CHANNELS
-        first_oc = task // ic_blocks % oc_blocks * _CHANNELS
-        split = task // (ic_blocks * oc_blocks)
-        ics, ocs = min(_CHANNELS, IC - first_ic), min(_CHANNELS, OC - first_oc)
+        first_depth = task % depth_blocks * _CHANNELS
+        first_oc = task // depth_blocks % oc_blocks * _CHANNELS
+        split = task // (depth_blocks * oc_blocks)
+        depths, ocs = min(_CHANNELS, total_depths - first_depth), min(_CHANNELS, s.OC - first_oc)
         start, stop = blocks.tiles * split // blocks.splits, blocks.tiles * (split + 1) // blocks.splits
         for first_tile in range(start, stop, _TILES_OF_STRIP):
             tiles = min(_TILES_OF_STRIP, stop - first_tile)
-            transform_input_tiles(x, inputs, first_tile, tiles, first_ic, ics, padded, transformed, points)
+            transform_input_tiles(x, inputs, first_tile, tiles, first_depth, depths, padded, transformed, points)
             transform_grad_out_tiles(grad_out, outputs, first_tile, tiles, first_oc, ocs, padded, right, gradients)
             for plane in range(PLANES):
                 for oc in range(0, ocs, width):
                     right_at = plane * gradients.plane + oc // width * gradients.block
-                    ic = 0
-                    while ic < ics:
-                        at = plane * blocks.sums_plane + ic * _CHANNELS + oc
-                        rows = product.rows_of_tile(ics - ic)
+                    depth = 0
+                    while depth < depths:
+                        at = plane * blocks.sums_plane + depth * _CHANNELS + oc
+                        rows = product.rows_of_tile(depths - depth)
                         _accumulate(
-                            transformed, plane * points.plane + ic, right, right_at,
-                            sums, at, _CHANNELS, tiles, first_tile == start, rows,
+                            transformed, plane * points.plane + depth, right, right_at,
+                            sums, at, _CHANNELS, tiles, first_tile == start, rows, ocs - oc,
                         )  # fmt: skip
-                        ic += rows
-        for ic in range(ics):
+                        depth += rows
+        for depth in range(depths):
+            row_of_pieces, column_of_pieces, ic = place_of(first_depth + depth, inputs)
+            kh, kw = first_tap(row_of_pieces, s.stride_h), first_tap(column_of_pieces, s.stride_w)
             for oc in range(0, ocs, lanes):
                 plane = blocks.sums_plane
-                transform_grad_taps(sums, ic * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes)
+                transform_grad_taps(sums, depth * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes)
                 count = min(lanes, ocs - oc)
-                for tap in range(TAPS * TAPS):
-                    at = ((split * TAPS * TAPS + tap) * IC + first_ic + ic) * OC + first_oc + oc
-                    if count == lanes:
-                        simd.store(partial, at, simd.load(padded, tap * lanes))
-                    else:
-                        simd.store_first(partial, at, simd.load(padded, tap * lanes), count)
+                at = (((split * s.KH + kh) * s.KW + kw) * s.IC + ic) * s.OC + first_oc + oc
+                for row in range(TAPS):
+                    for column in range(TAPS):
+                        if kh + row * s.stride_h < s.KH and kw + column * s.stride_w < s.KW:
+                            tap = simd.load(padded, (row * TAPS + column) * lanes)
+                            to = at + row * row_step + column * tap_step
+                            if count == lanes:
+                                simd.store(partial, to, tap)
+                            else:
+                                simd.store_first(partial, to, tap, count)
 
 
 @_jit.kernel
 def conv2d_grad_weight_winograd_serial(x, grad_out, partial, memory, numbers):
     """All tasks; arrays are flat."""
-    inputs, outputs, points, gradients, blocks = _named(numbers)
+    shape, inputs, outputs, points, gradients, blocks = _named(numbers)
     _grad_weight_tasks(
-        x, grad_out, partial, memory, 0, inputs, outputs, points, gradients, blocks, 0, blocks.tasks
+        x, grad_out, partial, memory, 0, shape, inputs, outputs, points, gradients, blocks, 0, blocks.tasks
     )  # fmt: skip
 
 
@@ -139,10 +149,10 @@ def conv2d_grad_weight_winograd_serial(x, grad_out, partial, memory, numbers):
 def conv2d_grad_weight_winograd_parallel(workers, x, grad_out, partial, memory, numbers):
     """The same tasks, an equal share for each worker."""
     for worker in prange(workers):
-        inputs, outputs, points, gradients, blocks = _named(numbers)
+        shape, inputs, outputs, points, gradients, blocks = _named(numbers)
         _grad_weight_tasks(
             x, grad_out, partial, memory, worker * (memory.size // workers),
-            inputs, outputs, points, gradients, blocks,
+            shape, inputs, outputs, points, gradients, blocks,
             blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
         )  # fmt: skip
 
@@ -176,28 +186,26 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
 
 def split_count(geometry: Conv2dGeometry) -> int:
     """Parts into which the tiles are split, each with sums of its own."""
-    g = geometry
-    tiles = g.N * -(-g.OH // OUTPUTS) * -(-g.OW // OUTPUTS)
-    return max(1, min(-(-_TASKS // _channel_blocks(g)), tiles // _TILES_OF_SPLIT))
+    inputs, outputs = images_of(forward_shape(geometry))
+    tiles = geometry.N * inputs.grid_h * inputs.grid_w
+    return max(1, min(-(-_TASKS // _blocks_of_sums(inputs, outputs)), tiles // _TILES_OF_SPLIT))
 
 
-def _channel_blocks(geometry: Conv2dGeometry) -> int:
-    return -(-geometry.IC // _CHANNELS) * -(-geometry.OC // _CHANNELS)
+def _blocks_of_sums(inputs: Images, outputs: Images) -> int:
+    return -(-inputs.depths // _CHANNELS) * -(-outputs.C // _CHANNELS)
 
 
 @lru_cache(maxsize=1024)
 def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Blocks, int, NDArray[np.int64]]:
     """The cut into tasks, the numbers in the memory of a thread, and all that `_named` gives to a kernel."""
-    grid_h, grid_w = -(-g.OH // OUTPUTS), -(-g.OW // OUTPUTS)
-    inputs = Images(g.IH, g.IW, g.IC, grid_h, grid_w, -g.padding[0][0], -g.padding[1][0])
-    outputs = Images(g.OH, g.OW, g.OC, grid_h, grid_w, 0, 0)
+    shape = forward_shape(g)
+    inputs, outputs = images_of(shape)
     width = TILE_VECTORS * lanes
     points = Points(_CHANNELS, 0, _ROW, plane_size(_TILES_OF_STRIP * _ROW))
     gradients = Points(width, _TILES_OF_STRIP * width, width, plane_size(_TILES_OF_STRIP * _CHANNELS))
-    tiles = g.N * grid_h * grid_w
-    channel_blocks = _channel_blocks(g)
+    tiles = g.N * inputs.grid_h * inputs.grid_w
     splits = split_count(g)
     sums_plane = plane_size((_CHANNELS + TILE_ROWS) * _CHANNELS)
-    blocks = Blocks(splits, splits * channel_blocks, tiles, sums_plane, PLANES * _CHANNELS)
+    blocks = Blocks(splits, splits * _blocks_of_sums(inputs, outputs), tiles, sums_plane, PLANES * _CHANNELS)
     own = PLANES * (points.plane + gradients.plane + blocks.sums_plane) + blocks.padded
-    return blocks, own, numbers_of(inputs, outputs, points, gradients, blocks)
+    return blocks, own, numbers_of(shape, inputs, outputs, points, gradients, blocks)

@@ -101,32 +101,41 @@ def rows_of_tile(rows):
     return FEW_ROWS if (rows + FEW_ROWS - 1) // FEW_ROWS * FEW_ROWS < TILE_ROWS else TILE_ROWS
 
 
-def tile_product(vectors, row_stride, step):
-    """A product with a panel *vectors* wide; element (m, k) of the left factor lies at m * row_stride + k * step."""
-    high, low = (_tile_product(vectors, row_stride, step, rows) for rows in (TILE_ROWS, FEW_ROWS))
+def tile_product(row_stride, step):
+    """A product with panels; element (m, k) of the left factor lies at m * row_stride + k * step."""
+    high, low, high_narrow, low_narrow = (
+        _tile_product(row_stride, step, rows, vectors)
+        for vectors in (TILE_VECTORS, 1)
+        for rows in (TILE_ROWS, FEW_ROWS)
+    )
 
     @_jit.inline
-    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, rows):
+    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, rows, columns):
         """``sums[m, :] (+)= sum over k of left[m, k] * panel[k, :]`` for one register tile; *first* starts from zero.
 
-        It has *rows* of `rows_of_tile`.
+        It has *rows* of `rows_of_tile`, and one vector where the panel holds no more *columns*.
         """
-        if rows == FEW_ROWS:
-            low(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+        if columns > simd.lane_count(sums):
+            if rows == FEW_ROWS:
+                low(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+            else:
+                high(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+        elif rows == FEW_ROWS:
+            low_narrow(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
         else:
-            high(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+            high_narrow(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
 
     return product
 
 
-def _tile_product(vectors, row_stride, step, rows):
+def _tile_product(row_stride, step, rows, vectors):
     @_jit.inline
     def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first):
         """The sums stay in registers while k rises.
 
         So a step costs *rows* scalar loads and *vectors* vector loads for *rows* x *vectors* fused multiply-adds.
         """
-        width = vectors * simd.lane_count(sums)
+        width = TILE_VECTORS * simd.lane_count(sums)
         if first:
             tile = tiles.zeros(sums, rows, vectors)
         else:

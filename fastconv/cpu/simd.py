@@ -139,6 +139,24 @@ def load_first(typingctx: Any, span: Any, offset: Any, count: Any) -> Any:
 
 
 @intrinsic
+def insert(typingctx: Any, value: Any, first: Any, span: Any, offset: Any, count: Any) -> Any:
+    """*value* with lanes [first, first + count) from ``span[offset : offset + count]``; no other memory is read."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, first, span, offset, count = arguments
+        vector = signature.args[0]
+        kind = codegen.llvm_vector(vector)
+        pointer = codegen.address(context, builder, signature.args[2], span, offset, count)
+        pointer = builder.bitcast(builder.gep(pointer, [builder.neg(first)]), kind.as_pointer())
+        align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
+        below = codegen.first_lanes(builder, first, vector)
+        mask = builder.and_(codegen.first_lanes(builder, builder.add(first, count), vector), builder.not_(below))
+        return codegen.call_masked(builder, "load", vector, kind, [pointer, align, mask, value])
+
+    return value(value, types.intp, span, types.intp, types.intp), generate
+
+
+@intrinsic
 def store(typingctx: Any, span: Any, offset: Any, value: Any) -> Any:
     """``span[offset : offset + lanes] = value``."""
 

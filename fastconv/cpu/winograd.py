@@ -231,7 +231,7 @@ def error_bound(length: int, size: Any, tile: int = OUTPUTS) -> Any:
     Parameters
     ----------
     length : int
-        Channels, or pixels for the gradient of the weight, that are summed.
+        Channels of all pieces, or pixels for the gradient of the weight, that are summed.
     size : float or ndarray
         Sum over them of the product of the largest absolute number of each operand.
     tile : int

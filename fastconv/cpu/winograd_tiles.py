@@ -1,17 +1,36 @@
-"""Tiles of images on their way to Winograd's points: where a tile lies, and what it holds at the border."""
+"""Tiles of images on their way to Winograd's points: where a tile lies, and what it holds at the border.
+
+A kernel larger than 3x3 is cut into pieces of 3x3 taps, the last ones filled up with zeros.  Each is a convolution of
+its own over x moved by three pixels, and their sum is a convolution over as many times the channels: channel c of piece
+p is depth ``p * IC + c`` of the sum.  5x5 taps are four pieces, 9 products an output in place of 25.
+
+With a stride, the taps of a piece lie a stride apart, and so do the pixels of a tile: 11x11 taps with stride 4 are 16
+pieces, one for each offset modulo the stride, 36 products in place of 121.  Pieces side by side, which begin at
+neighbouring taps, see neighbouring pixels, so a *run* of them is read as one pixel of more channels.
+
+Outputs that lie a dilation apart see pixels that lie a dilation apart: with dilation 2 an image is four images, each
+convolved without.  A tile is then 4x4 outputs, and 6x6 pixels, of one of them.
+
+D. Huang et al., DWM: A Decomposable Winograd Method for Convolution Acceleration, arXiv:2002.00552, section 3: pieces.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from fastconv import _jit
-from fastconv.cpu import product, simd
+from fastconv.cpu import simd
 from fastconv.cpu.product import LINE
-from fastconv.cpu.winograd import INPUTS, OUTPUTS, transform_grad_out, transform_input
+from fastconv.cpu.shape import ConvShape
+from fastconv.cpu.winograd import INPUTS, OUTPUTS, TAPS, transform_grad_out, transform_input
+from fastconv.geometry import Conv2dGeometry, Pair
 
 
 class Images(NamedTuple):
-    """A batch of H x W images of C channels, cut into grid_h x grid_w tiles each, the first from (top, left) on."""
+    """A batch of H x W images of C channels, cut into grid_h x grid_w tiles each, the first from (top, left) on.
+
+    They are seen by pieces_h x pieces_w pieces of a kernel; those that are written count one.
+    """
 
     H: int
     W: int
@@ -20,15 +39,64 @@ class Images(NamedTuple):
     grid_w: int
     top: int
     left: int
+    pieces_h: int
+    pieces_w: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+
+    @property
+    def depths(self) -> int:
+        """Channels of all pieces: what a sum goes over."""
+        return self.pieces_h * self.pieces_w * self.C
+
+
+def grid_of(rows: int, columns: int, dilation: Pair = (1, 1), tile: int = OUTPUTS) -> Pair:
+    """Rows and columns of tiles over an image."""
+    h, w = (-(-extent // (tile * apart)) * apart for extent, apart in zip((rows, columns), dilation, strict=True))
+    return h, w
+
+
+def pieces_of(kernel: Pair, stride: Pair) -> Pair:
+    """Rows and columns of pieces of a kernel."""
+    h, w = (
+        taps // (TAPS * step) * step + min(taps % (TAPS * step), step)
+        for taps, step in zip(kernel, stride, strict=True)
+    )
+    return h, w
+
+
+def needs(geometry: Conv2dGeometry) -> str | None:
+    """What a convolution that cannot be cut into tiles and pieces lacks, or None."""
+    g = geometry
+    steps = zip(g.stride, g.dilation, strict=True)
+    if g.G == 1 and all(1 in pair for pair in steps):
+        return None
+    return (
+        f"needs a convolution without groups, and with stride or dilation 1 on each axis, here groups={g.G}, "
+        f"stride={g.stride}, dilation={g.dilation}"
+    )
+
+
+def images_of(shape: ConvShape, tile: int = OUTPUTS) -> tuple[Images, Images]:
+    """How x and out are cut into tiles of *tile* x *tile* outputs."""
+    s = shape
+    stride, dilation = (s.stride_h, s.stride_w), (s.dilation_h, s.dilation_w)
+    grid, pieces = grid_of(s.OH, s.OW, dilation, tile), pieces_of((s.KH, s.KW), stride)
+    return (
+        Images(s.IH, s.IW, s.IC, *grid, -s.pad_top, -s.pad_left, *pieces, *stride, *dilation),
+        Images(s.OH, s.OW, s.OC, *grid, 0, 0, 1, 1, 1, 1, *dilation),
+    )
 
 
 class Points(NamedTuple):
-    """Where transformed tiles go: 36 planes, in each a row of numbers for every tile, in blocks of channels.
+    """Where transformed tiles go: 36 planes, in each a row of numbers for every tile, in blocks of depths.
 
-    Channel c of tile t lies at ``c // channels * block + t * row + c % channels`` of a plane.
+    Depth d of tile t lies at ``d // depths * block + t * row + d % depths`` of a plane.
     """
 
-    channels: int
+    depths: int
     block: int
     row: int
     plane: int
@@ -46,51 +114,137 @@ def plane_size(numbers):
 
 
 @_jit.inline
+def first_tap(piece, stride):
+    """Where a row, or column, of pieces begins."""
+    if stride == 1:
+        return piece * TAPS
+    return piece // stride * stride * TAPS + piece % stride
+
+
+@_jit.inline
+def run_of(column, images):
+    """Columns of pieces from this one on that begin at neighbouring taps."""
+    if images.stride_w == 1:
+        return 1
+    return min(images.stride_w - column % images.stride_w, images.pieces_w - column)
+
+
+@_jit.inline
+def place_of(depth, images):
+    """(row, column, channel) of a depth, for those of its piece."""
+    piece = depth // images.C
+    return piece // images.pieces_w, piece % images.pieces_w, depth - piece * images.C
+
+
+@_jit.inline
+def next_piece(row, column, run, images):
+    """The piece behind a run of so many."""
+    column += run
+    return (row, column) if column < images.pieces_w else (row + 1, 0)
+
+
+@_jit.inline
+def clear_run(target, row_at, depth, count):
+    """Set the vectors of a row that begin in a run to zero."""
+    lanes = simd.lane_count(target)
+    for start in range(ceil_div(depth, lanes) * lanes, depth + count, lanes):
+        simd.store(target, row_at + start, simd.zeros(target))
+
+
+@_jit.inline
+def insert_run(source, source_at, target, row_at, depth, count):
+    """Copy *count* numbers to ``target[row_at + depth :]``, in whole vectors of the row.
+
+    The first vector may hold numbers of the run before, and is put together with them in a register: to load it later
+    where two stores overlap takes four times as long.  The last one is filled up with zeros.
+    """
+    lanes = simd.lane_count(target)
+    done = 0
+    while done < count:
+        lane = (depth + done) % lanes
+        to = row_at + depth + done - lane
+        width = min(lanes - lane, count - done)
+        if width == lanes:
+            simd.store(target, to, simd.load(source, source_at + done))
+        else:
+            before = simd.load(target, to) if lane > 0 else simd.zeros(target)
+            simd.store(target, to, simd.insert(before, lane, source, source_at + done, width))
+        done += width
+
+
+@_jit.inline
+def start_of(place, dilation):
+    """The first row, or column, of the tiles at a place of the grid."""
+    if dilation == 1:
+        return place * OUTPUTS
+    return place // dilation * dilation * OUTPUTS + place % dilation
+
+
+@_jit.inline
 def outputs_of(tile, images):
-    """(n, oh, ow) of the first output of a tile."""
+    """(n, oh, ow) of the first output of a tile; the outputs of as many tiles as the dilation alternate."""
     i = images
-    return tile // (i.grid_h * i.grid_w), tile // i.grid_w % i.grid_h * OUTPUTS, tile % i.grid_w * OUTPUTS
+    th, tw = tile // i.grid_w % i.grid_h, tile % i.grid_w
+    return tile // (i.grid_h * i.grid_w), start_of(th, i.dilation_h), start_of(tw, i.dilation_w)
 
 
 def _to_points(size: int, transform: Any) -> Any:
     """The transform of tiles of *size* x *size* pixels."""
 
     @_jit.inline
-    def gather(x, images, n, h, w, first_channel, channels, padded, row):
-        """The pixels of one tile, with zeros outside the image and behind the last channel."""
+    def gather(x, images, n, h, w, first_channel, channels, padded, depth, row):
+        """The pixels of one tile, or runs of pixels, in rows of *padded* from *depth* on; outside the image zeros."""
+        g = images
+        step_h, step_w = g.stride_h * g.dilation_h, g.stride_w * g.dilation_w
         for i in range(size):
             for j in range(size):
-                to = (i * size + j) * row
-                if 0 <= h + i < images.H and 0 <= w + j < images.W:
-                    at = ((n * images.H + h + i) * images.W + w + j) * images.C + first_channel
-                    product.copy_run(x, at, padded, to, channels)
-                else:
-                    product.fill_zeros(padded, to, channels)
+                ih, iw, to = h + i * step_h, w + j * step_w, (i * size + j) * row
+                pixel = ((n * g.H + ih) * g.W + iw) * g.C
+                start = max(first_channel, -iw * g.C)
+                stop = min(first_channel + channels, (g.W - iw) * g.C) if 0 <= ih < g.H else start
+                if stop - start < channels:
+                    clear_run(padded, to, depth, channels)
+                insert_run(x, pixel + start, padded, to, depth + start - first_channel, stop - start)
 
     @_jit.inline
-    def transform_tiles(x, images, first_tile, tiles, first_channel, channels, padded, target, points):
-        """Transform *channels* of *tiles* tiles, one vector of channels after the other.
+    def transform_tiles(x, images, first_tile, tiles, first_depth, depths, padded, target, points):
+        """Transform *depths* of *tiles* tiles, run by run of pieces, one vector of channels after the other.
 
-        A tile inside the image is read in place; one at the border, or with a rest of channels, passes through
-        *padded*.  Each element of *target* has one writer.
+        A tile inside the image is read in place; one at the border, or whose channels are no whole vectors, passes
+        through *padded*, where vectors may begin with channels of the run before.  Each element of *target* has one
+        writer.
         """
+        g = images
         lanes = simd.lane_count(target)
-        row = ceil_div(channels, lanes) * lanes
+        padded_row = ceil_div(depths, lanes) * lanes
+        first_row, first_column, first_channel = place_of(first_depth, g)
+        step_h, step_w = g.stride_h * g.dilation_h, g.stride_w * g.dilation_w
+        reach_h, reach_w = (size - 1) * step_h, (size - 1) * step_w
         for tile in range(tiles):
-            n, h, w = outputs_of(first_tile + tile, images)
-            h += images.top
-            w += images.left
-            inside = 0 <= h <= images.H - size and 0 <= w <= images.W - size
-            if inside and row == channels:
-                source, at = x, ((n * images.H + h) * images.W + w) * images.C + first_channel
-                row_stride, pixel_stride = images.W * images.C, images.C
-            else:
-                gather(x, images, n, h, w, first_channel, channels, padded, row)
-                source, at = padded, 0
-                row_stride, pixel_stride = size * row, row
-            for channel in range(0, row, lanes):
-                to = channel // points.channels * points.block + tile * points.row + channel % points.channels
-                transform(source, at + channel, row_stride, pixel_stride, target, to, points.plane)
+            n, oh, ow = outputs_of(first_tile + tile, g)
+            top, left = g.top + oh * g.stride_h, g.left + ow * g.stride_w
+            depth, row, column, channel = 0, first_row, first_column, first_channel
+            while depth < depths:
+                run = run_of(column, g)
+                channels = min(run * g.C - channel, depths - depth)
+                h = top + first_tap(row, g.stride_h) * g.dilation_h
+                w = left + first_tap(column, g.stride_w) * g.dilation_w
+                inside = 0 <= h < g.H - reach_h and 0 <= w <= g.W - reach_w - run
+                if inside and depth % lanes == 0 and channels % lanes == 0:
+                    source, at = x, ((n * g.H + h) * g.W + w) * g.C + channel - depth
+                    row_stride, pixel_stride = step_h * g.W * g.C, step_w * g.C
+                else:
+                    gather(x, g, n, h, w, channel, channels, padded, depth, padded_row)
+                    source, at = padded, 0
+                    row_stride, pixel_stride = size * padded_row, padded_row
+                start = depth // lanes * lanes
+                depth += channels
+                stop = depth // lanes * lanes if depth < depths else depth
+                for vector in range(start, stop, lanes):
+                    to = vector // points.depths * points.block + tile * points.row + vector % points.depths
+                    transform(source, at + vector, row_stride, pixel_stride, target, to, points.plane)
+                channel = 0
+                row, column = next_piece(row, column, run, g)
 
     return transform_tiles
 

@@ -46,32 +46,29 @@ The gradient of the weight is that of the same grouped convolution.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastconv.cpu import conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
-from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS
+from fastconv.cpu.winograd import OUTPUTS, PLANES
+from fastconv.cpu.winograd_tiles import images_of
 from fastconv.cuda import conv_direct
 from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import starts_of_splits
 from fastconv.cuda.conv_winograd_plan import (
     declines as _declines,
-    images_of,
+    is_plain,
     product_of,
-    refuses as _refuses,
+    refuses as refuses,
+    tiles_of,
     tiles_of_chunk,
-    tiles_of_image,
 )
 from fastconv.cuda.device import Engine, flat, flats
 from fastconv.cuda.epilogue import RELU, any_activation
 from fastconv.geometry import Conv2dGeometry
-
-
-def refuses(geometry: Conv2dGeometry) -> str | None:
-    """Why the kernels cannot compute a problem, or None."""
-    return _refuses(geometry, OUTPUTS)
 
 
 def declines(operation: str, geometry: Conv2dGeometry, images: int) -> str | None:
@@ -91,14 +88,20 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    check(geometry)
+    check(geometry, refuses)
     s = forward_shape(geometry)
     _run(engine, s, x, transformed_weight(engine, s, weight, OUTPUTS), bias, residual, out, activation)
 
 
 def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
-    """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
-    check(geometry)
+    """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around.
+
+    With a stride it is that of `conv_direct`.
+    """
+    check(geometry, refuses)
+    if geometry.stride != (1, 1):
+        conv_direct.grad_x(engine, geometry, grad_out, weight, out)
+        return
     (phase,) = phases(geometry)
     taps = transformed_weight(engine, phase.shape, weight, OUTPUTS, turned=True)
     _run(engine, phase.shape, grad_out, taps, None, None, out, 0)
@@ -108,19 +111,20 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     """``out = the gradient with respect to weight``: partial sums over a fixed split of the tiles, added in order."""
     from fastconv.cuda.kernels import conv_winograd as kernels, elements
 
-    check(geometry)
+    check(geometry, refuses)
     s, out = forward_shape(geometry), flat(out)
-    inputs, outputs = images_of(s, OUTPUTS)
-    tiles = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS)
+    inputs, outputs = images_of(s)
+    tiles = tiles_of(s)
     splits = conv_winograd_weight.split_count(geometry)
-    pairs = splits * s.IC * s.OC
-    left, right, sums = (engine.empty((PLANES * lines,), np.float32) for lines in (tiles * s.IC, tiles * s.OC, pairs))
-    elements.launch(engine, kernels.input_to_points(), tiles * s.IC, flat(x), left, inputs, 0, tiles * s.IC)
-    elements.launch(engine, kernels.grad_out_to_points(), tiles * s.OC, flat(grad_out), right, outputs, 0, tiles * s.OC)
+    ins, outs, pairs = tiles * inputs.depths, tiles * s.OC, splits * inputs.depths * s.OC
+    left, right, sums = (engine.empty((PLANES * lines,), np.float32) for lines in (ins, outs, pairs))
+    plain = is_plain(s)
+    elements.launch(engine, kernels.input_to_points(plain), ins, flat(x), left, inputs, 0, ins)
+    elements.launch(engine, kernels.grad_out_to_points(plain), outs, flat(grad_out), right, outputs, 0, outs)
     conv_direct.write_chains(engine, product_of(s, tiles), left, right, starts_of_splits(tiles, splits), sums)
 
     def write(taps: Any) -> None:
-        elements.launch(engine, kernels.points_to_taps(), pairs, sums, taps, s.IC, s.OC, pairs)
+        elements.launch(engine, kernels.points_to_taps(), pairs, sums, taps, inputs, s.KH, s.KW, s.OC, pairs)
 
     add_chains(engine, write, starts_of_splits(splits, splits), out)
 
@@ -128,35 +132,37 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes on the device: the larger of what the forward pass and grad_weight need, which grows with the batch."""
     s = forward_shape(geometry)
-    tiles, weights = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS), s.IC * s.OC
+    inputs, _ = images_of(s)
+    channels, weights = inputs.depths + s.OC, inputs.depths * s.OC
     splits = conv_winograd_weight.split_count(geometry)
-    of_forward = PLANES * (tiles_of_chunk(s) * (s.IC + s.OC) + weights)
-    partial = splits * TAPS * TAPS * weights if splits > 1 else 0
-    of_weight = PLANES * (tiles * (s.IC + s.OC) + splits * weights) + partial
+    of_forward = PLANES * (tiles_of_chunk(s) * channels + weights)
+    partial = splits * s.KH * s.KW * s.IC * s.OC if splits > 1 else 0
+    of_weight = PLANES * (tiles_of(s) * channels + splits * weights) + partial
     return itemsize * max(of_forward, of_weight)
 
 
-def check(geometry: Conv2dGeometry, tile: int = OUTPUTS) -> None:
+def check(geometry: Conv2dGeometry, refuses: Callable[[Conv2dGeometry], str | None]) -> None:
     """Raise ValueError for a problem that is refused."""
-    reason = _refuses(geometry, tile)
-    if reason is not None:
+    if reason := refuses(geometry):
         raise ValueError(f"the Winograd kernels of the GPU cannot compute {geometry}: it {reason}")
 
 
 def transformed_weight(
     engine: Engine, shape: ConvShape, weight: Any, tile: int, columns: int | None = None, turned: bool = False
 ) -> Any:
-    """``taps[ic, point, oc]``, with *columns* from a point to the next: OC or more.
+    """``taps[depth, point, oc]``, with *columns* from a point to the next: OC or more.
 
     *turned* is for grad_x: taps in reverse order, input and output channels exchanged.
     """
     from fastconv.cuda.kernels import conv_winograd as kernels, elements
 
     s, columns = shape, columns or shape.OC
-    tap = s.IC * s.OC
-    steps = ((TAPS * TAPS - 1) * tap, -tap, 1, s.IC) if turned else (0, tap, s.OC, 1)
-    taps = engine.empty((s.IC * kernels.points_of(tile) * columns,), np.float32)
-    elements.launch(engine, kernels.taps_to_points(tile), s.IC * s.OC, flat(weight), taps, *steps, s.IC, s.OC, columns)
+    inputs, _ = images_of(s, tile)
+    tap, pairs = s.IC * s.OC, inputs.depths * s.OC
+    steps = ((s.KH * s.KW - 1) * tap, -tap, 1, s.IC) if turned else (0, tap, s.OC, 1)
+    taps = engine.empty((inputs.depths * kernels.points_of(tile) * columns,), np.float32)
+    problem = *steps, inputs, s.KH, s.KW, s.OC, columns, pairs
+    elements.launch(engine, kernels.taps_to_points(tile), pairs, flat(weight), taps, *problem)
     return taps
 
 
@@ -175,13 +181,13 @@ def _run(
 
     s = shape
     x, bias, residual, out = flats(engine, x, bias, residual, out)
-    inputs, outputs = images_of(s, OUTPUTS)
-    total, most = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS), tiles_of_chunk(s)
-    points, sums = (engine.empty((most * PLANES * channels,), np.float32) for channels in (s.IC, s.OC))
+    inputs, outputs = images_of(s)
+    total, most, plain = tiles_of(s), tiles_of_chunk(s), is_plain(s)
+    points, sums = (engine.empty((most * PLANES * depths,), np.float32) for depths in (inputs.depths, s.OC))
     for first in range(0, total, most):
         tiles = min(most, total - first)
-        ins, outs = tiles * s.IC, tiles * s.OC
-        elements.launch(engine, kernels.input_to_points(), ins, x, points, inputs, first, ins)
+        ins, outs = tiles * inputs.depths, tiles * s.OC
+        elements.launch(engine, kernels.input_to_points(plain), ins, x, points, inputs, first, ins)
         conv_direct.run_shape(engine, product_of(s, tiles), points, taps, None, None, sums, 0)
         arguments = sums, bias, residual, out, outputs, first, outs, activation
-        elements.launch(engine, kernels.points_to_output(), outs, *arguments)
+        elements.launch(engine, kernels.points_to_output(plain), outs, *arguments)

@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.cpu.shape import ConvShape, forward_shape, phases, round_up
+from fastconv.cpu.winograd_tiles import images_of
 from fastconv.cuda.conv_direct_plan import QUAD
 from fastconv.cuda.conv_winograd import check, grad_weight as grad_weight, transformed_weight
 from fastconv.cuda.conv_winograd_plan import (
@@ -33,9 +34,8 @@ from fastconv.cuda.conv_winograd_plan import (
     FUSED_POINTS,
     FUSED_TILES,
     declines as _declines,
-    images_of,
-    refuses as _refuses,
-    tiles_of_image,
+    fused_refuses,
+    tiles_of,
 )
 from fastconv.cuda.device import Engine, flats
 from fastconv.cuda.epilogue import RELU, any_activation
@@ -44,7 +44,7 @@ from fastconv.geometry import Conv2dGeometry
 
 def refuses(geometry: Conv2dGeometry) -> str | None:
     """Why the kernel cannot compute a problem, or None."""
-    return _refuses(geometry, FUSED_OUTPUTS)
+    return fused_refuses(geometry)
 
 
 def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
@@ -66,13 +66,13 @@ def forward(
     activation: int,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)`` for contiguous float32 arrays on the device."""
-    check(geometry, FUSED_OUTPUTS)
+    check(geometry, refuses)
     _run(engine, forward_shape(geometry), x, weight, False, bias, residual, out, activation)
 
 
 def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
     """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around."""
-    check(geometry, FUSED_OUTPUTS)
+    check(geometry, refuses)
     (phase,) = phases(geometry)
     _run(engine, phase.shape, grad_out, weight, True, None, None, out, 0)
 
@@ -101,7 +101,7 @@ def _run(
     columns = round_up(s.OC, QUAD)
     taps = transformed_weight(engine, s, weight, FUSED_OUTPUTS, columns, turned)
     arrays = flats(engine, x, taps, bias, residual, out)
-    tiles = s.N * tiles_of_image(s.OH, s.OW, FUSED_OUTPUTS)
+    tiles = tiles_of(s, FUSED_OUTPUTS)
     column_blocks = -(-s.OC // FUSED_COLUMNS)
     blocks = -(-tiles // FUSED_TILES) * column_blocks
     problem = *images_of(s, FUSED_OUTPUTS), tiles, columns, column_blocks

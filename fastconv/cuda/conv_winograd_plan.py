@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 from fastconv.cpu import conv_direct_weight, conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS, TRANSFORMS
-from fastconv.cpu.winograd_tiles import Images
+from fastconv.cpu.winograd_tiles import grid_of, images_of, needs, pieces_of
 from fastconv.cuda.conv_direct_plan import DEPTH
 from fastconv.geometry import Conv2dGeometry
 
@@ -32,47 +33,59 @@ _FEWEST_TILES, _TILES_OF_BLOCK = 256, 128
 _LARGEST = 2**31 - 2**16
 
 
-def refuses(geometry: Conv2dGeometry, tile: int) -> str | None:
-    """Why the kernels with tiles of *tile* x *tile* outputs cannot compute a problem, or None."""
+def refuses(geometry: Conv2dGeometry) -> str | None:
+    """Why the kernels cannot compute a problem, or None."""
+    return needs(geometry) or _too_large(geometry, OUTPUTS)
+
+
+def fused_refuses(geometry: Conv2dGeometry) -> str | None:
+    """Why the fused kernel cannot compute a problem, or None."""
     g = geometry
-    if (g.KH, g.KW, *g.stride, *g.dilation, g.G) != (TAPS, TAPS, 1, 1, 1, 1, 1):
+    if not is_plain(forward_shape(g)) or g.G > 1:
         return (
             f"needs a 3x3 kernel without stride, dilation and groups, here {g.KH}x{g.KW}, stride={g.stride}, "
             f"dilation={g.dilation}, groups={g.G}"
         )
-    rows, columns = max(g.IH, g.OH), max(g.IW, g.OW)
-    numbers = max(tiles_of_image(rows, columns, tile) * g.N * max(g.IC, g.OC), PLANES * g.IC * (g.OC + DEPTH))
+    return _too_large(g, FUSED_OUTPUTS)
+
+
+def _too_large(geometry: Conv2dGeometry, tile: int) -> str | None:
+    g = geometry
+    pieces = prod(pieces_of((g.KH, g.KW), g.stride))
+    tiles = g.N * prod(grid_of(max(g.IH, g.OH), max(g.IW, g.OW), g.dilation, tile))
+    weights = PLANES * pieces * max(g.IC * (g.OC + DEPTH), g.OC * (g.IC + DEPTH))
+    numbers = max(tiles * pieces * max(g.IC, g.OC), weights)
     if numbers >= _LARGEST:
         return f"needs fewer than {_LARGEST} tiles x channels, and transformed weights, here {numbers}"
     return None
 
 
-def tiles_of_image(rows: int, columns: int, tile: int) -> int:
-    """Tiles of *tile* x *tile* over an image."""
-    return -(-rows // tile) * -(-columns // tile)
-
-
-def images_of(shape: ConvShape, tile: int) -> tuple[Images, Images]:
-    """How x and out are cut into tiles."""
+def is_plain(shape: ConvShape) -> bool:
+    """Whether a kernel is one piece, and its pixels lie side by side."""
     s = shape
-    grid = -(-s.OH // tile), -(-s.OW // tile)
-    return Images(s.IH, s.IW, s.IC, *grid, -s.pad_top, -s.pad_left), Images(s.OH, s.OW, s.OC, *grid, 0, 0)
+    return (s.KH, s.KW, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) == (TAPS, TAPS, 1, 1, 1, 1)
+
+
+def tiles_of(shape: ConvShape, tile: int = OUTPUTS) -> int:
+    """Tiles over all images."""
+    inputs, _ = images_of(shape, tile)
+    return shape.N * inputs.grid_h * inputs.grid_w
 
 
 def tiles_of_chunk(shape: ConvShape) -> int:
     """4x4 tiles that are taken up together, in equal chunks."""
-    s = shape
-    tiles = s.N * tiles_of_image(s.OH, s.OW, OUTPUTS)
-    bytes_of_tile = _BYTES * PLANES * (s.IC + s.OC)
+    inputs, outputs = images_of(shape)
+    tiles = tiles_of(shape)
+    bytes_of_tile = _BYTES * PLANES * (inputs.depths + outputs.depths)
     chunks = max(-(-tiles // max(_BYTES_OF_CHUNK // bytes_of_tile, _FEWEST_TILES)), 1)
     return max(min(round_up(-(-tiles // chunks), _TILES_OF_BLOCK), tiles), 1)
 
 
 def product_of(shape: ConvShape, tiles: int) -> ConvShape:
     """The products of matrices as a grouped convolution of 1x1: a tile is an image of one pixel, a point a group."""
-    s = shape
+    inputs, outputs = images_of(shape)
     return ConvShape(
-        *(tiles, 1, 1, PLANES * s.IC, 1, 1, PLANES * s.OC, 1, 1, PLANES),
+        *(tiles, 1, 1, PLANES * inputs.depths, 1, 1, PLANES * outputs.depths, 1, 1, PLANES),
         *(1, 1, 1, 1, 0, 0),
         *(1, 1, 0, 0, 1, 1),
     )
@@ -129,47 +142,55 @@ def microseconds(operation: str, geometry: Conv2dGeometry, images: int) -> dict[
 def _work_for_images(geometry: Conv2dGeometry, images: int, backwards: bool) -> dict[str, Work]:
     """The work of forward or grad_x; channels are counted in whole turns and blocks.
 
-    ==================  =============  =====================================================
+    ==================  =============  ===============================================================
                         multiply-adds  numbers written and read
-    ==================  =============  =====================================================
+    ==================  =============  ===============================================================
     direct              9 an output    none
-    winograd            36 a 4x4 tile  36 for each channel of a tile, and for each weight
+    winograd            36 a 4x4 tile  36 for each channel, of all pieces, of a tile, and for each weight
     winograd_fused      16 a 2x2 tile  16 for each weight
-    ==================  =============  =====================================================
+    ==================  =============  ===============================================================
     """
     g = geometry
     rows, columns, inputs, outputs = (g.IH, g.IW, g.OC, g.IC) if backwards else (g.OH, g.OW, g.IC, g.OC)
     weights = round_up(inputs, DEPTH) * round_up(outputs, FUSED_COLUMNS)
-    turns, taps, twice = -(-inputs // DEPTH), TAPS * TAPS, 2 * _BYTES
-    tiles, fused_tiles = (images * tiles_of_image(rows, columns, tile) for tile in (OUTPUTS, FUSED_OUTPUTS))
-    points = PLANES * (tiles * (g.IC + g.OC) + g.IC * g.OC)
-    return {
+    turns, taps, twice = -(-inputs // DEPTH), g.KH * g.KW, 2 * _BYTES
+    tiles, fused_tiles = (images * prod(grid_of(rows, columns, g.dilation, tile)) for tile in (OUTPUTS, FUSED_OUTPUTS))
+    pieces = prod(pieces_of((g.KH, g.KW), g.stride))
+    points = PLANES * (tiles * (pieces * inputs + outputs) + pieces * inputs * outputs)
+    work = {
         "direct": Work(1 + backwards, taps * turns, images * rows * columns * taps * weights, 0),
-        "winograd": Work(4, turns, tiles * PLANES * weights, twice * points),
-        "winograd_fused": Work(2, turns, fused_tiles * FUSED_POINTS * weights, twice * FUSED_POINTS * g.IC * g.OC),
+        "winograd": Work(4, pieces * turns, tiles * PLANES * pieces * weights, twice * points),
     }
+    if fused_refuses(geometry) is None:
+        numbers = FUSED_POINTS * g.IC * g.OC
+        work["winograd_fused"] = Work(2, turns, fused_tiles * FUSED_POINTS * weights, twice * numbers)
+    return work
 
 
 def _work_for_weight(geometry: Conv2dGeometry, images: int) -> dict[str, Work]:
     """The work of grad_weight, whose chains go over the pixels, or tiles, of a split."""
     g = replace(geometry, N=images)
     weights = round_up(g.IC, DEPTH) * round_up(g.OC, FUSED_COLUMNS)
-    pixels, tiles = images * g.OH * g.OW, images * tiles_of_image(g.OH, g.OW, OUTPUTS)
+    taps, pieces = g.KH * g.KW, prod(pieces_of((g.KH, g.KW), g.stride))
+    pixels, tiles = images * g.OH * g.OW, tiles_of(forward_shape(g))
     shape = as_product(forward_shape(g))
     splits, chains = conv_direct_weight.split_count(shape), conv_direct_weight.chain_count(shape)
-    sums = ((chains if chains > splits else 0) + (splits if splits > 1 else 0)) * TAPS * TAPS * g.IC * g.OC
+    sums = ((chains if chains > splits else 0) + (splits if splits > 1 else 0)) * taps * g.IC * g.OC
     splits_of_tiles = conv_winograd_weight.split_count(g)
-    points = PLANES * (tiles * (g.IC + g.OC) + splits_of_tiles * g.IC * g.OC)
+    points = PLANES * (tiles * (pieces * g.IC + g.OC) + splits_of_tiles * pieces * g.IC * g.OC)
     twice = 2 * _BYTES
     return {
         "direct": Work(
             1 + (chains > splits) + (splits > 1),
             pixels / (chains * DEPTH),
-            pixels * TAPS * TAPS * weights,
+            pixels * taps * weights,
             twice * sums,
         ),
         "winograd": Work(
-            4 + (splits_of_tiles > 1), tiles / (splits_of_tiles * DEPTH), tiles * PLANES * weights, twice * points
+            4 + (splits_of_tiles > 1),
+            tiles / (splits_of_tiles * DEPTH),
+            tiles * PLANES * pieces * weights,
+            twice * points,
         ),
     }
 

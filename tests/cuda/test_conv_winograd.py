@@ -26,6 +26,9 @@ CASES = [
     BY_NAME["one channel in and out"],
     BY_NAME["winograd, padding larger than kernel"],
     BY_NAME["winograd, one tile cut"],
+    BY_NAME["same lower, even kernel"],  # pieces with one tap outside the kernel
+    BY_NAME["winograd, dilated pieces"],
+    BY_NAME["winograd, strided"],
 ]
 # more than a block of tiles and of output channels, with a rest of each, and of a turn of input channels
 FUSED = ConvCase("over one block", (2, 9, 13, 11), (3, 3, 11, 37), padding=((1, 0), (2, 1)))
@@ -235,9 +238,9 @@ def test_workspace_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("module", [conv_winograd, conv_winograd_fused])
 def test_other_problems_are_refused(module: Any) -> None:
-    geometry = BY_NAME["strided tail"].geometry
-    assert "needs a 3x3 kernel without stride" in module.refuses(geometry)
-    with pytest.raises(ValueError, match="needs a 3x3 kernel without stride"):
+    geometry = BY_NAME["grouped, strided tail"].geometry
+    assert "groups" in module.refuses(geometry)
+    with pytest.raises(ValueError, match="groups"):
         module.forward(Emulator(), geometry, None, None, None, None, None, LINEAR)
     large = ConvCase("", (2**12, 64, 64, 2048), (3, 3, 2048, 8), padding=1).geometry
     assert "needs fewer than" in module.refuses(large)

@@ -19,11 +19,14 @@ from fastconv.cuda.kernels import (  # noqa: E402 - needs the target
 )
 
 TRANSFORMS = {
-    "input": (kernels.input_to_points, ()),
-    "grad_out": (kernels.grad_out_to_points, ()),
+    "input": (kernels.input_to_points, (True,)),
+    "input, pieces": (kernels.input_to_points, (False,)),
+    "grad_out": (kernels.grad_out_to_points, (True,)),
+    "grad_out, dilated": (kernels.grad_out_to_points, (False,)),
     "weight": (kernels.taps_to_points, (4,)),
     "weight, fused": (kernels.taps_to_points, (FUSED_OUTPUTS,)),
-    "output": (kernels.points_to_output, ()),
+    "output": (kernels.points_to_output, (True,)),
+    "output, dilated": (kernels.points_to_output, (False,)),
     "grad_weight": (kernels.points_to_taps, ()),
 }
 

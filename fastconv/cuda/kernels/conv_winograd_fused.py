@@ -71,7 +71,7 @@ _each, _each_row, _each_half = for_each(1), for_each(2 * RUN), for_each(SUMS // 
 _no_sums, _load_run_or, _load_or, _take = zeros(SUMS), load_or(RUN), load_or(1), take(RUN)
 _multiply = multiply((0, HALF_TILES), (0, HALF_COLUMNS), (TILES, COLUMNS), DEPTH, twist=RUN)
 _transform_input, _transform_output = winograd.transform_input(OUTPUTS), winograd.transform_output(OUTPUTS)
-_pixel, _finish = pixel_of(OUTPUTS + 2), finish_output(OUTPUTS)
+_pixel, _finish = pixel_of(OUTPUTS + 2, True), finish_output(OUTPUTS, True)
 
 
 @cuda.jit(device=True)

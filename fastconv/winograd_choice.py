@@ -1,0 +1,107 @@
+"""When Winograd computes a convolution: what it can compute, and where it is faster than the direct sum.
+
+Figures are times of the direct sum over those of Winograd, one thread, on an AVX-512 and an AVX2 core.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS
+from fastconv.cpu.winograd_tiles import grid_of, needs, pieces_of
+from fastconv.geometry import Conv2dGeometry, Pair
+from fastconv.profile import current as current_profile
+
+# Tiles of all images from which on Winograd is faster than the direct sum, with 32 to 512 channels: 0.7 to 1.1 times
+# with 2 tiles, with 4 (one image of 7 x 7 or 8 x 8) 1.0 to 1.6 on an AVX-512 core and 1.0 to 1.4 on an AVX2 core, and
+# more where the weights are kept.
+_FEWEST_TILES = 4
+# Multiplications of the direct sum for each of Winograd's from which on it is faster, on AVX-512 and AVX2 cores, where
+# pieces of 3x3 taps are not full.  With 32 or more channels, 4x4 taps on 28 x 28 pixels (1.8) are 1.1 to 1.4 times as
+# fast, 5x5 on 10 x 10 (1.9) 1.2 to 1.3, on 9 x 9 (1.6) .96 to 1.2.  With 16 channels, 7x7 taps on 28 x 28 pixels (2.4)
+# 1.3 times, 5x5 on 14 x 14 (2.1) .9.
+_LEAST_SAVING, _LEAST_SAVING_OF_FEW_CHANNELS = 1.75, 2.25
+# Half of the channels that are asked for pay, too, where there are so many pieces that the transform of their sums does
+# not count, or so many pairs of channels in and out, in squares of those asked for.  8 channels to 64, or 12 to 32: 3x3
+# taps are 1.4 to 1.7 times as fast, 7x7 1.1 to 1.4; 8 to 8: 25x25 1.0 to 1.2, 5x5 .8 to 1.0; 8 to 16: .8 to 1.2.
+# AlexNet's first layer, 12 channels side by side, to 64: 1.6 to 1.9.
+_MANY_PIECES, _MANY_PAIRS = 25, 1.5
+# Depths beyond which the workspace of a thread is more than 8 MB.
+_MOST_DEPTHS = 2560
+# Images that "auto" counts on for the gradient of a weight, which is asked for in training only: 8 images of one tile
+# and 64 channels are 1.9 times as fast as the direct sum, 32 of them 2.4 times, a single one half as fast.
+_IMAGES_OF_TRAINING = 8
+# The gradient of a weight with many channels pays with less of its tiles filled, because its direct sum is slower: 3x3,
+# 6x6 and 9x9 outputs, which fill 56%, are .9 to 1.8 times as fast with 8 images and 32 to 256 channels, 1.2 to 1.9 with
+# 32 images.
+_FILL_OF_GRAD_WEIGHT = 0.9
+# Times the least channels that are many.
+_MANY_CHANNELS = 2
+
+
+def refuses(geometry: Conv2dGeometry, itemsize: int) -> str | None:
+    """Why it cannot compute a problem with numbers of so many bytes, or None."""
+    if itemsize > np.dtype(np.float32).itemsize:
+        return "computes float32 only: float64 is asked for accuracy, which the transforms lose"
+    return needs(geometry)
+
+
+def tiles_of_image(rows: int, columns: int, dilation: Pair = (1, 1)) -> int:
+    """4x4 tiles over an image."""
+    return prod(grid_of(rows, columns, dilation))
+
+
+def fill_of_tiles(rows: int, columns: int, dilation: Pair = (1, 1)) -> float:
+    """Share of the tiles over an image that it fills."""
+    return rows * columns / (tiles_of_image(rows, columns, dilation) * OUTPUTS * OUTPUTS)
+
+
+def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
+    """Why it should not compute one of `dispatch.OPERATIONS`, or None.
+
+    *images* are those of the batch, or None where they must not count.
+    """
+    g = geometry
+    backwards, of_weight = operation == "conv2d_grad_x", operation == "conv2d_grad_weight"
+    if backwards and g.stride != (1, 1):
+        return "leaves the gradient of x to the direct sum where there is a stride"
+    pieces = prod(pieces_of((g.KH, g.KW), g.stride))
+    reason = _too_few_channels(g, pieces)
+    if reason is not None:
+        return reason
+    # what is cut into tiles: the images that are written, or grad_out
+    rows, columns = (g.IH, g.IW) if backwards else (g.OH, g.OW)
+    tiles, fill = tiles_of_image(rows, columns, g.dilation), fill_of_tiles(rows, columns, g.dilation)
+    pays, channels = current_profile(), min(g.IC * g.stride[1], g.OC)
+    many_channels = channels >= _MANY_CHANNELS * pays.channels
+    least_fill = pays.fill * (_FILL_OF_GRAD_WEIGHT if of_weight and many_channels else 1)
+    if fill < least_fill:
+        return f"pays where pixels fill {least_fill:.0%} of 4x4 tiles, here {rows}x{columns} fill {fill:.0%}"
+    saving = g.KH * g.KW * OUTPUTS * OUTPUTS * fill / (pieces * PLANES)
+    least_saving = _LEAST_SAVING if many_channels else _LEAST_SAVING_OF_FEW_CHANNELS
+    if g.KH * g.KW < pieces * TAPS * TAPS and saving < least_saving:
+        return f"pays where the direct sum multiplies {least_saving} times as often, here {saving:.2f} times"
+    depths = pieces * (g.OC if backwards else g.IC)
+    if depths > _MOST_DEPTHS and not of_weight:
+        return f"needs more than 8 MB for the channels of all pieces beyond {_MOST_DEPTHS}, here {depths}"
+    batch = _IMAGES_OF_TRAINING if of_weight else 1
+    if images is None and batch * tiles * channels < pays.work:
+        return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"
+    if images is not None and images * tiles < _FEWEST_TILES:
+        return f"{images * tiles} tiles do not pay for transforming the weight"
+    return None
+
+
+def _too_few_channels(geometry: Conv2dGeometry, pieces: int) -> str | None:
+    least = current_profile().channels
+    # with a stride, pixels side by side are read as one
+    inputs, outputs = geometry.IC * geometry.stride[1], geometry.OC
+    pairs = round(_MANY_PAIRS * least**2)
+    if min(inputs, outputs) >= least // (2 if pieces >= _MANY_PIECES or inputs * outputs >= pairs else 1):
+        return None
+    return (
+        f"pays from {least} channels on, or half of that with {pairs} pairs in and out or {_MANY_PIECES} pieces of "
+        f"3x3 taps, here {inputs} and {outputs}"
+    )
