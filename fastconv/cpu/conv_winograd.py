@@ -65,12 +65,14 @@ from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
     ceil_div,
+    fetch,
     first_tap,
     images_of,
     next_piece,
     outputs_of,
     place_of,
     plane_size,
+    share_of,
     transform_input_tiles,
 )
 from fastconv.geometry import Conv2dGeometry
@@ -81,8 +83,9 @@ DEPTH = 128
 # Rows of transformed tiles are one cache line longer, so that they do not all start in the same L1 set.
 _ROW = DEPTH + LINE
 # Tiles and output channels of a block.  Weights are used once for each tile of a block, transformed tiles once for
-# each of its channels, and both have to come from the L2 cache or the one behind it.
-_TILES_OF_BLOCK = 48
+# each of its channels, and both have to come from the L2 cache or the one behind it.  A weight that is transformed ahead
+# of all blocks costs little to read, and with fewer tiles the rest stays in the L2 cache.
+_TILES_OF_BLOCK, _TILES_WITH_TAPS_AHEAD = 48, 12
 _COLUMNS_OF_BLOCK = 64
 # Numbers of the transformed tiles of a block, for many depths: 4 MB of float32.
 _POINTS_OF_BLOCK = 1 << 20
@@ -93,6 +96,8 @@ _POINTS_OF_BLOCK = 1 << 20
 _TAPS_AHEAD = 1 << 20
 # Multiplications of the direct sum for one of the products here.
 _SAVING = (OUTPUTS * TAPS) ** 2 // PLANES
+# Rows of pixels that the last tile of a block sees beyond its outputs.
+_ROWS_BELOW = 2
 # Depths between the weights that are transformed and those that are asked for.
 _AHEAD = 2
 
@@ -243,7 +248,8 @@ def _forward_tasks(
 
     The tiles are transformed once.  Then blocks of output channels; in each, blocks of depths; in these the 36
     products one after the other, so that the tiles and weights of one lie in the L1 cache; in a product, tiles outside,
-    because they are the smaller part.  Each output element has one writer.
+    because they are the smaller part.  Between products, pixels for the transforms that follow are asked for: x a row
+    of tiles ahead, and out.  Each output element has one writer.
     """
     x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
     out, taps, memory = simd.span(out_array), simd.span(taps), simd.span(memory)
@@ -267,6 +273,11 @@ def _forward_tasks(
         if block != block_before:
             transform_input_tiles(x, images, first_tile, count, 0, total_depths, padded, transformed, points)
             block_before = block
+        next_tile = first_tile + max(count, images.grid_w)
+        x_at, x_lines = share_of(x, next_tile, count, total)
+        x_at += _ROWS_BELOW * s.IW * s.IC
+        out_at, out_lines = share_of(out, next_tile - count, count, total)
+        step, steps = 0, ceil_div(blocks.share, blocks.columns) * depth_blocks * PLANES
         share_start = task % shares * blocks.share
         share_stop = min(share_start + blocks.share, s.OC)
         for first_column in range(share_start, share_stop, blocks.columns):
@@ -284,6 +295,10 @@ def _forward_tasks(
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
+                    fetch(x, x_at, x_lines, step, steps)
+                    if not stream:
+                        fetch(out, out_at, out_lines, step, steps)
+                    step += 1
                     tile = 0
                     while tile < count:
                         rows = product.rows_of_tile(count - tile)
@@ -412,7 +427,8 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     width = TILE_VECTORS * lanes
     depth_blocks = -(-images.depths // DEPTH)
     largest = max(_POINTS_OF_BLOCK // (PLANES * _ROW * depth_blocks), TILE_ROWS)
-    blocks_of_tiles = -(-total // min(_TILES_OF_BLOCK, largest))
+    most = _TILES_WITH_TAPS_AHEAD if PLANES * images.depths * s.OC <= _TAPS_AHEAD else _TILES_OF_BLOCK
+    blocks_of_tiles = -(-total // min(most, largest))
     shares = 1
     if total >= 2 * TILE_ROWS * workers:
         blocks_of_tiles = -(-blocks_of_tiles // workers) * workers
