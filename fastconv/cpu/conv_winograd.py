@@ -83,8 +83,8 @@ DEPTH = 128
 # Rows of transformed tiles are one cache line longer, so that they do not all start in the same L1 set.
 _ROW = DEPTH + LINE
 # Tiles and output channels of a block.  Weights are used once for each tile of a block, transformed tiles once for
-# each of its channels, and both have to come from the L2 cache or the one behind it.  A weight that is transformed ahead
-# of all blocks costs little to read, and with fewer tiles the rest stays in the L2 cache.
+# each of its channels, and both have to come from the L2 cache or the one behind it.  A small weight, transformed ahead
+# of all blocks, costs little to read, and with fewer tiles the rest stays in the L2 cache.
 _TILES_OF_BLOCK, _TILES_WITH_TAPS_AHEAD = 48, 12
 _COLUMNS_OF_BLOCK = 64
 # Numbers of the transformed tiles of a block, for many depths: 4 MB of float32.

@@ -25,9 +25,10 @@ from fastconv.cpu.shape import ConvShape
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, TAPS, transform_grad_out, transform_input
 from fastconv.geometry import Conv2dGeometry, Pair
 
-
 # Cache lines that are asked for ahead of a block: an eighth of an L2 cache of 1 MB.
 _MOST_LINES = 2048
+# Numbers of an array that is in the L2 cache, or soon is without being asked for: 2 MB of float32.
+_HELD = 1 << 19
 
 
 class Images(NamedTuple):
@@ -151,9 +152,9 @@ def next_piece(row, column, run, images):
 def share_of(array, first_tile, tiles, total):
     """(first number, cache lines) of the share of an array of images that so many of *total* tiles look at.
 
-    Not more than would push what is used now out of the L2 cache.
+    No lines of an array that the L2 cache holds, and not more than would push what is used now out of it.
     """
-    numbers_of_tile = array.size // total
+    numbers_of_tile = array.size // total if array.size > _HELD else 0
     return numbers_of_tile * first_tile, min(numbers_of_tile * tiles // LINE, _MOST_LINES)
 
 
