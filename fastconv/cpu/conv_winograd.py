@@ -69,10 +69,13 @@ from fastconv.cpu.winograd_tiles import (
     first_tap,
     images_of,
     next_piece,
-    outputs_of,
+    next_tile,
+    outputs_inside,
     place_of,
     plane_size,
     share_of,
+    start_of,
+    tile_at,
     transform_input_tiles,
 )
 from fastconv.geometry import Conv2dGeometry
@@ -205,10 +208,10 @@ def _finish_tiles(
     """
     lanes = simd.lane_count(out)
     width = TILE_VECTORS * lanes
+    n, grid_row, grid_column = tile_at(first_tile, images)
     for tile in range(count):
-        n, oh, ow = outputs_of(first_tile + tile, images)
-        rows = min(OUTPUTS, ceil_div(s.OH - oh, images.dilation_h))
-        pixels = min(OUTPUTS, ceil_div(s.OW - ow, images.dilation_w))
+        oh, ow = start_of(grid_row, images.dilation_h), start_of(grid_column, images.dilation_w)
+        rows, pixels = outputs_inside(s.OH, oh, images.dilation_h), outputs_inside(s.OW, ow, images.dilation_w)
         row_stride, pixel_stride = images.dilation_h * s.OW * s.OC, images.dilation_w * s.OC
         out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
         for column in range(0, columns, width):
@@ -237,6 +240,7 @@ def _finish_tiles(
             for row in range(rows):
                 for pixel in range(pixels):
                     activate(out_array, out_at + row * row_stride + pixel * pixel_stride, columns, activation)
+        n, grid_row, grid_column = next_tile(n, grid_row, grid_column, images)
 
 
 @_jit.flushing_tasks
@@ -273,11 +277,11 @@ def _forward_tasks(
         if block != block_before:
             transform_input_tiles(x, images, first_tile, count, 0, total_depths, padded, transformed, points)
             block_before = block
-        next_tile = first_tile + max(count, images.grid_w)
-        x_at, x_lines = share_of(x, next_tile, count, total)
+        ahead = first_tile + max(count, images.grid_w)
+        steps = ceil_div(blocks.share, blocks.columns) * depth_blocks * PLANES
+        x_at, x_step = share_of(x, ahead, count, total, steps)
         x_at += _ROWS_BELOW * s.IW * s.IC
-        out_at, out_lines = share_of(out, next_tile - count, count, total)
-        step, steps = 0, ceil_div(blocks.share, blocks.columns) * depth_blocks * PLANES
+        out_at, out_step = share_of(out, ahead - count, count, total, steps)
         share_start = task % shares * blocks.share
         share_stop = min(share_start + blocks.share, s.OC)
         for first_column in range(share_start, share_stop, blocks.columns):
@@ -295,10 +299,11 @@ def _forward_tasks(
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
-                    fetch(x, x_at, x_lines, step, steps)
+                    fetch(x, x_at, x_step)
+                    x_at += x_step
                     if not stream:
-                        fetch(out, out_at, out_lines, step, steps)
-                    step += 1
+                        fetch(out, out_at, out_step)
+                        out_at += out_step
                     tile = 0
                     while tile < count:
                         rows = product.rows_of_tile(count - tile)

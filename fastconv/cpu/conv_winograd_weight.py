@@ -36,6 +36,7 @@ from fastconv.cpu.winograd_tiles import (
     ceil_div,
     first_tap,
     images_of,
+    next_piece,
     place_of,
     plane_size,
     transform_grad_out_tiles,
@@ -117,9 +118,11 @@ def _grad_weight_tasks(
                             sums, at, _CHANNELS, tiles, first_tile == start, rows, ocs - oc,
                         )  # fmt: skip
                         depth += rows
+        row_of_pieces, column_of_pieces, ic = place_of(first_depth, inputs)
         for depth in range(depths):
-            row_of_pieces, column_of_pieces, ic = place_of(first_depth + depth, inputs)
             kh, kw = first_tap(row_of_pieces, s.stride_h), first_tap(column_of_pieces, s.stride_w)
+            rows = min(TAPS, ceil_div(s.KH - kh, s.stride_h)) if s.stride_h > 1 else min(TAPS, s.KH - kh)
+            taps_of_row = min(TAPS, ceil_div(s.KW - kw, s.stride_w)) if s.stride_w > 1 else min(TAPS, s.KW - kw)
             for oc in range(0, ocs, lanes):
                 plane = blocks.sums_plane
                 transform_grad_taps(sums, depth * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes)
@@ -127,13 +130,17 @@ def _grad_weight_tasks(
                 at = (((split * s.KH + kh) * s.KW + kw) * s.IC + ic) * s.OC + first_oc + oc
                 for row in range(TAPS):
                     for column in range(TAPS):
-                        if kh + row * s.stride_h < s.KH and kw + column * s.stride_w < s.KW:
+                        if row < rows and column < taps_of_row:
                             tap = simd.load(padded, (row * TAPS + column) * lanes)
                             to = at + row * row_step + column * tap_step
                             if count == lanes:
                                 simd.store(partial, to, tap)
                             else:
                                 simd.store_first(partial, to, tap, count)
+            ic += 1
+            if ic == s.IC:
+                ic = 0
+                row_of_pieces, column_of_pieces = next_piece(row_of_pieces, column_of_pieces, 1, inputs)
 
 
 @_jit.kernel

@@ -19,14 +19,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastconv import _jit
-from fastconv.cpu import simd
+from fastconv.cpu import product, simd
 from fastconv.cpu.product import LINE
 from fastconv.cpu.shape import ConvShape
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, TAPS, transform_grad_out, transform_input
 from fastconv.geometry import Conv2dGeometry, Pair
 
-# Cache lines that are asked for ahead of a block: an eighth of an L2 cache of 1 MB.
-_MOST_LINES = 2048
+# Numbers that are asked for ahead of a block: an eighth of an L2 cache of 1 MB.
+_MOST_NUMBERS = 1 << 15
 # Numbers of an array that is in the L2 cache, or soon is without being asked for: 2 MB of float32.
 _HELD = 1 << 19
 
@@ -149,20 +149,20 @@ def next_piece(row, column, run, images):
 
 
 @_jit.inline
-def share_of(array, first_tile, tiles, total):
-    """(first number, cache lines) of the share of an array of images that so many of *total* tiles look at.
+def share_of(array, first_tile, tiles, total, steps):
+    """(first number, numbers of one of so many *steps*) of what some of *total* tiles look at in an array of images.
 
-    No lines of an array that the L2 cache holds, and not more than would push what is used now out of it.
+    Nothing of an array that the L2 cache holds, and not more than would push what is used now out of it.
     """
     numbers_of_tile = array.size // total if array.size > _HELD else 0
-    return numbers_of_tile * first_tile, min(numbers_of_tile * tiles // LINE, _MOST_LINES)
+    return numbers_of_tile * first_tile, ceil_div(min(numbers_of_tile * tiles, _MOST_NUMBERS), steps)
 
 
 @_jit.inline
-def fetch(array, at, lines, step, steps):
-    """Ask for the lines of one of *steps* equal steps."""
-    for line in range(step * lines // steps, (step + 1) * lines // steps):
-        simd.prefetch_for_read(array, at + line * LINE)
+def fetch(array, at, numbers):
+    """Ask for the cache lines of so many numbers."""
+    for line in range(0, numbers, LINE):
+        simd.prefetch_for_read(array, at + line)
 
 
 @_jit.inline
@@ -181,33 +181,49 @@ def insert_run(source, source_at, target, row_at, depth, count):
     where two stores overlap takes four times as long.  The last one is filled up with zeros.
     """
     lanes = simd.lane_count(target)
-    done = 0
-    while done < count:
-        lane = (depth + done) % lanes
-        to = row_at + depth + done - lane
-        width = min(lanes - lane, count - done)
-        if width == lanes:
-            simd.store(target, to, simd.load(source, source_at + done))
-        else:
-            before = simd.load(target, to) if lane > 0 else simd.zeros(target)
-            simd.store(target, to, simd.insert(before, lane, source, source_at + done, width))
-        done += width
+    lane, done = depth % lanes, 0
+    if lane > 0 and count > 0:
+        done = min(lanes - lane, count)
+        to = row_at + depth - lane
+        simd.store(target, to, simd.insert(simd.load(target, to), lane, source, source_at, done))
+    product.copy_run(source, source_at + done, target, row_at + depth + done, count - done)
 
 
 @_jit.inline
 def start_of(place, dilation):
-    """The first row, or column, of the tiles at a place of the grid."""
+    """The first output row, or column, of the tiles at a place of the grid, of which as many as the dilation alternate.
+    """
     if dilation == 1:
         return place * OUTPUTS
     return place // dilation * dilation * OUTPUTS + place % dilation
 
 
 @_jit.inline
-def outputs_of(tile, images):
-    """(n, oh, ow) of the first output of a tile; the outputs of as many tiles as the dilation alternate."""
-    i = images
-    th, tw = tile // i.grid_w % i.grid_h, tile % i.grid_w
-    return tile // (i.grid_h * i.grid_w), start_of(th, i.dilation_h), start_of(tw, i.dilation_w)
+def outputs_inside(extent, start, dilation):
+    """Rows, or columns, of the outputs of a tile that lie inside the image."""
+    left = extent - start if dilation == 1 else ceil_div(extent - start, dilation)
+    return min(OUTPUTS, left)
+
+
+@_jit.inline
+def tile_at(tile, images):
+    """(n, row, column) of a tile in the grid of its image."""
+    row = tile // images.grid_w
+    n = row // images.grid_h
+    return n, row - n * images.grid_h, tile - row * images.grid_w
+
+
+@_jit.inline
+def next_tile(n, row, column, images):
+    """The tile behind that one."""
+    column += 1
+    if column == images.grid_w:
+        column = 0
+        row += 1
+        if row == images.grid_h:
+            row = 0
+            n += 1
+    return n, row, column
 
 
 def _to_points(size: int, transform: Any) -> Any:
@@ -215,18 +231,34 @@ def _to_points(size: int, transform: Any) -> Any:
 
     @_jit.inline
     def gather(x, images, n, h, w, first_channel, channels, padded, depth, row):
-        """The pixels of one tile, or runs of pixels, in rows of *padded* from *depth* on; outside the image zeros."""
+        """The pixels of one tile, in rows of *padded* from *depth* on, where a vector begins; outside the image zeros."""
         g = images
-        step_h, step_w = g.stride_h * g.dilation_h, g.stride_w * g.dilation_w
         for i in range(size):
             for j in range(size):
-                ih, iw, to = h + i * step_h, w + j * step_w, (i * size + j) * row
-                pixel = ((n * g.H + ih) * g.W + iw) * g.C
-                start = max(first_channel, -iw * g.C)
-                stop = min(first_channel + channels, (g.W - iw) * g.C) if 0 <= ih < g.H else start
-                if stop - start < channels:
+                ih, iw = h + i * g.stride_h * g.dilation_h, w + j * g.stride_w * g.dilation_w
+                to = (i * size + j) * row + depth
+                if 0 <= ih < g.H and 0 <= iw < g.W:
+                    pixel = ((n * g.H + ih) * g.W + iw) * g.C
+                    product.copy_run(x, pixel + first_channel, padded, to, channels)
+                else:
+                    product.fill_zeros(padded, to, channels)
+
+    @_jit.inline
+    def gather_runs(x, images, n, h, w, run, first_channel, channels, padded, depth, row):
+        """The same for pixels side by side that count as one, anywhere in the rows."""
+        g = images
+        for i in range(size):
+            for j in range(size):
+                ih, iw = h + i * g.stride_h * g.dilation_h, w + j * g.stride_w * g.dilation_w
+                pixel, to = ((n * g.H + ih) * g.W + iw) * g.C, (i * size + j) * row
+                if 0 <= ih < g.H and 0 <= iw <= g.W - run:
+                    insert_run(x, pixel + first_channel, padded, to, depth, channels)
+                else:
                     clear_run(padded, to, depth, channels)
-                insert_run(x, pixel + start, padded, to, depth + start - first_channel, stop - start)
+                    if 0 <= ih < g.H:
+                        start = max(first_channel, -iw * g.C)
+                        stop = min(first_channel + channels, (g.W - iw) * g.C)
+                        insert_run(x, pixel + start, padded, to, depth + start - first_channel, stop - start)
 
     @_jit.inline
     def transform_tiles(x, images, first_tile, tiles, first_depth, depths, padded, target, points):
@@ -242,10 +274,13 @@ def _to_points(size: int, transform: Any) -> Any:
         first_row, first_column, first_channel = place_of(first_depth, g)
         step_h, step_w = g.stride_h * g.dilation_h, g.stride_w * g.dilation_w
         reach_h, reach_w = (size - 1) * step_h, (size - 1) * step_w
+        n, grid_row, grid_column = tile_at(first_tile, g)
         for tile in range(tiles):
-            n, oh, ow = outputs_of(first_tile + tile, g)
+            oh, ow = start_of(grid_row, g.dilation_h), start_of(grid_column, g.dilation_w)
             top, left = g.top + oh * g.stride_h, g.left + ow * g.stride_w
             depth, row, column, channel = 0, first_row, first_column, first_channel
+            to = tile * points.row
+            block_end = to + points.depths
             while depth < depths:
                 run = run_of(column, g)
                 channels = min(run * g.C - channel, depths - depth)
@@ -256,17 +291,24 @@ def _to_points(size: int, transform: Any) -> Any:
                     source, at = x, ((n * g.H + h) * g.W + w) * g.C + channel - depth
                     row_stride, pixel_stride = step_h * g.W * g.C, step_w * g.C
                 else:
-                    gather(x, g, n, h, w, channel, channels, padded, depth, padded_row)
+                    if run == 1 and depth % lanes == 0:
+                        gather(x, g, n, h, w, channel, channels, padded, depth, padded_row)
+                    else:
+                        gather_runs(x, g, n, h, w, run, channel, channels, padded, depth, padded_row)
                     source, at = padded, 0
                     row_stride, pixel_stride = size * padded_row, padded_row
                 start = depth // lanes * lanes
                 depth += channels
                 stop = depth // lanes * lanes if depth < depths else depth
                 for vector in range(start, stop, lanes):
-                    to = vector // points.depths * points.block + tile * points.row + vector % points.depths
                     transform(source, at + vector, row_stride, pixel_stride, target, to, points.plane)
+                    to += lanes
+                    if to == block_end:
+                        to += points.block - points.depths
+                        block_end += points.block
                 channel = 0
                 row, column = next_piece(row, column, run, g)
+            n, grid_row, grid_column = next_tile(n, grid_row, grid_column, g)
 
     return transform_tiles
 
