@@ -191,8 +191,7 @@ def insert_run(source, source_at, target, row_at, depth, count):
 
 @_jit.inline
 def start_of(place, dilation):
-    """The first output row, or column, of the tiles at a place of the grid, of which as many as the dilation alternate.
-    """
+    """The first output row, or column, of the tiles at a place of the grid; as many as the dilation alternate."""
     if dilation == 1:
         return place * OUTPUTS
     return place // dilation * dilation * OUTPUTS + place % dilation
@@ -231,7 +230,7 @@ def _to_points(size: int, transform: Any) -> Any:
 
     @_jit.inline
     def gather(x, images, n, h, w, first_channel, channels, padded, depth, row):
-        """The pixels of one tile, in rows of *padded* from *depth* on, where a vector begins; outside the image zeros."""
+        """The pixels of a tile, in rows of *padded* from *depth* on, where a vector begins; zeros outside the image."""
         g = images
         for i in range(size):
             for j in range(size):
