@@ -39,8 +39,8 @@ class PackedWeight:
     -----
     Nothing is made here: the first call of each kind packs, in the course of its work.  Beside the weight itself, what
     is kept takes as much memory as the weight for "direct" and for `dense`, four times as much for "winograd" (36
-    numbers for 9), and once more for a layout other than channels last; "depthwise" reads the weight as it is.  A
-    weight used forward and by `conv2d_grad_x` is kept for both.
+    numbers for a piece of 3x3 taps), and once more for a layout other than channels last; "depthwise" reads the weight
+    as it is.  A weight used forward and by `conv2d_grad_x` is kept for both.
 
     It pays where there are more weights than pixels: with one image, the layers of ResNet-50 from 14 x 14 on are 1.1 to
     1.6 times as fast, those of 56 x 56 as fast as before.

@@ -28,8 +28,8 @@ _LEAST_SAVING, _LEAST_SAVING_OF_FEW_CHANNELS = 1.75, 2.25
 # taps are 1.4 to 1.7 times as fast, 7x7 1.1 to 1.4; 8 to 8: 25x25 1.0 to 1.2, 5x5 .8 to 1.0; 8 to 16: .8 to 1.2.
 # AlexNet's first layer, 12 channels side by side, to 64: 1.6 to 1.9.
 _MANY_PIECES, _MANY_PAIRS = 25, 1.5
-# Depths beyond which the workspace of a thread is more than 8 MB.
-_MOST_DEPTHS = 2560
+#: Depths beyond which the workspace of a thread is more than 8 MB.
+MOST_DEPTHS = 2560
 # Images that "auto" counts on for the gradient of a weight, which is asked for in training only: 8 images of one tile
 # and 64 channels are 1.9 times as fast as the direct sum, 32 of them 2.4 times, a single one half as fast.
 _IMAGES_OF_TRAINING = 8
@@ -84,8 +84,8 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
     if g.KH * g.KW < pieces * TAPS * TAPS and saving < least_saving:
         return f"pays where the direct sum multiplies {least_saving} times as often, here {saving:.2f} times"
     depths = pieces * (g.OC if backwards else g.IC)
-    if depths > _MOST_DEPTHS and not of_weight:
-        return f"needs more than 8 MB for the channels of all pieces beyond {_MOST_DEPTHS}, here {depths}"
+    if depths > MOST_DEPTHS and not of_weight:
+        return f"needs more than 8 MB for the channels of all pieces beyond {MOST_DEPTHS}, here {depths}"
     batch = _IMAGES_OF_TRAINING if of_weight else 1
     if images is None and batch * tiles * channels < pays.work:
         return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"

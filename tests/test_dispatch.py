@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from cases import BY_NAME, CASES
 
-from fastconv import dispatch, threads
+from fastconv import dispatch, threads, winograd_choice
+from fastconv.cpu import conv_winograd
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import conv2d_geometry
 
@@ -56,6 +57,16 @@ def test_fastest_may_look_at_the_batch():
     wide = conv2d_geometry((1, 4, 4, 512), (3, 3, 512, 512), padding=1)
     assert dispatch.choose("conv2d_forward", wide, 4, "fastest").__module__ == "fastconv.cpu.conv_direct"
     assert dispatch.choose("conv2d_forward", wide, 4, "auto").__module__ == "fastconv.cpu.conv_winograd"
+
+
+def test_winograd_is_declined_where_a_thread_would_need_more_than_8_mb():
+    most = winograd_choice.MOST_DEPTHS
+    largest, larger = (
+        conv2d_geometry((1, 32, 32, channels), (3, 3, channels, 64), padding=1) for channels in (most, most + 1)
+    )
+    assert winograd_choice.declines("conv2d_forward", largest, None) is None
+    assert conv_winograd.workspace(largest, 4) <= 8e6
+    assert "needs more than 8 MB" in str(winograd_choice.declines("conv2d_forward", larger, None))
 
 
 def test_auto_counts_on_several_images_for_the_gradient_of_a_weight():

@@ -31,7 +31,8 @@ def every_vector_instruction(a, b, c, out, count):
     simd.store(out, 9 * lanes, simd.relu(simd.load(a, 0)))
     mask = simd.exceeds(simd.load(a, 0), simd.load(b, 0))
     simd.store(out, 10 * lanes, simd.select(mask, simd.load(a, 0), simd.load(b, 0)))
-    out[11 * lanes] = a[3]
+    simd.store(out, 11 * lanes, simd.insert(simd.load(b, 3), lanes - count, c, 5, count))
+    out[12 * lanes] = a[3]
     return lanes
 
 
@@ -39,7 +40,7 @@ def every_vector_instruction(a, b, c, out, count):
 def test_vector_instructions_are_those_of_numpy(count):
     a, b, c = numbers(2 * LANES), numbers(2 * LANES, seed=1), numbers(2 * LANES, seed=2)
     a[1], b[2] = np.nan, np.nan
-    out = np.full((12, LANES), 7, np.float32)
+    out = np.full((13, LANES), 7, np.float32)
     assert every_vector_instruction(a, b, c, out.reshape(-1), count) == LANES
     first, second, third = a[:LANES], b[:LANES], c[:LANES]
     fused = (first.astype(np.float64) * second + third).astype(np.float32)
@@ -55,6 +56,7 @@ def test_vector_instructions_are_those_of_numpy(count):
         fused,
         np.where(first < 0, 0, first),
         np.where((first > second) | np.isnan(first), first, second),
+        [*b[3 : 3 + LANES - count], *c[5 : 5 + count]],
         np.where(np.arange(LANES) < 1, a[3], 7),
     ]
     np.testing.assert_array_equal(out, expected)
@@ -201,6 +203,8 @@ def read(numbers, at, count, kind):
         simd.store(view, 0, simd.load_first(view, at, count))
     elif kind == 3:
         simd.store_first(view, at, simd.zeros(view), count)
+    elif kind == 5:
+        simd.store(view, 0, simd.insert(simd.zeros(view), 1, view, at, count))
     else:
         tiles.store(tiles.load(view, at, count, 2, 1), view, 0, count)
     return simd.lane_count(view)
@@ -209,8 +213,9 @@ size = 40
 numbers = np.zeros(size, np.float32)
 lanes = read(numbers, 0, 0, 2)
 last = size - lanes
-inside = [(last, 0, 0), (last, 0, 1), (size - 1, 1, 2), (size, 0, 2), (size - 1, 1, 3), (last - 1, 1, 4)]
+inside = [(last, 0, 0), (last, 0, 1), (size - 1, 1, 2), (size, 0, 2), (size - 1, 1, 3), (last - 1, 1, 4), (0, 2, 5)]
 outside = [(-1, 0, 0), (last + 1, 0, 0), (last + 1, 0, 1), (-1, 1, 2), (size, 1, 2), (size - 1, 2, 3), (last, 1, 4)]
+outside.append((size - 1, 2, 5))
 for arguments in inside:
     read(numbers, *arguments)
 refused = 0

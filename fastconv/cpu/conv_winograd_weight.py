@@ -1,4 +1,4 @@
-"""Winograd convolution F(4x4, 3x3): the gradient with respect to the weight.
+"""Winograd convolution F(4x4, 3x3), in pieces of 3x3 taps: the gradient with respect to the weight.
 
 The relation of the forward pass read backwards: 36 matrix products of transformed tiles of x and of grad_out, summed
 over all tiles, then one transform for each pair of channels.  PyTorch's time (2.13, oneDNN, the faster of its two
@@ -34,6 +34,7 @@ from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
     ceil_div,
+    depths_of,
     first_tap,
     images_of,
     next_piece,
@@ -94,7 +95,7 @@ def _grad_weight_tasks(
     lanes = simd.lane_count(partial)
     width = TILE_VECTORS * lanes
     tap_step, row_step = s.stride_w * s.IC * s.OC, s.stride_h * s.KW * s.IC * s.OC
-    total_depths = s.IC * inputs.pieces_h * inputs.pieces_w
+    total_depths = depths_of(inputs)
     depth_blocks, oc_blocks = ceil_div(total_depths, _CHANNELS), ceil_div(s.OC, _CHANNELS)
     for task in range(first_task, last_task):
         first_depth = task % depth_blocks * _CHANNELS
@@ -199,7 +200,7 @@ def split_count(geometry: Conv2dGeometry) -> int:
 
 
 def _blocks_of_sums(inputs: Images, outputs: Images) -> int:
-    return -(-inputs.depths // _CHANNELS) * -(-outputs.C // _CHANNELS)
+    return -(-depths_of(inputs) // _CHANNELS) * -(-outputs.C // _CHANNELS)
 
 
 @lru_cache(maxsize=1024)

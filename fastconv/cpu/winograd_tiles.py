@@ -51,11 +51,6 @@ class Images(NamedTuple):
     dilation_h: int
     dilation_w: int
 
-    @property
-    def depths(self) -> int:
-        """Channels of all pieces: what a sum goes over."""
-        return self.pieces_h * self.pieces_w * self.C
-
 
 def grid_of(rows: int, columns: int, dilation: Pair = (1, 1), tile: int = OUTPUTS) -> Pair:
     """Rows and columns of tiles over an image."""
@@ -105,6 +100,12 @@ class Points(NamedTuple):
     block: int
     row: int
     plane: int
+
+
+@_jit.inline
+def depths_of(images):
+    """Channels of all pieces: what a sum goes over."""
+    return images.pieces_h * images.pieces_w * images.C
 
 
 @_jit.inline

@@ -1,4 +1,7 @@
-"""Winograd convolution on the GPU, F(4x4, 3x3), for dense 3x3 kernels without stride and dilation, with the CPU's bits.
+"""Winograd convolution on the GPU, F(4x4, 3x3), of kernels in pieces of 3x3 taps, with the CPU's bits.
+
+Pieces, strides and dilation are those of `cpu.winograd_tiles`; they have run on the interpreter alone, and what follows
+is about 3x3 taps.
 
 Ladder: microseconds on an H200, kernels replayed from a CUDA graph, as many input as output channels, padding 1; cuDNN
 beside them in float32.
@@ -54,7 +57,7 @@ import numpy as np
 from fastconv.cpu import conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
 from fastconv.cpu.winograd import OUTPUTS, PLANES
-from fastconv.cpu.winograd_tiles import images_of
+from fastconv.cpu.winograd_tiles import depths_of, images_of
 from fastconv.cuda import conv_direct
 from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import starts_of_splits
@@ -116,7 +119,7 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     inputs, outputs = images_of(s)
     tiles = tiles_of(s)
     splits = conv_winograd_weight.split_count(geometry)
-    ins, outs, pairs = tiles * inputs.depths, tiles * s.OC, splits * inputs.depths * s.OC
+    ins, outs, pairs = tiles * depths_of(inputs), tiles * s.OC, splits * depths_of(inputs) * s.OC
     left, right, sums = (engine.empty((PLANES * lines,), np.float32) for lines in (ins, outs, pairs))
     plain = is_plain(s)
     elements.launch(engine, kernels.input_to_points(plain), ins, flat(x), left, inputs, 0, ins)
@@ -133,7 +136,7 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes on the device: the larger of what the forward pass and grad_weight need, which grows with the batch."""
     s = forward_shape(geometry)
     inputs, _ = images_of(s)
-    channels, weights = inputs.depths + s.OC, inputs.depths * s.OC
+    channels, weights = depths_of(inputs) + s.OC, depths_of(inputs) * s.OC
     splits = conv_winograd_weight.split_count(geometry)
     of_forward = PLANES * (tiles_of_chunk(s) * channels + weights)
     partial = splits * s.KH * s.KW * s.IC * s.OC if splits > 1 else 0
@@ -158,9 +161,9 @@ def transformed_weight(
 
     s, columns = shape, columns or shape.OC
     inputs, _ = images_of(s, tile)
-    tap, pairs = s.IC * s.OC, inputs.depths * s.OC
+    tap, pairs = s.IC * s.OC, depths_of(inputs) * s.OC
     steps = ((s.KH * s.KW - 1) * tap, -tap, 1, s.IC) if turned else (0, tap, s.OC, 1)
-    taps = engine.empty((inputs.depths * kernels.points_of(tile) * columns,), np.float32)
+    taps = engine.empty((depths_of(inputs) * kernels.points_of(tile) * columns,), np.float32)
     problem = *steps, inputs, s.KH, s.KW, s.OC, columns, pairs
     elements.launch(engine, kernels.taps_to_points(tile), pairs, flat(weight), taps, *problem)
     return taps
@@ -183,10 +186,10 @@ def _run(
     x, bias, residual, out = flats(engine, x, bias, residual, out)
     inputs, outputs = images_of(s)
     total, most, plain = tiles_of(s), tiles_of_chunk(s), is_plain(s)
-    points, sums = (engine.empty((most * PLANES * depths,), np.float32) for depths in (inputs.depths, s.OC))
+    points, sums = (engine.empty((most * PLANES * depths,), np.float32) for depths in (depths_of(inputs), s.OC))
     for first in range(0, total, most):
         tiles = min(most, total - first)
-        ins, outs = tiles * inputs.depths, tiles * s.OC
+        ins, outs = tiles * depths_of(inputs), tiles * s.OC
         elements.launch(engine, kernels.input_to_points(plain), ins, x, points, inputs, first, ins)
         conv_direct.run_shape(engine, product_of(s, tiles), points, taps, None, None, sums, 0)
         arguments = sums, bias, residual, out, outputs, first, outs, activation

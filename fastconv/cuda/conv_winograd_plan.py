@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fastconv.cpu import conv_direct_weight, conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS, TRANSFORMS
-from fastconv.cpu.winograd_tiles import grid_of, images_of, needs, pieces_of
+from fastconv.cpu.winograd_tiles import depths_of, grid_of, images_of, needs, pieces_of
 from fastconv.cuda.conv_direct_plan import DEPTH
 from fastconv.geometry import Conv2dGeometry
 
@@ -76,7 +76,7 @@ def tiles_of_chunk(shape: ConvShape) -> int:
     """4x4 tiles that are taken up together, in equal chunks."""
     inputs, outputs = images_of(shape)
     tiles = tiles_of(shape)
-    bytes_of_tile = _BYTES * PLANES * (inputs.depths + outputs.depths)
+    bytes_of_tile = _BYTES * PLANES * (depths_of(inputs) + outputs.C)
     chunks = max(-(-tiles // max(_BYTES_OF_CHUNK // bytes_of_tile, _FEWEST_TILES)), 1)
     return max(min(round_up(-(-tiles // chunks), _TILES_OF_BLOCK), tiles), 1)
 
@@ -85,7 +85,7 @@ def product_of(shape: ConvShape, tiles: int) -> ConvShape:
     """The products of matrices as a grouped convolution of 1x1: a tile is an image of one pixel, a point a group."""
     inputs, outputs = images_of(shape)
     return ConvShape(
-        *(tiles, 1, 1, PLANES * inputs.depths, 1, 1, PLANES * outputs.depths, 1, 1, PLANES),
+        *(tiles, 1, 1, PLANES * depths_of(inputs), 1, 1, PLANES * outputs.C, 1, 1, PLANES),
         *(1, 1, 1, 1, 0, 0),
         *(1, 1, 0, 0, 1, 1),
     )

@@ -94,11 +94,15 @@ def conv2d(
 
     Notes
     -----
-    "auto" takes "depthwise" where each group has one input channel; "winograd" for float32 with a 3x3 kernel, without
-    stride, dilation and groups, where channels and images are large enough for it to pay; and "direct" elsewhere.  The
-    choice depends on the shapes of one image and the kernel alone; "fastest" looks at the batch as well.  `explain`
-    tells the choice and its reasons.  On a GPU, "auto" takes an algorithm with the bits of the CPU's; "fastest" may
-    take "winograd_fused", which computes 2x2 outputs from 16 products and has bits of its own.
+    "auto" takes "depthwise" where each group has one input channel; "winograd" for float32 without groups, where it
+    multiplies much less and channels and images are large enough for it to pay; and "direct" elsewhere.  The choice
+    depends on the shapes of one image and the kernel alone; "fastest" looks at the batch as well.  `explain` tells the
+    choice and its reasons.  On a GPU, "auto" takes an algorithm with the bits of the CPU's; "fastest" may take
+    "winograd_fused", which computes 2x2 outputs from 16 products and has bits of its own.
+
+    "winograd" computes 4x4 outputs of 3x3 taps from 36 products in place of 144.  A larger kernel is a sum of pieces of
+    3x3 taps, with a stride of taps that lie a stride apart: 5x5 taps are 4 pieces, 11x11 with stride 4 are 16.  3x3
+    taps with a stride, and 1x1, gain nothing.
 
     Inside a function that Numba compiles, the call computes on the calling thread and has the same bits; x and weight
     must be arrays in host memory there.
@@ -110,7 +114,8 @@ def conv2d(
     error of "direct", and within 2e-5 where neighbours differ by many orders of magnitude
     (`fastconv.cpu.winograd.error_bound` is the proven limit); `algorithm="direct"` asks for the plain sum.
 
-    NaN and infinity reach the outputs that see them, and under "winograd" all outputs of the 4x4 tiles that see them.
+    NaN and infinity reach the outputs that see them, and under "winograd" all outputs of the 4x4 tiles whose 6x6
+    pixels, for any piece of the kernel, hold them.
     Zeros of the padding take part in the direct sum: a weight that is not finite makes NaN there.
     Denormal numbers, below 1.2e-38 in float32, count as zero, because many processors are very slow with them.
 
