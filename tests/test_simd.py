@@ -230,4 +230,4 @@ print(refused, "of", len(outside))
 
 
 def test_the_bounds_check_refuses_every_access_outside_and_no_other(run_python):
-    assert run_python(CHECKED, NUMBA_BOUNDSCHECK="1") == "7 of 7"
+    assert run_python(CHECKED, NUMBA_BOUNDSCHECK="1") == "8 of 8"

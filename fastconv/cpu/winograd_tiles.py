@@ -226,11 +226,11 @@ def next_tile(n, row, column, images):
     return n, row, column
 
 
-def _to_points(size: int, transform: Any) -> Any:
-    """The transform of tiles of *size* x *size* pixels."""
+def _gather_pixels(size: int) -> Any:
+    """How the pixels of a tile of *size* x *size* are gathered."""
 
     @_jit.inline
-    def gather(x, images, n, h, w, first_channel, channels, padded, depth, row):
+    def gather(x, images, n, h, w, run, first_channel, channels, padded, depth, row):
         """The pixels of a tile, in rows of *padded* from *depth* on, where a vector begins; zeros outside the image."""
         g = images
         for i in range(size):
@@ -243,9 +243,18 @@ def _to_points(size: int, transform: Any) -> Any:
                 else:
                     product.fill_zeros(padded, to, channels)
 
+    return gather
+
+
+def _gather_runs(size: int) -> Any:
+    """The same for runs of pixels, each as if it were one, and for depths where no vector begins."""
+    gather_pixels = _gather_pixels(size)
+
     @_jit.inline
-    def gather_runs(x, images, n, h, w, run, first_channel, channels, padded, depth, row):
-        """The same for pixels side by side that count as one, anywhere in the rows."""
+    def gather(x, images, n, h, w, run, first_channel, channels, padded, depth, row):
+        if run == 1 and depth % simd.lane_count(padded) == 0:
+            gather_pixels(x, images, n, h, w, run, first_channel, channels, padded, depth, row)
+            return
         g = images
         for i in range(size):
             for j in range(size):
@@ -259,6 +268,12 @@ def _to_points(size: int, transform: Any) -> Any:
                         start = max(first_channel, -iw * g.C)
                         stop = min(first_channel + channels, (g.W - iw) * g.C)
                         insert_run(x, pixel + start, padded, to, depth + start - first_channel, stop - start)
+
+    return gather
+
+
+def _to_points(size: int, transform: Any, gather: Any) -> Any:
+    """The transform of tiles of *size* x *size* pixels."""
 
     @_jit.inline
     def transform_tiles(x, images, first_tile, tiles, first_depth, depths, padded, target, points):
@@ -291,10 +306,7 @@ def _to_points(size: int, transform: Any) -> Any:
                     source, at = x, ((n * g.H + h) * g.W + w) * g.C + channel - depth
                     row_stride, pixel_stride = step_h * g.W * g.C, step_w * g.C
                 else:
-                    if run == 1 and depth % lanes == 0:
-                        gather(x, g, n, h, w, channel, channels, padded, depth, padded_row)
-                    else:
-                        gather_runs(x, g, n, h, w, run, channel, channels, padded, depth, padded_row)
+                    gather(x, g, n, h, w, run, channel, channels, padded, depth, padded_row)
                     source, at = padded, 0
                     row_stride, pixel_stride = size * padded_row, padded_row
                 start = depth // lanes * lanes
@@ -313,5 +325,5 @@ def _to_points(size: int, transform: Any) -> Any:
     return transform_tiles
 
 
-transform_input_tiles = _to_points(INPUTS, transform_input)
-transform_grad_out_tiles = _to_points(OUTPUTS, transform_grad_out)
+transform_input_tiles = _to_points(INPUTS, transform_input, _gather_runs(INPUTS))
+transform_grad_out_tiles = _to_points(OUTPUTS, transform_grad_out, _gather_pixels(OUTPUTS))
