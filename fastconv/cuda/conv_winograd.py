@@ -136,7 +136,8 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes on the device: the larger of what the forward pass and grad_weight need, which grows with the batch."""
     s = forward_shape(geometry)
     inputs, _ = images_of(s)
-    channels, weights = depths_of(inputs) + s.OC, depths_of(inputs) * s.OC
+    depths: int = depths_of(inputs)
+    channels, weights = depths + s.OC, depths * s.OC
     splits = conv_winograd_weight.split_count(geometry)
     of_forward = PLANES * (tiles_of_chunk(s) * channels + weights)
     partial = splits * s.KH * s.KW * s.IC * s.OC if splits > 1 else 0
