@@ -66,7 +66,7 @@ def test_multiply_add_rounds_once():
     """(1 + e)**2 - (1 + 2 e) is e**2, which a product rounded to float32 has already lost."""
     e = np.float32(2.0**-12)
     a, c = np.full(2 * LANES, 1 + e), np.full(2 * LANES, -1 - 2 * e)
-    out = np.empty(12 * LANES, np.float32)
+    out = np.empty(13 * LANES, np.float32)
     every_vector_instruction(a, a, c, out, 1)
     np.testing.assert_array_equal(out[8 * LANES : 9 * LANES], e * e)
     assert not (a * a + c).any()
