@@ -37,10 +37,11 @@ Registers of a thread (ptxas 13.5, nothing spilled), each kernel with three bloc
 
                                        sm_75   sm_80   sm_90   sm_100
     x to points                           80      80      80       72
+    the same, in pieces                   80      80      80       80
     grad_out to points                    72      80      80       64
-    weight to points                      80      80      80       80
+    weight to points                      72      80      80       80
     points to out, with the epilogue      60      62      64       64
-    points to grad_weight                 64      56      64       64
+    points to grad_weight                 64      64      64       64
 
 The 36 products of matrices between the transforms are a grouped convolution of 1x1 over tiles in place of pixels, a
 group for each point, so the kernels of `conv_direct` compute them, chains of fused multiply-adds over ic as on the CPU.
