@@ -80,18 +80,18 @@ from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
     ceil_div,
+    count_inside,
     depths_of,
     fetch,
-    first_tap,
     images_of,
     next_piece,
     next_tile,
-    outputs_inside,
     place_of,
     plane_size,
     share_of,
     start_of,
     tile_at,
+    tiles_of,
     transform_input_tiles,
 )
 from fastconv.geometry import Conv2dGeometry
@@ -184,7 +184,7 @@ def _transform_taps(
     reach_h, reach_w = (TAPS - 1) * s.stride_h, (TAPS - 1) * s.stride_w
     row_of_pieces, column_of_pieces, ic = place_of(first_depth, images)
     for depth in range(depths):
-        kh, kw = first_tap(row_of_pieces, s.stride_h), first_tap(column_of_pieces, s.stride_w)
+        kh, kw = start_of(row_of_pieces, s.stride_h, TAPS), start_of(column_of_pieces, s.stride_w, TAPS)
         whole = kh + reach_h < s.KH and kw + reach_w < s.KW
         start = ((kh * s.KW + kw) * s.IC + ic) * s.OC + first_column
         for column in range(0, columns, lanes):
@@ -226,8 +226,10 @@ def _finish_tiles(
     width = TILE_VECTORS * lanes
     n, grid_row, grid_column = tile_at(first_tile, images)
     for tile in range(count):
-        oh, ow = start_of(grid_row, images.dilation_h), start_of(grid_column, images.dilation_w)
-        rows, pixels = outputs_inside(s.OH, oh, images.dilation_h), outputs_inside(s.OW, ow, images.dilation_w)
+        oh = start_of(grid_row, images.dilation_h, OUTPUTS)
+        ow = start_of(grid_column, images.dilation_w, OUTPUTS)
+        rows = count_inside(s.OH, oh, images.dilation_h, OUTPUTS)
+        pixels = count_inside(s.OW, ow, images.dilation_w, OUTPUTS)
         row_stride, pixel_stride = images.dilation_h * s.OW * s.OC, images.dilation_w * s.OC
         out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
         for column in range(0, columns, width):
@@ -444,7 +446,7 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     """
     lanes = codegen.VECTOR_BYTES // itemsize
     images, _ = images_of(s)
-    total = s.N * images.grid_h * images.grid_w
+    total = tiles_of(s)
     width = TILE_VECTORS * lanes
     depth_blocks = -(-depths_of(images) // DEPTH)
     largest = max(_POINTS_OF_BLOCK // (PLANES * _ROW * depth_blocks), TILE_ROWS)

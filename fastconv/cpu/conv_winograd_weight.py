@@ -34,12 +34,14 @@ from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
     ceil_div,
+    count_inside,
     depths_of,
-    first_tap,
     images_of,
     next_piece,
     place_of,
     plane_size,
+    start_of,
+    tiles_of,
     transform_grad_out_tiles,
     transform_input_tiles,
 )
@@ -121,9 +123,9 @@ def _grad_weight_tasks(
                         depth += rows
         row_of_pieces, column_of_pieces, ic = place_of(first_depth, inputs)
         for depth in range(depths):
-            kh, kw = first_tap(row_of_pieces, s.stride_h), first_tap(column_of_pieces, s.stride_w)
-            rows = min(TAPS, ceil_div(s.KH - kh, s.stride_h)) if s.stride_h > 1 else min(TAPS, s.KH - kh)
-            taps_of_row = min(TAPS, ceil_div(s.KW - kw, s.stride_w)) if s.stride_w > 1 else min(TAPS, s.KW - kw)
+            kh, kw = start_of(row_of_pieces, s.stride_h, TAPS), start_of(column_of_pieces, s.stride_w, TAPS)
+            rows = count_inside(s.KH, kh, s.stride_h, TAPS)
+            taps_of_row = count_inside(s.KW, kw, s.stride_w, TAPS)
             for oc in range(0, ocs, lanes):
                 plane = blocks.sums_plane
                 transform_grad_taps(sums, depth * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes)
@@ -194,9 +196,8 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
 
 def split_count(geometry: Conv2dGeometry) -> int:
     """Parts into which the tiles are split, each with sums of its own."""
-    inputs, outputs = images_of(forward_shape(geometry))
-    tiles = geometry.N * inputs.grid_h * inputs.grid_w
-    return max(1, min(-(-_TASKS // _blocks_of_sums(inputs, outputs)), tiles // _TILES_OF_SPLIT))
+    shape = forward_shape(geometry)
+    return max(1, min(-(-_TASKS // _blocks_of_sums(*images_of(shape))), tiles_of(shape) // _TILES_OF_SPLIT))
 
 
 def _blocks_of_sums(inputs: Images, outputs: Images) -> int:
@@ -211,7 +212,7 @@ def _plan(g: Conv2dGeometry, lanes: int) -> tuple[Blocks, int, NDArray[np.int64]
     width = TILE_VECTORS * lanes
     points = Points(_CHANNELS, 0, _ROW, plane_size(_TILES_OF_STRIP * _ROW))
     gradients = Points(width, _TILES_OF_STRIP * width, width, plane_size(_TILES_OF_STRIP * _CHANNELS))
-    tiles = g.N * inputs.grid_h * inputs.grid_w
+    tiles = tiles_of(shape)
     splits = split_count(g)
     sums_plane = plane_size((_CHANNELS + TILE_ROWS) * _CHANNELS)
     blocks = Blocks(splits, splits * _blocks_of_sums(inputs, outputs), tiles, sums_plane, PLANES * _CHANNELS)

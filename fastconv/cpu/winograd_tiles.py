@@ -16,6 +16,7 @@ D. Huang et al., DWM: A Decomposable Winograd Method for Convolution Acceleratio
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 from fastconv import _jit
@@ -90,6 +91,11 @@ def images_of(shape: ConvShape, tile: int = OUTPUTS) -> tuple[Images, Images]:
     )
 
 
+def tiles_of(shape: ConvShape, tile: int = OUTPUTS) -> int:
+    """Tiles over all images."""
+    return shape.N * prod(grid_of(shape.OH, shape.OW, (shape.dilation_h, shape.dilation_w), tile))
+
+
 class Points(NamedTuple):
     """Where transformed tiles go: 36 planes, in each a row of numbers for every tile, in blocks of depths.
 
@@ -120,11 +126,22 @@ def plane_size(numbers):
 
 
 @_jit.inline
-def first_tap(piece, stride):
-    """Where a row, or column, of pieces begins."""
-    if stride == 1:
-        return piece * TAPS
-    return piece // stride * stride * TAPS + piece % stride
+def start_of(place, apart, length):
+    """Where the row, or column, at a place begins: so many alternate as their numbers lie *apart*, *length* of each.
+
+    Of pieces of 3 taps that lie a stride apart it is the first tap, of tiles of 4 outputs that lie a dilation apart the
+    first output.
+    """
+    if apart == 1:
+        return place * length
+    return place // apart * apart * length + place % apart
+
+
+@_jit.inline
+def count_inside(extent, start, apart, length):
+    """How many of its *length* numbers lie inside."""
+    left = extent - start if apart == 1 else ceil_div(extent - start, apart)
+    return min(length, left)
 
 
 @_jit.inline
@@ -188,21 +205,6 @@ def insert_run(source, source_at, target, row_at, depth, count):
         to = row_at + depth - lane
         simd.store(target, to, simd.insert(simd.load(target, to), lane, source, source_at, done))
     product.copy_run(source, source_at + done, target, row_at + depth + done, count - done)
-
-
-@_jit.inline
-def start_of(place, dilation):
-    """The first output row, or column, of the tiles at a place of the grid; as many as the dilation alternate."""
-    if dilation == 1:
-        return place * OUTPUTS
-    return place // dilation * dilation * OUTPUTS + place % dilation
-
-
-@_jit.inline
-def outputs_inside(extent, start, dilation):
-    """Rows, or columns, of the outputs of a tile that lie inside the image."""
-    left = extent - start if dilation == 1 else ceil_div(extent - start, dilation)
-    return min(OUTPUTS, left)
 
 
 @_jit.inline
@@ -291,7 +293,7 @@ def _to_points(size: int, transform: Any, gather: Any) -> Any:
         reach_h, reach_w = (size - 1) * step_h, (size - 1) * step_w
         n, grid_row, grid_column = tile_at(first_tile, g)
         for tile in range(tiles):
-            oh, ow = start_of(grid_row, g.dilation_h), start_of(grid_column, g.dilation_w)
+            oh, ow = start_of(grid_row, g.dilation_h, OUTPUTS), start_of(grid_column, g.dilation_w, OUTPUTS)
             top, left = g.top + oh * g.stride_h, g.left + ow * g.stride_w
             depth, row, column, channel = 0, first_row, first_column, first_channel
             to = tile * points.row
@@ -299,8 +301,8 @@ def _to_points(size: int, transform: Any, gather: Any) -> Any:
             while depth < depths:
                 run = run_of(column, g)
                 channels = min(run * g.C - channel, depths - depth)
-                h = top + first_tap(row, g.stride_h) * g.dilation_h
-                w = left + first_tap(column, g.stride_w) * g.dilation_w
+                h = top + start_of(row, g.stride_h, TAPS) * g.dilation_h
+                w = left + start_of(column, g.stride_w, TAPS) * g.dilation_w
                 inside = 0 <= h < g.H - reach_h and 0 <= w <= g.W - reach_w - run
                 if inside and depth % lanes == 0 and channels % lanes == 0:
                     source, at = x, ((n * g.H + h) * g.W + w) * g.C + channel - depth

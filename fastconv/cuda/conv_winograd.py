@@ -58,7 +58,7 @@ import numpy as np
 from fastconv.cpu import conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
 from fastconv.cpu.winograd import OUTPUTS, PLANES
-from fastconv.cpu.winograd_tiles import depths_of, images_of
+from fastconv.cpu.winograd_tiles import depths_of, images_of, tiles_of
 from fastconv.cuda import conv_direct
 from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import starts_of_splits
@@ -67,7 +67,6 @@ from fastconv.cuda.conv_winograd_plan import (
     is_plain,
     product_of,
     refuses as refuses,
-    tiles_of,
     tiles_of_chunk,
 )
 from fastconv.cuda.device import Engine, flat, flats

@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv.cpu.shape import ConvShape, forward_shape, phases, round_up
-from fastconv.cpu.winograd_tiles import images_of
+from fastconv.cpu.winograd_tiles import images_of, tiles_of
 from fastconv.cuda.conv_direct_plan import QUAD
 from fastconv.cuda.conv_winograd import check, grad_weight as grad_weight, transformed_weight
 from fastconv.cuda.conv_winograd_plan import (
@@ -35,7 +35,6 @@ from fastconv.cuda.conv_winograd_plan import (
     FUSED_TILES,
     declines as _declines,
     fused_refuses,
-    tiles_of,
 )
 from fastconv.cuda.device import Engine, flats
 from fastconv.cuda.epilogue import RELU, any_activation

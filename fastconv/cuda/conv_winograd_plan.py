@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fastconv.cpu import conv_direct_weight, conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS, TRANSFORMS
-from fastconv.cpu.winograd_tiles import depths_of, grid_of, images_of, needs, pieces_of
+from fastconv.cpu.winograd_tiles import depths_of, grid_of, images_of, needs, pieces_of, tiles_of
 from fastconv.cuda.conv_direct_plan import DEPTH
 from fastconv.geometry import Conv2dGeometry
 
@@ -64,12 +64,6 @@ def is_plain(shape: ConvShape) -> bool:
     """Whether a kernel is one piece, and its pixels lie side by side."""
     s = shape
     return (s.KH, s.KW, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) == (TAPS, TAPS, 1, 1, 1, 1)
-
-
-def tiles_of(shape: ConvShape, tile: int = OUTPUTS) -> int:
-    """Tiles over all images."""
-    inputs, _ = images_of(shape, tile)
-    return shape.N * inputs.grid_h * inputs.grid_w
 
 
 def tiles_of_chunk(shape: ConvShape) -> int:

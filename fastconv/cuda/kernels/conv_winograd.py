@@ -55,10 +55,10 @@ def _put(i, numbers, target, at, step):
 
 
 @cuda.jit(device=True)
-def _first_tap(piece, stride):
-    """Where a row, or column, of pieces begins."""
-    group = divide(piece, stride)
-    return int32(group * stride * TAPS + piece - group * stride)
+def _start_of(place, apart, length):
+    """Where a row, or column, of pieces or tiles begins: `winograd_tiles.start_of`."""
+    group = divide(place, apart)
+    return int32(group * apart * length + place - group * apart)
 
 
 @cuda.jit(device=True)
@@ -68,14 +68,8 @@ def _place_of(depth, images):
     piece = divide(depth, g.C)
     row = divide(piece, g.pieces_w)
     column = int32(piece - row * g.pieces_w)
-    return _first_tap(row, g.stride_h), _first_tap(column, g.stride_w), int32(depth - piece * g.C)
-
-
-@cuda.jit(device=True)
-def _start_of(place, dilation):
-    """The first row, or column, of the tiles at a place of the grid."""
-    group = divide(place, dilation)
-    return int32(group * dilation * OUTPUTS + place - group * dilation)
+    kh, kw = _start_of(row, g.stride_h, TAPS), _start_of(column, g.stride_w, TAPS)
+    return kh, kw, int32(depth - piece * g.C)
 
 
 @lru_cache
@@ -113,8 +107,8 @@ def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
                 h, w, channel = int32(g.top + th * OUTPUTS), int32(g.left + tw * OUTPUTS), depth
             else:
                 kh, kw, channel = _place_of(depth, g)
-                h = int32(g.top + _start_of(th, g.dilation_h) * g.stride_h + kh * g.dilation_h)
-                w = int32(g.left + _start_of(tw, g.dilation_w) * g.stride_w + kw * g.dilation_w)
+                h = int32(g.top + _start_of(th, g.dilation_h, OUTPUTS) * g.stride_h + kh * g.dilation_h)
+                w = int32(g.left + _start_of(tw, g.dilation_w, OUTPUTS) * g.stride_w + kw * g.dilation_w)
             at = ((int64(n) * g.H + h) * g.W + w) * g.C + channel
             points = transform(pixels(pixel_of_tile, (x, at, h, w, g)))
             _each(_put, points, (transformed, int64(t) * PLANES * depths + depth, int64(depths)))
@@ -214,7 +208,7 @@ def points_to_output(plain: bool) -> Kernel:
             if plain:
                 oh, ow = int32(th * OUTPUTS), int32(tw * OUTPUTS)
             else:
-                oh, ow = _start_of(th, g.dilation_h), _start_of(tw, g.dilation_w)
+                oh, ow = _start_of(th, g.dilation_h, OUTPUTS), _start_of(tw, g.dilation_w, OUTPUTS)
             at = ((int64(n) * g.H + oh) * g.W + ow) * g.C + channel
             (addend,) = _load_or(bias, channel, bias.size > 0, float32(0))
             line = int64(t) * PLANES * g.C + channel
