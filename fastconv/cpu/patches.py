@@ -59,6 +59,15 @@ def gather_patches(x, patches, shape, group, n, oh, ow, pixels, first_depth, dep
 
 
 @_jit.inline
+def offset_in_x(shape, depth):
+    """Where the first of the depths from *depth* on lies from the place of a patch in x."""
+    s = shape
+    ic_of_group = s.IC // s.G
+    tap, ic = depth // ic_of_group, depth % ic_of_group
+    return (tap // s.KW * s.dilation_h * s.IW + tap % s.KW * s.dilation_w) * s.IC + ic
+
+
+@_jit.inline
 def gather_run(x, patches, shape, group, n, oh, ow, pixels, kh, kw, taps, start, stop, target):
     """One run, from the taps at (kh, kw) on, of the patches of all pixels: its elements [start, stop)."""
     s = shape
