@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import simd, tiles
 from fastconv.cpu.depthwise_plan import forward_plan, repeated
+from fastconv.cpu.shape import splits_of
 from fastconv.geometry import Conv2dGeometry
 
 # Taps of a kernel row, and vectors of channels, whose sums are in registers together.
@@ -235,7 +236,7 @@ def conv2d_grad_weight_depthwise_parallel(workers, x, grad_out, partial, plan, s
 
 def split_count(geometry: Conv2dGeometry) -> int:
     """Parts into which the rows (n, oh) are cut; the order of the sums follows."""
-    return min(_SPLITS, -(-_TASKS // _blocks(geometry)), geometry.N * geometry.OH)
+    return splits_of(-(-_TASKS // _blocks(geometry)), min(_SPLITS, geometry.N * geometry.OH))
 
 
 def rows_of_chain(geometry: Conv2dGeometry) -> int:

@@ -60,7 +60,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up, splits_of
 from fastconv.geometry import Conv2dGeometry
 
 # Pixels of a block, whose patches and gradients are read by every register tile: as many as the L1 cache holds patches
@@ -439,7 +439,7 @@ def _part(total: int, most: int, multiple: int) -> int:
     return round_up(-(-total // max(-(-total // most), 1)), multiple)
 
 
-# grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into at most this
+# grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into about this
 # many tasks, none of fewer pixels than a few strips, and none of more depths and output channels than these, so that
 # the partial sums are small.  The split follows from the geometry alone, not from the register tile: it decides the
 # order of a sum, which must be the same on every CPU.
@@ -459,7 +459,7 @@ def split_count(shape: ConvShape) -> int:
     s = shape
     depths = -(-s.KH * s.KW * (s.IC // s.G) // _DEPTH_OF_TASK)
     tasks_of_split = s.G * depths * -(-(s.OC // s.G) // _COLUMNS_OF_TASK)
-    return max(1, min(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), s.N * s.OH * s.OW // _PIXELS_OF_SPLIT))
+    return splits_of(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), s.N * s.OH * s.OW // _PIXELS_OF_SPLIT)
 
 
 def chain_count(shape: ConvShape) -> int:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of
+from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, splits_of
 from fastconv.cpu.winograd import INPUTS, PLANES, TAPS, transform_grad_taps
 from fastconv.cpu.winograd_tiles import (
     Images,
@@ -197,7 +197,7 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
 def split_count(geometry: Conv2dGeometry) -> int:
     """Parts into which the tiles are split, each with sums of its own."""
     shape = forward_shape(geometry)
-    return max(1, min(-(-_TASKS // _blocks_of_sums(*images_of(shape))), tiles_of(shape) // _TILES_OF_SPLIT))
+    return splits_of(-(-_TASKS // _blocks_of_sums(*images_of(shape))), tiles_of(shape) // _TILES_OF_SPLIT)
 
 
 def _blocks_of_sums(inputs: Images, outputs: Images) -> int:

@@ -25,6 +25,15 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def splits_of(wanted: int, most: int) -> int:
+    """Parts of a sum that are summed on their own: a power of two, for two or four threads to have equal shares.
+
+    It is the next one from *wanted* on, but at most *most*.  With three or five parts, an epoch of the Keras tutorial's
+    network took 1.25 times as long on two threads.
+    """
+    return int(2 ** min((wanted - 1).bit_length(), max(most, 1).bit_length() - 1))
+
+
 class ConvShape(NamedTuple):
     """A convolution as the kernels see it: extents, strides, and where its outputs lie.
 
