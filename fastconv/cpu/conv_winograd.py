@@ -60,8 +60,8 @@ Error: `winograd.error_bound`; on random data within 5e-6 of the largest result,
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -72,47 +72,27 @@ from fastconv.cpu import codegen, conv_direct, conv_winograd_weight, product, si
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector, tile_finisher
-from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, phases, round_up
+from fastconv.cpu.product import TILE_VECTORS
+from fastconv.cpu.shape import Forms, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
+from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, forward_job, job_of, named
 from fastconv.cpu.winograd_tiles import (
-    Images,
-    Points,
     ceil_div,
     count_inside,
     depths_of,
     fetch,
-    images_of,
     next_piece,
     next_tile,
     place_of,
-    plane_size,
     share_of,
     start_of,
     tile_at,
-    tiles_of,
     transform_input_tiles,
 )
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import aligned, scratch
 
-# Depths that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
-DEPTH = 128
-# Rows of transformed tiles are one cache line longer, so that they do not all start in the same L1 set.
-_ROW = DEPTH + LINE
-# Tiles and output channels of a block.  Weights are used once for each tile of a block, transformed tiles once for
-# each of its channels, and both have to come from the L2 cache or the one behind it.  A small weight, transformed ahead
-# of all blocks, costs little to read, and with fewer tiles the rest stays in the L2 cache.
-_TILES_OF_BLOCK, _TILES_WITH_TAPS_AHEAD = 48, 12
-_COLUMNS_OF_BLOCK = 64
-# Numbers of the transformed tiles of a block, for many depths: 4 MB of float32.
-_POINTS_OF_BLOCK = 1 << 20
-# Numbers of a transformed weight up to which it is transformed ahead and shared by all blocks: 4 MB of float32, the
-# share of a core in the last cache.  A larger one would be written to memory and read back: it is transformed part by
-# part, by each block anew.  One that is kept for later calls is read back only, which is faster whatever its size: with
-# 512 channels, 38 MB, 1.5 times for an image of 7 x 7, 1.1 times for eight.
-_TAPS_AHEAD = 1 << 20
 # Multiplications of the direct sum for one of the products here.
 _SAVING = (OUTPUTS * TAPS) ** 2 // PLANES
 # Rows of pixels that the last tile of a block sees beyond its outputs.
@@ -120,52 +100,7 @@ _ROWS_BELOW = 2
 # Depths between the weights that are transformed and those that are asked for.
 _AHEAD = 2
 
-_multiply = product.tile_product(_ROW, 1)
-
-
-class Blocks(NamedTuple):
-    """How the (tiles x output channels) plane of a problem is cut into tasks, and what lies where in the workspace.
-
-    A task is a block of *tiles* and a share of the output channels, which it takes *columns* at a time.
-    """
-
-    tiles: int
-    columns: int
-    share: int
-    tasks: int
-    #: Tasks of transforming the weight before all others, or 0 where each block transforms its own part.
-    panels: int
-    #: Numbers from one of 36 planes to the next, of the sums and of the transformed taps of a panel.
-    sums_plane: int
-    taps_plane: int
-
-
-class Workspace(NamedTuple):
-    """Numbers of each part of the memory of one thread."""
-
-    #: Transformed tiles of a block, their sums, transformed taps of a block.
-    points: int
-    sums: int
-    taps: int
-    #: One tile with its border or taps with a rest of channels, and one tile of out.
-    padded: int
-    values: int
-
-
-class Job(NamedTuple):
-    """A problem ready to run: what does not depend on the numbers."""
-
-    #: Shape, images, points, blocks and workspace, which `_named` takes apart.
-    numbers: NDArray[np.int64]
-    #: Numbers of the weight that is transformed ahead, and of the workspace of a thread.
-    taps: int
-    workspace: int
-    workers: int
-    #: Stands for a bias, a residual or a weight that a call does without.
-    absent: NDArray[Any]
-
-
-_named = named_as(ConvShape, Images, Points, Blocks, Workspace)
+_multiply = product.tile_product(ROW, 1)
 
 
 @_jit.inline
@@ -325,7 +260,7 @@ def _forward_tasks(
                     tile = 0
                     while tile < count:
                         rows = product.rows_of_tile(count - tile)
-                        left_at = depth_block * points.block + plane * points.plane + tile * _ROW
+                        left_at = depth_block * points.block + plane * points.plane + tile * ROW
                         sums_at = plane * blocks.sums_plane + tile * blocks.columns
                         for column in range(0, columns, width):
                             right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
@@ -361,7 +296,7 @@ def _weight_tasks(weight, taps, s, images, blocks, first_task, last_task):
 @_jit.kernel
 def conv2d_forward_winograd_serial(x, weight, taps, bias, residual, out, memory, numbers, activation):
     """All tasks of the forward pass; arrays are flat, and an empty weight has been transformed before."""
-    shape, images, points, blocks, workspace = _named(numbers)
+    shape, images, points, blocks, workspace = named(numbers)
     if weight.size > 0 and blocks.panels > 0:
         _weight_tasks(weight, taps, shape, images, blocks, 0, blocks.panels)
     _forward_tasks(
@@ -373,14 +308,14 @@ def conv2d_forward_winograd_serial(x, weight, taps, bias, residual, out, memory,
 @_jit.parallel_kernel
 def conv2d_forward_winograd_parallel(workers, x, weight, taps, bias, residual, out, memory, numbers, activation):
     """The same tasks, an equal share for each worker; a weight transformed ahead is all there before the first one."""
-    _, _, _, blocks, _ = _named(numbers)
+    _, _, _, blocks, _ = named(numbers)
     if weight.size > 0 and blocks.panels > 0:
         for worker in prange(workers):
-            shape, images, _, blocks, _ = _named(numbers)
+            shape, images, _, blocks, _ = named(numbers)
             first_panel, last_panel = blocks.panels * worker // workers, blocks.panels * (worker + 1) // workers
             _weight_tasks(weight, taps, shape, images, blocks, first_panel, last_panel)
     for worker in prange(workers):
-        shape, images, points, blocks, workspace = _named(numbers)
+        shape, images, points, blocks, workspace = named(numbers)
         _forward_tasks(
             x, weight, taps, bias, residual, out, memory, worker * (memory.size // workers),
             shape, images, points, blocks, workspace, activation,
@@ -402,7 +337,7 @@ def forward(
     forms: Forms | None = None,
 ) -> None:
     """``out = activation(conv2d(x, weight) + bias + residual)``; the transformed weight is kept in *forms*."""
-    job = _forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops / _SAVING), forms is not None)
+    job = forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops / _SAVING), forms is not None)
     _run(job, x, lambda: weight, forms, "winograd", bias, residual, out, activation)
 
 
@@ -431,50 +366,6 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     s = forward_shape(geometry)
     of_forward = itemsize * job_of(s, itemsize, 1, False).workspace
     return max(of_forward, conv_winograd_weight.workspace(geometry, itemsize))
-
-
-@lru_cache(maxsize=1024)
-def _forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
-    return job_of(forward_shape(geometry), itemsize, workers, kept)
-
-
-@lru_cache(maxsize=1024)
-def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
-    """Blocks of tiles that fit the caches, as many for each thread, or shares of the channels where tiles are few.
-
-    The weight is transformed before the tasks start where it is small, or *kept* for later calls.
-    """
-    lanes = codegen.VECTOR_BYTES // itemsize
-    images, _ = images_of(s)
-    total = tiles_of(s)
-    width = TILE_VECTORS * lanes
-    depth_blocks = -(-depths_of(images) // DEPTH)
-    largest = max(_POINTS_OF_BLOCK // (PLANES * _ROW * depth_blocks), TILE_ROWS)
-    most = _TILES_WITH_TAPS_AHEAD if PLANES * depths_of(images) * s.OC <= _TAPS_AHEAD else _TILES_OF_BLOCK
-    blocks_of_tiles = -(-total // min(most, largest))
-    shares = 1
-    if total >= 2 * TILE_ROWS * workers:
-        blocks_of_tiles = -(-blocks_of_tiles // workers) * workers
-    else:
-        shares = -(-workers // blocks_of_tiles)
-    tiles = round_up(-(-total // blocks_of_tiles), TILE_ROWS)
-    share = round_up(-(-s.OC // shares), width)
-    columns = min(_COLUMNS_OF_BLOCK, share)
-    points = Points(DEPTH, PLANES * plane_size(tiles * _ROW), _ROW, plane_size(tiles * _ROW))
-    tasks = -(-total // tiles) * -(-s.OC // share)
-    panels = depth_blocks * -(-s.OC // width) if kept or PLANES * depths_of(images) * s.OC <= _TAPS_AHEAD else 0
-    sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
-    own_taps = 0 if panels else columns // width * PLANES * taps_plane
-    padded = PLANES * round_up(depths_of(images), lanes)
-    workspace = Workspace(depth_blocks * points.block, PLANES * sums_plane, own_taps, padded, OUTPUTS**2 * width)
-    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
-    return Job(
-        numbers_of(s, images, points, blocks, workspace),
-        panels * PLANES * taps_plane,
-        sum(workspace),
-        min(workers, tasks),
-        np.empty(0, f"f{itemsize}"),
-    )
 
 
 def _run(

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from fastconv import _jit
-from fastconv.cpu import simd, tiles
+from fastconv.cpu import positions, simd, tiles
 
 # Rows of a table of windows.
 FIRST, PIXELS = range(2)
@@ -77,13 +77,13 @@ def _largest_and_where(vectors):
             for _ in range(pixels):
                 _fetch(x, here + ahead, vectors)
                 value = tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs)
-                best, where = tiles.larger_and_where(value, best, where, distance)
+                best, where = positions.larger_and_where(value, best, where, distance)
                 here += pixel_step
                 distance += pixel_distance
             at += row_step
             distance_of_row += row_distance
         tiles.put(tiles.multiply(best, signs), out, out_at, 0, stream)
-        tiles.store_integers(where, place, indices, out_at)
+        positions.store(where, place, indices, out_at)
 
     return block
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from fastconv import _jit
-from fastconv.cpu import simd, tiles
+from fastconv.cpu import positions, simd, tiles
 
 # Indices that a scatter looks at before it uses them: both times they should come from the nearest cache.
 _LOOK_AHEAD = 1024
@@ -101,19 +101,19 @@ def _give(vectors):
     @_jit.inline
     def block(values, indices, at, zero, first, rows, row_distance, pixels, out, out_at, row_step, pixel_step, stream):
         value = tiles.add(tiles.load(values, at, 0, 1, vectors), tiles.full(values, zero, 1, vectors))
-        where = tiles.load_integers(values, indices, at, first, vectors)
+        where = positions.load(values, indices, at, first, vectors)
         found = tiles.zeros(values, 1, 1)
         distance_of_row = 0
         for _ in range(rows):
             here, distance = out_at, distance_of_row
             for _ in range(pixels):
-                given, found = tiles.where_equal(value, where, found, distance)
+                given, found = positions.where_equal(value, where, found, distance)
                 tiles.put(given, out, here, 0, stream)
                 here += pixel_step
                 distance += 1
             out_at += row_step
             distance_of_row += row_distance
-        return tiles.all_equal(found, vectors)
+        return positions.all_equal(found, vectors)
 
     return block
 

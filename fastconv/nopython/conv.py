@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from fastconv import _jit
 from fastconv.arrays import IMAGES, image_format, weight_shape_in
-from fastconv.cpu import conv_depthwise, conv_direct, conv_first, conv_winograd, depthwise_plan, direct_plan
+from fastconv.cpu import (
+    conv_depthwise,
+    conv_direct,
+    conv_first,
+    conv_winograd,
+    depthwise_plan,
+    direct_plan,
+    winograd_plan,
+)
 from fastconv.cpu.activation import activation_code
 from fastconv.cpu.shape import forward_shape, named_as
 from fastconv.dispatch import choose
@@ -112,7 +120,7 @@ def _depthwise(geometry: Conv2dGeometry, itemsize: int) -> Step:
 
 
 def _winograd(geometry: Conv2dGeometry, itemsize: int) -> Step:
-    job = conv_winograd.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
+    job = winograd_plan.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
     kinds = (*_floats(itemsize, 7), _TABLE, types.int64)
     driver = _jit.address_of(conv_winograd.conv2d_forward_winograd_serial, kinds)
     return Step(_WINOGRAD, driver, job.taps, job.workspace, job.numbers, _EMPTY)

@@ -1,0 +1,122 @@
+"""How Winograd's algorithm is cut into tasks: blocks of tiles, shares of the channels, and the memory they need."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.cpu import codegen
+from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, round_up
+from fastconv.cpu.winograd import OUTPUTS, PLANES
+from fastconv.cpu.winograd_tiles import Images, Points, depths_of, images_of, plane_size, tiles_of
+from fastconv.geometry import Conv2dGeometry
+
+#: Depths that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
+DEPTH = 128
+#: Rows of transformed tiles are one cache line longer, so that they do not all start in the same L1 set.
+ROW = DEPTH + LINE
+# Tiles and output channels of a block.  Weights are used once for each tile of a block, transformed tiles once for
+# each of its channels, and both have to come from the L2 cache or the one behind it.  A small weight, transformed ahead
+# of all blocks, costs little to read, and with fewer tiles the rest stays in the L2 cache.
+_TILES_OF_BLOCK, _TILES_WITH_TAPS_AHEAD = 48, 12
+_COLUMNS_OF_BLOCK = 64
+# Numbers of the transformed tiles of a block, for many depths: 4 MB of float32.
+_POINTS_OF_BLOCK = 1 << 20
+# Numbers of a transformed weight up to which it is transformed ahead and shared by all blocks: 4 MB of float32, the
+# share of a core in the last cache.  A larger one would be written to memory and read back: it is transformed part by
+# part, by each block anew.  One that is kept for later calls is read back only, which is faster whatever its size: with
+# 512 channels, 38 MB, 1.5 times for an image of 7 x 7, 1.1 times for eight.
+_TAPS_AHEAD = 1 << 20
+
+
+class Blocks(NamedTuple):
+    """How the (tiles x output channels) plane of a problem is cut into tasks, and what lies where in the workspace.
+
+    A task is a block of *tiles* and a share of the output channels, which it takes *columns* at a time.
+    """
+
+    tiles: int
+    columns: int
+    share: int
+    tasks: int
+    #: Tasks of transforming the weight before all others, or 0 where each block transforms its own part.
+    panels: int
+    #: Numbers from one of 36 planes to the next, of the sums and of the transformed taps of a panel.
+    sums_plane: int
+    taps_plane: int
+
+
+class Workspace(NamedTuple):
+    """Numbers of each part of the memory of one thread."""
+
+    #: Transformed tiles of a block, their sums, transformed taps of a block.
+    points: int
+    sums: int
+    taps: int
+    #: One tile with its border or taps with a rest of channels, and one tile of out.
+    padded: int
+    values: int
+
+
+class Job(NamedTuple):
+    """A problem ready to run: what does not depend on the numbers."""
+
+    #: Shape, images, points, blocks and workspace, which `named` takes apart.
+    numbers: NDArray[np.int64]
+    #: Numbers of the weight that is transformed ahead, and of the workspace of a thread.
+    taps: int
+    workspace: int
+    workers: int
+    #: Stands for a bias, a residual or a weight that a call does without.
+    absent: NDArray[Any]
+
+
+named = named_as(ConvShape, Images, Points, Blocks, Workspace)
+
+
+@lru_cache(maxsize=1024)
+def forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
+    return job_of(forward_shape(geometry), itemsize, workers, kept)
+
+
+@lru_cache(maxsize=1024)
+def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
+    """Blocks of tiles that fit the caches, as many for each thread, or shares of the channels where tiles are few.
+
+    The weight is transformed before the tasks start where it is small, or *kept* for later calls.
+    """
+    lanes = codegen.VECTOR_BYTES // itemsize
+    images, _ = images_of(s)
+    total = tiles_of(s)
+    width = TILE_VECTORS * lanes
+    depth_blocks = -(-depths_of(images) // DEPTH)
+    largest = max(_POINTS_OF_BLOCK // (PLANES * ROW * depth_blocks), TILE_ROWS)
+    most = _TILES_WITH_TAPS_AHEAD if PLANES * depths_of(images) * s.OC <= _TAPS_AHEAD else _TILES_OF_BLOCK
+    blocks_of_tiles = -(-total // min(most, largest))
+    shares = 1
+    if total >= 2 * TILE_ROWS * workers:
+        blocks_of_tiles = -(-blocks_of_tiles // workers) * workers
+    else:
+        shares = -(-workers // blocks_of_tiles)
+    tiles = round_up(-(-total // blocks_of_tiles), TILE_ROWS)
+    share = round_up(-(-s.OC // shares), width)
+    columns = min(_COLUMNS_OF_BLOCK, share)
+    points = Points(DEPTH, PLANES * plane_size(tiles * ROW), ROW, plane_size(tiles * ROW))
+    tasks = -(-total // tiles) * -(-s.OC // share)
+    panels = depth_blocks * -(-s.OC // width) if kept or PLANES * depths_of(images) * s.OC <= _TAPS_AHEAD else 0
+    sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
+    own_taps = 0 if panels else columns // width * PLANES * taps_plane
+    padded = PLANES * round_up(depths_of(images), lanes)
+    workspace = Workspace(depth_blocks * points.block, PLANES * sums_plane, own_taps, padded, OUTPUTS**2 * width)
+    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
+    return Job(
+        numbers_of(s, images, points, blocks, workspace),
+        panels * PLANES * taps_plane,
+        sum(workspace),
+        min(workers, tasks),
+        np.empty(0, f"f{itemsize}"),
+    )
