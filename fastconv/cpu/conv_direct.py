@@ -37,9 +37,9 @@ with arrays of its own, because where these lie in memory alone makes up to 30%:
     x of the next tile fetched a line of each pixel
     at a time, not 14 pixels before the products      97           108           105              79
 
-Larger kernels, whose patches are gathered, are fetched in the same way, the numbers that a patch begins with: 3x3,
-stride 2, 8 images, 1.04 times as fast at 56 x 56 x 128, 1.07 at 28 x 28 x 256 and 1.11 at 14 x 14 x 512, one image 1.04
-to 1.06, the AVX2 core 1.02 to 1.03.  Gathering takes few instructions, and waited for x.
+Larger kernels, whose patches are gathered, are fetched in the same way: 3x3, stride 2, 8 images, 1.04 times as fast at
+56 x 56 x 128, 1.07 at 28 x 28 x 256 and 1.11 at 14 x 14 x 512, one image 1.04 to 1.06, on the AVX2 core 1.02 to 1.03.
+Gathering takes few instructions, and waited for x.
 
 Prefetching the rows of a panel 8 steps ahead gained nothing there (1.00, mean of 23 layers), nor did 128 depths (1.01).
 
@@ -300,6 +300,7 @@ def _forward_tasks(
         last_piece = 0
         for first_depth in range(0, total_depth, plan.depth):
             depth = min(plan.depth, total_depth - first_depth)
+            # where the depths of a block do not lie in one piece in x, the first ones are asked for, and what is behind
             ahead = patches.offset_in_x(s, first_depth) if plan.source == PATCHES else 0
             first, last = first_depth == 0, first_depth + depth == total_depth
             first_piece, covered = last_piece, 0

@@ -60,7 +60,7 @@ def gather_patches(x, patches, shape, group, n, oh, ow, pixels, first_depth, dep
 
 @_jit.inline
 def offset_in_x(shape, depth):
-    """Where the first of the depths from *depth* on lies from the place of a patch in x."""
+    """How far from the place of a patch in x a depth lies."""
     s = shape
     ic_of_group = s.IC // s.G
     tap, ic = depth // ic_of_group, depth % ic_of_group
