@@ -28,8 +28,8 @@ def round_up(value: int, multiple: int) -> int:
 def splits_of(wanted: int, most: int) -> int:
     """Parts of a sum that are summed on their own: a power of two, for two or four threads to have equal shares.
 
-    It is the next one from *wanted* on, but at most *most*.  With three or five parts, an epoch of the Keras tutorial's
-    network took 1.25 times as long on two threads.
+    It is the next one from *wanted* on, but at most *most*.  With four parts in place of three, two threads compute the
+    weight's gradient of 56 x 56 pixels 1.09 (3x3, 64 channels) and 1.18 (1x1, 256 to 128) times as fast.
     """
     return int(2 ** min((wanted - 1).bit_length(), max(most, 1).bit_length() - 1))
 
