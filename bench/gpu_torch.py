@@ -4,7 +4,10 @@
 
 Arrays are NHWC (PyTorch: channels_last) and float32.  Factors are rounded to TF32 only in rows that say so, in theirs
 as in ours.  PyTorch tries all its algorithms first (``cudnn.benchmark``).  Values are compared, then calls are recorded
-once and replayed in turns: what Python takes to start a kernel does not count (see `fastconv.bench.graph`).
+once and replayed in turns: what Python takes to start a kernel does not count (see `fastconv.cuda.recording`).
+
+``--train`` is about Python as well: epochs of whole networks, ours by `fit`, whose batches come from host memory,
+theirs by the loop that everybody writes, over images that lie on the GPU.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from math import inf, isfinite, prod
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -24,7 +29,7 @@ from rich.table import Table
 
 import fastconv
 from fastconv import cuda
-from fastconv.bench import compare, machine, problems, record
+from fastconv.bench import compare, machine, problems, record, training
 from fastconv.bench.command import numbers
 from fastconv.bench.problems import Layer, Pooling
 from fastconv.bench.record import Row
@@ -158,6 +163,32 @@ def rows_of(torch: Any, layer: Layer, pairs: int) -> Iterator[Row]:
             }
 
 
+def row_of_training(torch: Any, wanted: training.Training, pairs: int, device: str = "cuda") -> Row:
+    """A row for epochs of a network; the first ones, which compile kernels, compare the losses."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    problem = wanted.problem()
+    prepare = import_module("fastconv.bench.libraries.torch").training(torch.contiguous_format, device)
+    epochs = [contender.compute for contender in (training.ours(problem, 0, device), prepare(problem, 0))]
+    mine, theirs = (epoch(0) for epoch in epochs)
+    error = abs(mine - theirs) / theirs
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(pairs if error <= wanted.tolerance else 0):
+        for epoch, found in zip(epochs, times, strict=True):
+            start = perf_counter()
+            epoch(0)  # its loss is fetched, so it is over
+            found.append(record.seconds(perf_counter() - start))
+    return {
+        **problems.described(wanted, "train"),
+        "pass": "train",
+        "algorithm": "auto",
+        "library": LIBRARY,
+        "threads": 0,
+        "error": error,
+        "ours": times[0],
+        "theirs": times[1],
+    }
+
+
 def summary(rows: Sequence[Row]) -> Table:
     """Geometric means for each network and pass."""
     header = ["network", "pass", "batch", "against", "mean speed-up", "best layer", "worst layer", "layers lost"]
@@ -170,7 +201,8 @@ def summary(rows: Sequence[Row]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print all rows; the result is the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", nargs="+", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}")
+    parser.add_argument("--net", nargs="*", default=NETWORKS, metavar="NAME", help=f"default: {' '.join(NETWORKS)}")
+    parser.add_argument("--train", nargs="+", choices=training.NETWORKS, default=[], help="whole networks, by name")
     parser.add_argument("--batch", type=numbers, default=list(BATCHES), metavar="N,M", help="default: 1,32")
     parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times, after each layer")
@@ -184,11 +216,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     description = {**machine.describe(), "gpu": compare.describe_gpu(None)}
     description["versions"]["torch"] = torch.__version__
     rows: list[Row] = []
-    layers = [layer for batch in arguments.batch for layer in problems.layers(arguments.net, None, batch)]
+    batches = arguments.batch if arguments.net else ()
+    layers = [layer for batch in batches for layer in problems.layers(arguments.net, None, batch)]
     for layer in track(layers, "Layers", console=console, transient=True):
         rows += rows_of(torch, layer, arguments.pairs)
         if arguments.json:
             record.write(arguments.json, "gpu", description, rows)
+    for chosen in arguments.train:
+        for batch in arguments.batch:
+            wanted = training.Training(batch, training.IMAGES[chosen], chosen)
+            rows.append(row_of_training(torch, wanted, arguments.pairs))
+            if arguments.json:
+                record.write(arguments.json, "gpu", description, rows)
     console.print(summary(rows))
     return 0
 

@@ -11,7 +11,7 @@ import pytest
 import tables
 
 from fastconv import cuda
-from fastconv.bench import compare, machine, problems, record
+from fastconv.bench import compare, machine, problems, record, training
 
 torch = pytest.importorskip("torch")
 
@@ -42,6 +42,13 @@ def test_both_compute_the_same(on_the_cpu, monkeypatch, shape):
     rows = list(gpu_torch.rows_of(torch, problems.layer_of_text(shape, 2), 3))
     assert [row["pass"] for row in rows] == (["forward"] if "max" in shape else ["forward", "grad_x", "grad_weight"])
     assert all(row["error"] < 1e-5 and len(row["ours"]) == len(row["theirs"]) == 3 for row in rows)
+
+
+def test_training_is_the_same(on_the_cpu):
+    row = gpu_torch.row_of_training(torch, training.Training(32, 64), 2, "cpu")
+    assert (row["network"], row["pass"]) == ("tutorial CNN", "train")
+    assert 0 <= row["error"] < 1e-3
+    assert len(row["ours"]) == len(row["theirs"]) == 2
 
 
 def test_rows_make_a_table(tmp_path: Path):

@@ -45,6 +45,11 @@ class Host:
     zeros = staticmethod(np.zeros)
     constant = staticmethod(np.asarray)
 
+    @staticmethod
+    def number(draw: Callable[[], int]) -> int:
+        """What *draw* returns."""
+        return draw()
+
 
 class Gpu:
     """The kernels for arrays of one engine; an attribute for each file of `fastconv.cuda`."""
@@ -67,6 +72,10 @@ class Gpu:
     def constant(self, values: ndarray) -> Array:
         """An array of the host that never changes, uploaded once."""
         return Array(self.engine, self.engine.constant(values.reshape(-1)), values.shape)
+
+    def number(self, draw: Callable[[], int]) -> Array:
+        """What *draw* returns, on the device; a replay of what is recorded draws anew."""
+        return Array(self.engine, self.engine.number(draw), (1,))
 
     def __getattr__(self, file: str) -> Any:
         bound = _Bound(self.engine, import_module(f"fastconv.cuda.{file}"))

@@ -88,7 +88,7 @@ def test_any_kind_of_array():
         (1.0, 0, ValueError, "rate must be at least 0 and below 1. Received: rate=1.0"),
         (-0.1, 0, ValueError, "Received: rate=-0.1"),
         (float("nan"), 0, ValueError, "Received: rate=nan"),
-        (0.5, 1.5, TypeError, "seed must be an int. Received: seed=1.5"),
+        (0.5, 1.5, TypeError, "seed must be an int, or an array of one uint64 on the device of x. Received: seed=1.5"),
         (0.5, -1, ValueError, r"seed must be from 0 to 2\*\*64 - 1. Received: seed=-1"),
         (0.5, 2**64, ValueError, "Received: seed=18446744073709551616"),
     ],

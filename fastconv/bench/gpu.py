@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv import cuda
-from fastconv.bench.graph import Graph
 from fastconv.bench.measure import difference
 from fastconv.bench.problems import Array, ConvProblem, Layer, Pooling, pooling
 from fastconv.bench.timing import calls_in_sample
@@ -34,7 +33,7 @@ _ITEMSIZE = np.dtype(np.float32).itemsize
 #: without them, a prediction for a small layer would be one of nothing at all.
 LAUNCH_SECONDS, COPY_SECONDS = 5e-6, 10e-6
 # More need not be recorded: a sample of so many is long beside the ticks of the GPU's clock.
-_CALLS_OF_GRAPH = 50
+_CALLS_OF_RECORDING = 50
 
 
 class Agreement(NamedTuple):
@@ -106,11 +105,15 @@ def measure(layer: Layer, samples: int) -> Measured:
         compute(layer, on_device, out)
 
     agreement = compare(layer, arrays, out.numpy())
-    calls = min(calls_in_sample(lambda count: max(_seconds_by_events(clock, call, count), 1e-9)), _CALLS_OF_GRAPH)
-    graph = Graph(clock, call, calls)
+    calls = min(calls_in_sample(lambda count: max(_seconds_by_events(clock, call, count), 1e-9)), _CALLS_OF_RECORDING)
+    kernels = on_device[0].engine.recording()
+    with kernels.on():
+        for _ in range(calls):
+            call()
+    kernels.replay()  # the first one takes longer
     host, x = np.empty(out.size, np.float32), arrays[0].reshape(-1)
     times = Times(
-        [_seconds_by_events(clock, graph.replay, 1, graph.stream) / calls for _ in range(samples)],
+        [_seconds_by_events(clock, kernels.replay, 1) / calls for _ in range(samples)],
         [_seconds_by_events(clock, call, calls) for _ in range(samples)],
         [_seconds_by_events(clock, lambda: on_device[0].memory.copy_to_device(x), 1) for _ in range(samples)],
         [_seconds_by_events(clock, lambda: out.memory.copy_to_host(host), 1) for _ in range(samples)],
@@ -201,12 +204,12 @@ def _inputs(layer: Layer) -> list[Array]:
     return [problem.x[0], problem.weight[0]] if isinstance(problem, ConvProblem) else [problem.x[0]]
 
 
-def _seconds_by_events(clock: Any, call: Callable[[], object], calls: int, stream: Any = 0) -> float:
+def _seconds_by_events(clock: Any, call: Callable[[], object], calls: int) -> float:
     """Seconds of each of several calls in a row, by the GPU's own clock."""
     start, stop = clock.event(), clock.event()
-    start.record(stream)
+    start.record()
     for _ in range(calls):
         call()
-    stop.record(stream)
+    stop.record()
     stop.synchronize()
     return float(clock.event_elapsed_time(start, stop)) / 1e3 / calls

@@ -97,10 +97,11 @@ def network(chosen: str) -> Sequential:
     return NETWORKS[chosen]((28, 28, 1), CLASSES)
 
 
-def ours(problem: TrainProblem, threads: int) -> Contender:
-    """fastconv's `fit`."""
+def ours(problem: TrainProblem, threads: int, device: str = "cpu") -> Contender:
+    """fastconv's `fit`; on a *device*, batch by batch from host memory."""
     model = Sequential.from_config(problem.network.get_config())
     model.set_weights(problem.network.get_weights())
+    model.to(device)
     optimizer = optimizers.Adam(problem.learning_rate, epsilon=problem.epsilon)
     model.compile(optimizer, losses.SparseCategoricalCrossentropy(from_logits=True))
 

@@ -34,8 +34,8 @@ class Compiler(Emulator):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         return np.zeros(shape, dtype)
 
-    def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
-        if blocks > 0 and kernel not in self.kernels:
+    def run(self, kernel: Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
+        if kernel not in self.kernels:
             with compiling_for(self._capability):
                 cached(kernel, self._capability)
             self.kernels.add(kernel)

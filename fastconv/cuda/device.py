@@ -22,9 +22,10 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.cuda import driver, kernel_cache
+from fastconv.cuda import driver, kernel_cache, recording
 from fastconv.cuda.launcher import Launcher
 from fastconv.cuda.memory import Memory
+from fastconv.cuda.recording import Graph, Recording
 from fastconv.cuda.upload import Copier
 
 #: What to install, and what that needs.
@@ -84,8 +85,17 @@ class Engine(Protocol):
     def download(self, memory: Any) -> NDArray[Any]:
         """A copy of a flat device array on the host, made when what was launched before has run."""
 
+    def copy(self, source: Any, target: Any) -> None:
+        """Copy the numbers of one flat device array to where another of its size and dtype lies."""
+
+    def number(self, draw: Callable[[], int]) -> Any:
+        """What *draw* returns, an unsigned number of 64 bits, in memory of the device: drawn anew by each replay."""
+
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
         """Run *kernel* on a row of *blocks*."""
+
+    def recording(self) -> Recording:
+        """A new recording of what will be launched here."""
 
     def give(self, array: Any) -> Any:
         """An `Array` of this engine as the caller's library has arrays; the same memory."""
@@ -164,7 +174,7 @@ class Device:
 
     @cached_property
     def capability(self) -> tuple[int, int]:
-        with self._context():
+        with self.context():
             major, minor = self._cuda.get_current_device().compute_capability
         return major, minor
 
@@ -191,9 +201,10 @@ class Device:
         return memory
 
     def upload(self, values: NDArray[Any]) -> Memory:
+        recording.interrupt()
         memory = self.empty((values.size,), values.dtype)
         if values.size:
-            with self._context():
+            with self.context():
                 memory.copy_to_device(np.ascontiguousarray(values), self.stream)
         return memory
 
@@ -201,31 +212,57 @@ class Device:
         memory = self.empty((values.size,), values.dtype)
         if not values.size:
             return lambda: memory
-        with self._context():
+        with self.context():
             done = self._copier.copy(values, memory, self._streams(self.stream))
 
         def arrived() -> Memory:
-            with self._context():
+            with self.context():
                 done.wait(self._streams(self.stream))
             return memory
 
         return arrived
 
     def download(self, memory: Memory) -> NDArray[Any]:
+        recording.interrupt()
         host = np.empty(memory.size, memory.dtype)
         if host.size:
-            with self._context():
+            with self.context():
                 memory.copy_to_host(host, self.stream)
         return host
 
+    def copy(self, source: Memory, target: Memory) -> None:
+        if source.size:
+            with self.context():
+                driver.copy_on_device(source.address, target.address, source.size * source.dtype.itemsize, self.stream)
+
+    def number(self, draw: Callable[[], int]) -> Memory:
+        # a replay writes it before its first kernel, so no earlier one may have used it for something else
+        with recording.aside():
+            memory = self.empty((1,), np.uint64)
+
+        def write() -> None:
+            with self.context():
+                memory.copy_to_device(np.array([draw()], np.uint64), self.stream)
+
+        write()
+        if (now := recording.current(self)) is not None:
+            now.add(write)
+        return memory
+
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
         if blocks > 0:
-            with self._context():
+            with self.context():
+                launcher = _launcher(kernel, self.ordinal)
                 try:
-                    _launcher(kernel, self.ordinal)(blocks, self.stream, arguments)
+                    launcher(blocks, self.stream, arguments)
                 except AttributeError:
                     refuse_host_arrays(arguments)
                     raise
+                if isinstance(now := recording.current(self), Graph):
+                    now.add_kernel(launcher, blocks, arguments)
+
+    def recording(self) -> Graph:
+        return Graph(self)
 
     def give(self, array: Any) -> Any:
         return self._library.give(array)
@@ -244,12 +281,12 @@ class Device:
         # 1 is another name of the default stream, 0
         earlier = stream if stream != 1 else 0
         if earlier != self.stream:
-            with self._context():
+            with self.context():
                 event = self._cuda.event(timing=False)
                 event.record(self._streams(earlier))
                 event.wait(self._streams(self.stream))
 
-    def _context(self) -> Any:
+    def context(self) -> Any:
         """What makes the device's context this thread's while a ``with`` block runs: nothing, where it is.
 
         A thread without a context keeps that of device 0, which CUDA's own libraries would give it.
@@ -264,7 +301,7 @@ class Device:
 
     def _upload_constant(self, data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memory:
         """A constant serves every stream, so it is complete before the first one sees it."""
-        with self._context():
+        with self.context():
             there = self._cuda.to_device(np.frombuffer(data, dtype).reshape(shape))
             self._cuda.synchronize()
         return Memory(address(there), dtype, shape, there)

@@ -62,6 +62,11 @@ def copy_to_device(values: NDArray[Any], address: int, stream: int) -> None:
     checked(calls().cuMemcpyHtoDAsync(address, values.ctypes.data, values.nbytes, stream))
 
 
+def copy_on_device(source: int, target: int, nbytes: int, stream: int) -> None:
+    """Copy memory of the device, once what was launched on *stream* before has run."""
+    checked(calls().cuMemcpyDtoDAsync(target, source, nbytes, stream))
+
+
 def copy_to_host(address: int, values: NDArray[Any], stream: int) -> None:
     """Fill contiguous *values* from the device, once what was launched on *stream* before has run."""
     checked(calls().cuMemcpyDtoHAsync(values.ctypes.data, address, values.nbytes, stream))

@@ -9,13 +9,17 @@ import numpy as np
 from fastconv.cuda.device import Engine, aligned, flat
 
 
-def dropout(engine: Engine, x: Any, rate: float, seed: int) -> Any:
-    """A contiguous float32 array with a share *rate* of its elements 0 and the others divided by ``1 - rate``."""
+def dropout(engine: Engine, x: Any, rate: float, seed: Any) -> Any:
+    """A contiguous float32 array with a share *rate* of its elements 0 and the others divided by ``1 - rate``.
+
+    *seed* is an int, or an array of the device with it.
+    """
     from fastconv.cuda.kernels import dropout as kernels, elements
 
     out = engine.empty(x.shape, np.float32)
     source, result = flat(x), flat(out)
-    numbers = np.uint64(seed), np.uint32(rate * 2**32), np.float32(1 / (1 - rate))
+    there = engine.upload(np.array([seed], np.uint64)) if isinstance(seed, int) else flat(seed, np.uint64)
+    numbers = np.uint32(rate * 2**32), np.float32(1 / (1 - rate))
     quads = -(-source.size // kernels.WORDS)
-    elements.launch(engine, kernels.dropout(aligned(source, result)), quads, source, result, *numbers)
+    elements.launch(engine, kernels.dropout(aligned(source, result)), quads, source, result, there, *numbers)
     return out

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.cuda import recording
 from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.recording import Recording
 
 #: What kernels are compiled for, and the compute capability by which Numba knows it.
 ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
@@ -81,6 +83,7 @@ class Emulator:
         return values
 
     def upload(self, values: NDArray[Any]) -> Any:
+        recording.interrupt()
         return np.array(values).reshape(-1)
 
     def upload_ahead(self, values: NDArray[Any]) -> Callable[[], Any]:
@@ -88,14 +91,39 @@ class Emulator:
         return lambda: memory
 
     def download(self, memory: Any) -> NDArray[Any]:
+        recording.interrupt()
         return np.array(memory)
+
+    def copy(self, source: Any, target: Any) -> None:
+        target[...] = source
+
+    def number(self, draw: Callable[[], int]) -> Any:
+        memory = np.empty(1, np.uint64)
+
+        def write() -> None:
+            memory[0] = draw()
+
+        self._done_now_and_again(write)
+        return memory
 
     def give(self, array: Any) -> Any:
         return array
 
     def launch(self, kernel: Kernel, blocks: int, *arguments: Any) -> None:
+        if blocks > 0:
+            self._done_now_and_again(partial(self.run, kernel, blocks, arguments))
+
+    def run(self, kernel: Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
+        """What a launch does."""
         from fastconv.cuda.ptx import launch
 
-        if blocks > 0:
-            ptx = self.change(compiled(kernel, self.architecture))
-            self.counters.append(launch(ptx, blocks, kernel.threads, arguments, traffic=self.traffic))
+        ptx = self.change(compiled(kernel, self.architecture))
+        self.counters.append(launch(ptx, blocks, kernel.threads, arguments, traffic=self.traffic))
+
+    def recording(self) -> Recording:
+        return Recording(self)
+
+    def _done_now_and_again(self, step: Callable[[], None]) -> None:
+        step()
+        if (now := recording.current(self)) is not None:
+            now.add(step)

@@ -17,7 +17,7 @@ from fastconv.cuda.memory import NUMBERS_OF_ARRAY
 #: Kinds of arguments.
 _ARRAY, _TUPLE, _NUMBER = range(3)
 #: The code of `struct` for numbers of one of Numba's types.
-_CODES = {"int32": "i", "int64": "q", "uint32": "I", "uint64": "Q", "float32": "f", "float64": "d", "bool": "?"}
+_CODES = {"int32": "i", "int64": "q", "uint32": "I", "float32": "f", "float64": "d", "bool": "?"}
 
 
 def codes_of(kind: Any) -> tuple[int, str]:
@@ -54,7 +54,10 @@ class Launcher:
 
     def __init__(self, compiled: Any, name: str, signature: Any, threads: int) -> None:
         function = compiled.library.get_cufunc()
-        self._function = calls().CUfunction(int(function.handle))
+        handle = function.handle
+        if isinstance(handle, calls().CUkernel):  # of any context, which a launch takes, and a graph does not
+            handle = checked(calls().cuKernelGetFunction(handle))
+        self._function = calls().CUfunction(int(handle))
         self._kept = compiled, function  # the code is unloaded with the last reference
         self._name, self._threads = name, threads
         taken = [codes_of(kind) for kind in signature.args]
@@ -69,6 +72,27 @@ class Launcher:
 
     def __call__(self, blocks: int, stream: int, arguments: tuple[Any, ...]) -> None:
         """Run the kernel on a row of *blocks*."""
+        numbers = self._numbers(arguments)
+        with self._lock:
+            self._form.pack_into(self._buffer, 0, *numbers)
+            threads, table = self._threads, self._table
+            result = calls().cuLaunchKernel(self._function, blocks, 1, 1, threads, 1, 1, 0, stream, table, 0)
+        checked(result, self._name)
+
+    def node(self, graph: Any, behind: list[Any], blocks: int, arguments: tuple[Any, ...]) -> Any:
+        """Put the kernel into a graph of the driver, behind other nodes of it: the new node."""
+        told = calls().CUDA_KERNEL_NODE_PARAMS()
+        told.func, told.kernelParams = self._function, self._table
+        told.gridDimX, told.gridDimY, told.gridDimZ = blocks, 1, 1
+        told.blockDimX, told.blockDimY, told.blockDimZ = self._threads, 1, 1
+        numbers = self._numbers(arguments)
+        with self._lock:
+            self._form.pack_into(self._buffer, 0, *numbers)
+            result = calls().cuGraphAddKernelNode(graph, behind, len(behind), told)
+        return checked(result, self._name)
+
+    def _numbers(self, arguments: tuple[Any, ...]) -> list[Any]:
+        """What the arguments come to in the buffer."""
         numbers: list[Any] = []
         for argument, kind in zip(arguments, self._kinds, strict=True):
             if kind is _ARRAY:
@@ -77,8 +101,4 @@ class Launcher:
                 numbers += argument
             else:
                 numbers.append(argument)
-        with self._lock:
-            self._form.pack_into(self._buffer, 0, *numbers)
-            threads, table = self._threads, self._table
-            result = calls().cuLaunchKernel(self._function, blocks, 1, 1, threads, 1, 1, 0, stream, table, 0)
-        checked(result, self._name)
+        return numbers

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv.cuda import recording
 from fastconv.cuda.array import Array
 from fastconv.cuda.device import Device, Engine, target
 from fastconv.cuda.memory import Block, Pool
@@ -70,7 +71,8 @@ class Own:
         return _chosen.get()
 
     def allocate(self, nbytes: int, ordinal: int) -> tuple[int, Any]:
-        lease = pool(ordinal).take(nbytes, _chosen.get())
+        chosen = _chosen.get()
+        lease = recording.taken_from(pool(ordinal), chosen).take(nbytes, chosen)
         return lease.address, lease
 
     def give(self, array: Array) -> Any:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
+from sys import maxsize
 from threading import RLock
 from typing import Any
 
@@ -163,3 +164,13 @@ class Pool:
                     del self._blocks[address]
             self._free.clear()
             self.kept = 0
+
+
+class Reserve(Pool):
+    """Blocks of *pool* for kernels on *stream* that will run again: they are nobody else's as long as this lives."""
+
+    def __init__(self, pool: Pool, stream: int) -> None:
+        super().__init__(partial(pool.take, stream=stream), maxsize)
+
+    def empty(self) -> None:
+        """Keep all blocks: those that are in no use are written to when the kernels run again."""

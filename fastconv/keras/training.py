@@ -36,6 +36,7 @@ from fastconv.keras.layers.base import positive
 from fastconv.keras.metrics import Metric, get as get_metric
 from fastconv.keras.network import Network
 from fastconv.keras.objective import Average, Objective
+from fastconv.keras.recorded import Function, Recorded
 from fastconv.keras.totals import LateLogs
 
 BATCH_SIZE = 32
@@ -141,7 +142,7 @@ class Trainer(Network):
             taken = (next(x) for _ in range(of_iterator(x, steps, "steps", self._parts).steps))
             whole = (self._parts(batch[0] if isinstance(batch, tuple) else batch) for batch in taken)
             batches = ([part if type(part) is Array else np.asarray(part) for part in inputs] for inputs in whole)
-            parts = [self._predict(inputs) for inputs in self._on_their_way(batches)]
+            parts = [*self._predictions(batches)]
             found = [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
             return found[0] if len(found) == 1 else found
         check_no_steps("steps", steps)
@@ -150,15 +151,17 @@ class Trainer(Network):
         outs = [np.empty((count, *(extent or 0 for extent in tensor.shape[1:])), self.dtype) for tensor in self.outputs]
         parts_of = list(slices(count, _batch_size(batch_size)))
         batches = (take(samples, chosen) for chosen in parts_of)
-        for chosen, inputs in zip(parts_of, self._on_their_way(batches), strict=True):
-            for out, result in zip(outs, self._predict(inputs), strict=True):
+        for chosen, results in zip(parts_of, self._predictions(batches), strict=True):
+            for out, result in zip(outs, results, strict=True):
                 out[chosen] = result
         return outs[0] if len(outs) == 1 else outs
 
-    def _predict(self, inputs: list[Any]) -> list[FloatArray]:
-        """What one batch gives, in host memory."""
-        arrays = self._enter(inputs)  # builds the model, if need be
-        return [placed(out, None) for out in self._graph.forward(arrays, training=False)]
+    def _predictions(self, batches: Iterator[list[Any]]) -> Iterator[list[FloatArray]]:
+        """What each batch gives, in host memory."""
+        forward = self._recorded(lambda *arrays: self._graph.forward(arrays, training=False))
+        for inputs in self._on_their_way(batches):
+            arrays = self._enter(inputs)  # builds the model, if need be
+            yield [placed(out, None) for out in forward(*arrays)]
 
     def evaluate(
         self,
@@ -191,11 +194,12 @@ class Trainer(Network):
         """
         batches = self._batches(starting_at(x, 0), y, batch_size, steps, "steps")
         average = Average(self.metrics)
+        forward = self._recorded(
+            lambda *arrays: self._graph.forward(arrays, training=False, head=self._objective().head)
+        )
         for inputs, labels in self._where_the_model_is(batches.epoch()):
-            arrays = self._enter(inputs)
-            objective = self._objective()
-            (out,) = self._graph.forward(arrays, training=False, head=objective.head)
-            average.add(labels, out, objective, self.trainable_weights)
+            (out,) = forward(*self._enter(inputs))
+            average.add(labels, out, self._objective(), self.trainable_weights)
         logs = average.result()
         if verbose:
             text = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
@@ -266,6 +270,10 @@ class Trainer(Network):
         -----
         The same seed, samples and options give the same weights to the bit, for any number of threads; so does training
         that goes on from a saved model with the *initial_epoch* where it was saved, and an iterator of the same seed.
+
+        On a device, Python goes through the layers twice in an epoch; later batches replay what they launched.  So what
+        a callback changes in a layer, besides its weights and `trainable`, counts from the next epoch on.  Models with
+        a layer or a loss of your own are gone through for each batch.
         """
         if not 0 <= validation_split < 1:
             raise ValueError(f"validation_split must be at least 0 and below 1. Received: {validation_split=}")
@@ -311,7 +319,7 @@ class Trainer(Network):
         """One update; loss and metrics of the batch as it was before."""
         average = Average(self.metrics)
         for inputs, labels in self._where_the_model_is(iter([(self._parts(x), np.asarray(y))])):
-            self._update(inputs, labels, average)
+            self._update(inputs, labels, average, self._passes)
         logs = average.result()
         return logs if return_dict else _numbers(logs)
 
@@ -335,10 +343,11 @@ class Trainer(Network):
 
     def _epoch(self, batches: Batches, listeners: Sequence[Callback]) -> Logs:
         average = Average(self.metrics)
+        passes = self._recorded(self._passes)
         for number, (inputs, labels) in enumerate(self._where_the_model_is(batches.epoch())):
             for listener in listeners:
                 listener.on_train_batch_begin(number)
-            self._update(inputs, labels, average)
+            self._update(inputs, labels, average, passes)
             logs = average.result() if self.engine is None else LateLogs(average.result)
             for listener in listeners:
                 listener.on_train_batch_end(number, logs)
@@ -362,19 +371,36 @@ class Trainer(Network):
             listener.on_test_end(logs)
         return logs
 
-    def _update(self, inputs: list[NDArray[Any]], labels: NDArray[Any], average: Average) -> None:
+    def _update(self, inputs: list[NDArray[Any]], labels: NDArray[Any], average: Average, passes: Function) -> None:
+        """One step of training on a batch; *passes* is `_passes`, or `_recorded` of it."""
         optimizer = self._compiled()
         check_lengths(inputs, labels)
         arrays = self._enter(inputs)
-        loss, head = objective = self._objective()
-        (out,) = self._graph.forward(arrays, training=True, head=head)
-        self._graph.backward(loss.gradient(labels, out), head)
+        out, *gradients = passes(labels, *arrays)
         weights = self.trainable_weights
-        average.add(labels, out, objective, weights)
+        for variable, gradient in zip(weights, gradients, strict=True):
+            variable.gradient = gradient
+        average.add(labels, out, self._objective(), weights)
         for variable in weights:
             if variable.regularizer is not None and variable.gradient is not None:
                 variable.gradient += variable.regularizer.gradient(variable.value)
         optimizer.apply(weights)
+
+    def _passes(self, labels: NDArray[Any], *arrays: FloatArray) -> list[Any]:
+        """Forward and back: what the loss takes of the model's output, and the gradients of the trainable weights."""
+        loss, head = self._objective()
+        (out,) = self._graph.forward(arrays, training=True, head=head)
+        self._graph.backward(loss.gradient(labels, out), head)
+        return [out, *(variable.gradient for variable in self.trainable_weights)]
+
+    def _recorded(self, function: Function) -> Function:
+        """*function* for many batches; on a device recorded, if no layer or loss is one that the caller has written."""
+        ours = all(type(part).__module__.startswith("fastconv.") for part in (*self._layers, self.loss))
+        return function if self.engine is None or not ours else Recorded(self.engine, function, self._laid_out)
+
+    def _laid_out(self) -> list[Any]:
+        """What a batch's launches depend on besides its shape: where weights lie, and which of them learn."""
+        return [*(variable.array for variable in self.weights), *(layer.trainable for layer in self._layers)]
 
     def _where_the_model_is(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, on a device those that have been copied to it."""

@@ -140,17 +140,28 @@ def test_training_ends_with_the_bits_of_the_cpu(tmp_path: Path) -> None:
     assert found == expected
     predicted = there.predict(IMAGES)
     assert np.array_equal(predicted, here.predict(IMAGES))
+    # more batches than two are replayed as a graph, on the stream of the caller
+    images, labels = np.tile(IMAGES, (8, 1, 1, 1)), np.tile(LABELS, 8)
+    expected = here.fit(images, labels, batch_size=5, epochs=3, verbose=0).history
+    with cuda.stream(device.target().stream()):
+        found = there.fit(images, labels, batch_size=5, epochs=3, verbose=0).history
+        predicted, scores = there.predict(images, batch_size=5), there.evaluate(images, labels, batch_size=5, verbose=0)
+    assert_same_weights(here, there)
+    assert found == expected
+    assert np.array_equal(predicted, here.predict(images, batch_size=5))
+    assert scores == pytest.approx(here.evaluate(images, labels, batch_size=5, verbose=0))
     there.save(tmp_path / "there.safetensors")
-    assert np.array_equal(there.to("cpu").predict(IMAGES), predicted)
+    assert np.array_equal(there.to("cpu").predict(images), predicted)
 
 
-def test_memory_does_not_grow() -> None:
+@pytest.mark.parametrize("size", [4, 1])
+def test_memory_does_not_grow(size: int) -> None:
     """Once an epoch has run, all memory of the next one is that of the last."""
     model = demo("cuda")
     context = device.target().current_context()
     free = []
     for _ in range(4):
-        model.fit(IMAGES, LABELS, batch_size=4, epochs=2, verbose=0)
+        model.fit(IMAGES, LABELS, batch_size=size, epochs=2, verbose=0)
         free.append(context.get_memory_info().free)
     assert free[1] == free[2] == free[3]
 

@@ -255,9 +255,9 @@ class InOrder(Emulator):
         self.log.append("copy")
         return super().upload_ahead(values)
 
-    def launch(self, *arguments: Any) -> None:
+    def run(self, *arguments: Any) -> None:
         self.log.append("kernel")
-        super().launch(*arguments)
+        super().run(*arguments)
 
 
 def in_turn(model: Model, x: Any, **options: Any) -> tuple[Any, str]:

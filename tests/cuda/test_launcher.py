@@ -69,7 +69,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
         told.append(arguments)
         return (0,)
 
-    calls = SimpleNamespace(CUfunction=lambda handle: handle, cuLaunchKernel=launch)
+    calls = SimpleNamespace(CUkernel=str, CUfunction=lambda handle: handle, cuLaunchKernel=launch)
     monkeypatch.setattr(launcher, "calls", lambda: calls)
     layout = SimpleNamespace(strides_in_bytes=None, is_contiguous_c=True, is_contiguous_f=False)
 
@@ -141,7 +141,7 @@ def test_threads_do_not_mix_their_arguments(monkeypatch: pytest.MonkeyPatch) -> 
                 wrong.append(first)
         return (0,)
 
-    calls = SimpleNamespace(CUfunction=lambda handle: handle, cuLaunchKernel=launch)
+    calls = SimpleNamespace(CUkernel=str, CUfunction=lambda handle: handle, cuLaunchKernel=launch)
     monkeypatch.setattr(launcher, "calls", lambda: calls)
     one = launcher.Launcher(COMPILED, "fours", types.void(*[types.int32] * 4), 64)
     threads = [Thread(target=lambda i=i: [one(1, 0, (i,) * 4) for _ in range(200)]) for i in range(4)]

@@ -5,6 +5,7 @@ traffic or change the PTX stay with the interpreter: a GPU would not notice, or 
 """
 
 from contextlib import suppress
+from contextvars import Context
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -39,9 +40,12 @@ class OnDevice(Emulator):
     def capability(self) -> tuple[int, int]:
         return super().capability if self.architecture else libraries.current().capability
 
-    def launch(self, kernel: device.Kernel, blocks: int, *arguments: Any) -> None:
-        if blocks > 0:
-            self.counters.append(None)
+    def run(self, kernel: device.Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
+        # a recording of this engine is not one of the GPU's
+        Context().run(self._run, kernel, blocks, arguments)
+
+    def _run(self, kernel: device.Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
+        self.counters.append(None)
         gpu = libraries.current()
         there = [gpu.upload(value) if isinstance(value, np.ndarray) else value for value in arguments]
         gpu.launch(kernel, blocks, *there)

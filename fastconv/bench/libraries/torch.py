@@ -126,15 +126,17 @@ def _pooling(kind: str, direction: str, layout: Any) -> Prepare:
 # ---- training ------------------------------------------------------------------------------------------------------
 
 
-def _training(layout: Any) -> Prepare:
+def training(layout: Any, device: str = "cpu") -> Prepare:
+    """Training as everybody writes it; all images and labels lie on the *device* before."""
+
     def prepare(problem: TrainProblem, threads: int) -> Contender:
-        model = _network(problem.network).to(memory_format=layout)
+        model = _network(problem.network).to(device, memory_format=layout)
         optimizer = torch.optim.Adam(model.parameters(), problem.learning_rate, eps=problem.epsilon)
-        (x,) = _tensors([problem.x], IMAGE_AXES, layout)
-        y = torch.from_numpy(problem.y)
+        x = _tensors([problem.x], IMAGE_AXES, layout)[0].to(device)
+        y = torch.from_numpy(problem.y).to(device)
 
         def compute(copy: int) -> Any:
-            total = torch.zeros(())
+            total = torch.zeros((), device=device)
             for images, labels in zip(x.split(problem.batch), y.split(problem.batch), strict=True):
                 optimizer.zero_grad()
                 loss = torch.nn.functional.cross_entropy(model(images), labels)
@@ -205,7 +207,7 @@ LIBRARY = Library(
             for kind in ("max", "average", "global_average")
             for direction in ("forward", "grad_x", "all")
         },
-        ("network", "train"): _both(_training),
+        ("network", "train"): _both(training),
     },
     _threads,
 )

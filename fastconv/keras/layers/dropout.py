@@ -11,6 +11,7 @@ from fastconv.arrays import FloatArray
 from fastconv.keras.layers.base import Layer, Shape
 from fastconv.keras.layers.images import ImageLayer
 from fastconv.keras.utils import new_generator
+from fastconv.rooms import room
 
 _SEED_END = 2**63
 
@@ -59,7 +60,7 @@ class Dropout(Layer):
     def forward(self, x: FloatArray, training: bool = False) -> FloatArray:
         if not training:
             return x
-        self._mask_seed = self.next_seed()
+        self._mask_seed = room(x).number(self.next_seed)
         out: FloatArray = functional.dropout(x, self.rate, seed=self._mask_seed)
         return out
 
@@ -114,7 +115,7 @@ class SpatialDropout2D(Dropout, ImageLayer):
             return x
         channels = self.nhwc(x.shape)[3]
         ones = np.ones_like(x, shape=(len(x), 1, 1, channels))
-        self._factors = self.leave(functional.dropout(ones, self.rate, seed=self.next_seed()))
+        self._factors = self.leave(functional.dropout(ones, self.rate, seed=room(x).number(self.next_seed)))
         out: FloatArray = x * self._factors
         return out
 
