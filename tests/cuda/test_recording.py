@@ -152,7 +152,7 @@ def test_a_seed_in_memory_is_the_same_seed() -> None:
         dropout(ROWS, 0.5, seed=seed)
 
 
-# ---- memory that is used again ----------------------------------------------------------------------------------------
+# ---- memory that is used again --------------------------------------------------------------------------------------
 
 
 class Numbers(np.ndarray):
@@ -212,7 +212,7 @@ class Pooled(Emulator):
         nbytes = prod(shape) * np.dtype(dtype).itemsize
         if not nbytes:
             return np.empty(shape, dtype)
-        gc.collect()  # an array whose address NumPy has told is part of a circle
+        gc.collect(0)  # an array whose address NumPy has told is part of a circle
         lease = recording.taken_from(self._pool, 0).take(nbytes, 0)
         return np.asarray(Leased(lease, nbytes)).view(dtype).reshape(shape).view(Numbers)
 
