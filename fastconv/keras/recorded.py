@@ -44,25 +44,23 @@ class Recorded:
             if self._recording is None:
                 self._met = shapes, objects
             return self._function(*arrays)
-        if self._recording is None:
-            return self._record(arrays)
-        if not self._recording.complete:
+        if self._recording is not None and not self._recording.complete:
             return self._function(*arrays)
+        if not self._arguments:
+            self._arguments = [self._like(array) for array in arrays]
         for array, mine in zip(arrays, self._arguments, strict=True):
             self._engine.copy(array.memory, mine.memory)
-        self._recording.replay()
+        if self._recording is None:
+            self._recording = self._engine.recording()
+            with self._recording.on():
+                self._results = self._function(*self._arguments)
+        else:
+            self._recording.replay()
         return self._results
 
-    def _record(self, arrays: Sequence[Array]) -> Sequence[Any]:
-        self._recording = recording = self._engine.recording()
-        self._arguments = [
-            Array(self._engine, self._engine.empty((array.size,), array.dtype), array.shape) for array in arrays
-        ]
-        for array, mine in zip(arrays, self._arguments, strict=True):
-            self._engine.copy(array.memory, mine.memory)
-        with recording.on():
-            self._results = self._function(*self._arguments)
-        return self._results
+    def _like(self, array: Array) -> Array:
+        """Where values of *array*'s shape lie in each replay."""
+        return Array(self._engine, self._engine.empty((array.size,), array.dtype), array.shape)
 
 
 def _same(some: list[Any], others: list[Any]) -> bool:
