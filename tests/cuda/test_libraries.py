@@ -70,6 +70,8 @@ class Numba:
 class Calls:
     """The driver: copies are made, launches are written down, and so is every change of context."""
 
+    CUkernel = str  # no handle here is one
+
     def __init__(self, log: list[Any]) -> None:
         self.log = log
         self.contexts: list[int] = []
