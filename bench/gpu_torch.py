@@ -16,7 +16,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import import_module
 from math import inf, isfinite, prod
 from pathlib import Path
 from time import perf_counter
@@ -151,23 +150,32 @@ def rows_of(torch: Any, layer: Layer, pairs: int) -> Iterator[Row]:
                 for _ in range(pairs):
                     for (graph, count), found in zip(graphs, times, strict=True):
                         found.append(record.seconds(seconds_of(torch, graph.replay) / count))
-            yield {
-                **described,
-                "pass": direction,
-                "algorithm": "auto",
-                "library": library,
-                "threads": 0,
-                "error": error,
-                "ours": times[0],
-                "theirs": times[1],
-            }
+            yield row_of(described, direction, library, error, times)
+
+
+def row_of(
+    described: dict[str, Any], direction: str, library: str, error: float, times: tuple[list[float], list[float]]
+) -> Row:
+    """A row of results; without times where the values differ."""
+    return {
+        **described,
+        "pass": direction,
+        "algorithm": "auto",
+        "library": library,
+        "threads": 0,
+        "error": error,
+        "ours": times[0],
+        "theirs": times[1],
+    }
 
 
 def row_of_training(torch: Any, wanted: training.Training, pairs: int, device: str = "cuda") -> Row:
     """A row for epochs of a network; the first ones, which compile kernels, compare the losses."""
+    from fastconv.bench.libraries import torch as library
+
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     problem = wanted.problem()
-    prepare = import_module("fastconv.bench.libraries.torch").training(torch.contiguous_format, device)
+    prepare = library.training(torch.contiguous_format, device)
     epochs = [contender.compute for contender in (training.ours(problem, 0, device), prepare(problem, 0))]
     mine, theirs = (epoch(0) for epoch in epochs)
     error = abs(mine - theirs) / theirs
@@ -177,16 +185,7 @@ def row_of_training(torch: Any, wanted: training.Training, pairs: int, device: s
             start = perf_counter()
             epoch(0)  # its loss is fetched, so it is over
             found.append(record.seconds(perf_counter() - start))
-    return {
-        **problems.described(wanted, "train"),
-        "pass": "train",
-        "algorithm": "auto",
-        "library": LIBRARY,
-        "threads": 0,
-        "error": error,
-        "ours": times[0],
-        "theirs": times[1],
-    }
+    return row_of(problems.described(wanted, "train"), "train", LIBRARY, error, times)
 
 
 def summary(rows: Sequence[Row]) -> Table:
@@ -218,16 +217,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     batches = arguments.batch if arguments.net else ()
     layers = [layer for batch in batches for layer in problems.layers(arguments.net, None, batch)]
-    for layer in track(layers, "Layers", console=console, transient=True):
-        rows += rows_of(torch, layer, arguments.pairs)
+    epochs = [
+        training.Training(batch, training.IMAGES[chosen], chosen)
+        for chosen in arguments.train
+        for batch in arguments.batch
+    ]
+    for task in track([*layers, *epochs], "Layers", console=console, transient=True):
+        if isinstance(task, training.Training):
+            rows.append(row_of_training(torch, task, arguments.pairs))
+        else:
+            rows += rows_of(torch, task, arguments.pairs)
         if arguments.json:
             record.write(arguments.json, "gpu", description, rows)
-    for chosen in arguments.train:
-        for batch in arguments.batch:
-            wanted = training.Training(batch, training.IMAGES[chosen], chosen)
-            rows.append(row_of_training(torch, wanted, arguments.pairs))
-            if arguments.json:
-                record.write(arguments.json, "gpu", description, rows)
     console.print(summary(rows))
     return 0
 
