@@ -18,8 +18,9 @@ def dropout(engine: Engine, x: Any, rate: float, seed: Any) -> Any:
 
     out = engine.empty(x.shape, np.float32)
     source, result = flat(x), flat(out)
-    there = engine.upload(np.array([seed], np.uint64)) if isinstance(seed, int) else flat(seed, np.uint64)
-    numbers = np.uint32(rate * 2**32), np.float32(1 / (1 - rate))
+    told = isinstance(seed, int)
+    seeds = engine.empty((0,), np.uint64) if told else flat(seed, np.uint64)
+    numbers = np.uint64(seed if told else 0), np.uint32(rate * 2**32), np.float32(1 / (1 - rate))
     quads = -(-source.size // kernels.WORDS)
-    elements.launch(engine, kernels.dropout(aligned(source, result)), quads, source, result, there, *numbers)
+    elements.launch(engine, kernels.dropout(aligned(source, result)), quads, source, result, seeds, *numbers)
     return out

@@ -17,7 +17,7 @@ from fastconv.cuda.memory import NUMBERS_OF_ARRAY
 #: Kinds of arguments.
 _ARRAY, _TUPLE, _NUMBER = range(3)
 #: The code of `struct` for numbers of one of Numba's types.
-_CODES = {"int32": "i", "int64": "q", "uint32": "I", "float32": "f", "float64": "d", "bool": "?"}
+_CODES = {"int32": "i", "int64": "q", "uint32": "I", "uint64": "Q", "float32": "f", "float64": "d", "bool": "?"}
 
 
 def codes_of(kind: Any) -> tuple[int, str]:

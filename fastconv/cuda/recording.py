@@ -12,7 +12,7 @@ values are copied to where the old ones were, memory that was free meanwhile sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -39,13 +39,18 @@ def interrupt() -> None:
 
 
 @contextmanager
-def aside() -> Iterator[None]:
-    """For memory that no recorded kernel writes to: in the ``with`` block it is as if no recording were on."""
-    token = _on.set(None)
+def _chosen(recording: Recording | None) -> Iterator[None]:
+    """In the ``with`` block *recording* is on, or none."""
+    token = _on.set(recording)
     try:
         yield
     finally:
         _on.reset(token)
+
+
+def aside() -> AbstractContextManager[None]:
+    """For memory that no recorded kernel writes to: in the ``with`` block it is as if no recording were on."""
+    return _chosen(None)
 
 
 def taken_from(pool: Pool, stream: int) -> Pool:
@@ -70,14 +75,9 @@ class Recording:
         self.complete = True
         self._steps: list[Callable[[], object]] = []
 
-    @contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> AbstractContextManager[None]:
         """Write down what this thread does in the ``with`` block; it happens as well."""
-        token = _on.set(self)
-        try:
-            yield
-        finally:
-            _on.reset(token)
+        return _chosen(self)
 
     def add(self, step: Callable[[], object]) -> None:
         """Let *step* be done in each replay, behind those that were added before."""

@@ -35,6 +35,6 @@ def test_misaligned_arrays_are_loaded_one_by_one() -> None:
 
 def test_an_array_too_short_is_caught() -> None:
     x, out = normal_numbers(64), np.empty(63, np.float32)
-    arguments = np.ones(1, np.uint64), np.uint32(0), np.float32(1)
+    arguments = np.empty(0, np.uint64), np.uint64(1), np.uint32(0), np.float32(1)
     with pytest.raises(OutOfBounds):
         elements.launch(Emulator(), dropout_kernels.dropout(True), 16, x, out, *arguments)

@@ -16,7 +16,7 @@ cuda = target()
 types = cuda.types
 float32, uint32, uint64, int64 = types.float32, types.uint32, types.uint64, types.int64
 
-_SEED = types.Array(uint64, 1, "C")
+_SEEDS = types.Array(uint64, 1, "C")
 #: Elements of one counter.
 WORDS = 4
 _LOW_WORD, _WORD_BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -34,15 +34,17 @@ def dropout(aligned: bool) -> Kernel:
     def kept(number, word, threshold, scale):
         return number * scale if word >= threshold else float32(0)
 
-    def dropout_of_quads(x, out, seeds, threshold, scale):
+    def dropout_of_quads(x, out, seeds, seed, threshold, scale):
         """``out = x * scale`` where the element's random word is at least *threshold*, else 0, for four elements.
 
-        The seed is read from memory, where a recorded step finds another one each time.  Each element has one writer.
+        A seed in memory, where a recorded step finds another one each time, takes the place of the one that is told.
+        Each element has one writer.
         """
         quad = element()
         at = quad * WORDS
         if at < x.size:
-            seed, number, zero = seeds[0], uint64(quad), uint64(0)
+            seed = seeds[0] if seeds.size > 0 else seed
+            number, zero = uint64(quad), uint64(0)
             counter = number & _LOW_WORD, number >> _WORD_BITS, zero, zero
             a, b, c, d = _philox(counter, (seed & _LOW_WORD, seed >> _WORD_BITS))
             if aligned and at + 3 < x.size:
@@ -63,4 +65,4 @@ def dropout(aligned: bool) -> Kernel:
                 if at + 3 < x.size:
                     out[at + 3] = kept(x[at + 3], d, threshold, scale)
 
-    return kernel_of_elements(dropout_of_quads, NUMBERS, NUMBERS, _SEED, uint32, float32)
+    return kernel_of_elements(dropout_of_quads, NUMBERS, NUMBERS, _SEEDS, uint64, uint32, float32)
