@@ -18,9 +18,9 @@ class Profile(NamedTuple):
 
     #: The smaller of input and output channels: the transforms need many to share them.
     channels: int = 16
-    #: Share of the 4x4 tiles over an image that its outputs fill.
-    fill: float = 0.6
-    #: Tiles of an image times channels: what uses a transformed weight.
+    #: Share of the tiles over an image that its outputs fill: outputs for each product, those of 4x4 tiles being 1.
+    fill: float = 0.55
+    #: Tiles, of a few images, times channels: what uses a transformed weight.
     work: int = 256
 
 

@@ -9,20 +9,20 @@ from math import prod
 
 import numpy as np
 
-from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS
-from fastconv.cpu.winograd_tiles import grid_of, needs, pieces_of
+from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS
+from fastconv.cpu.winograd_tiles import grid_of, long_of, needs, pieces_of, whole_of
 from fastconv.geometry import Conv2dGeometry, Pair
 from fastconv.profile import current as current_profile
 
 # Tiles of all images from which on Winograd is faster than the direct sum, with 32 to 512 channels: 0.7 to 1.1 times
 # with 2 tiles, with 4 (one image of 7 x 7 or 8 x 8) 1.0 to 1.6 on an AVX-512 core and 1.0 to 1.4 on an AVX2 core, and
-# more where the weights are kept.
+# more where the weights are kept.  Images of 5 x 5 and 6 x 6 have 4 tiles, too, and one of them takes about as long.
 _FEWEST_TILES = 4
 # Multiplications of the direct sum for each of Winograd's from which on it is faster, on AVX-512 and AVX2 cores, where
-# pieces of 3x3 taps are not full.  With 32 or more channels, 4x4 taps on 28 x 28 pixels (1.8) are 1.1 to 1.4 times as
-# fast, 5x5 on 10 x 10 (1.9) 1.2 to 1.3, on 9 x 9 (1.6) .96 to 1.2.  With 16 channels, 7x7 taps on 28 x 28 pixels (2.4)
-# 1.3 times, 5x5 on 14 x 14 (2.1) .9.
-_LEAST_SAVING, _LEAST_SAVING_OF_FEW_CHANNELS = 1.75, 2.25
+# pieces of 3x3 taps are not full.  With 32 or more channels and 16 images, 4x4 taps on 14 x 14 pixels (2.0) are 1.1 to
+# 1.6 times as fast, 5x5 on 6 x 6 (2.3) 1.1 to 1.8, on 5 x 5 (1.6) .9 to 1.3.  With 16 channels, 5x5 taps on 14 x 14
+# pixels (2.8) 1.1 to 1.3 times, 7x7 (2.5) 1.0 to 1.3, 5x5 on 9 x 9 (2.3) .7 to 1.0.
+_LEAST_SAVING, _LEAST_SAVING_OF_FEW_CHANNELS = 1.9, 2.75
 # Half of the channels that are asked for pay, too, where there are so many pieces that the transform of their sums does
 # not count, or so many pairs of channels in and out, in squares of those asked for.  8 channels to 64, or 12 to 32: 3x3
 # taps are 1.4 to 1.7 times as fast, 7x7 1.1 to 1.4; 8 to 8: 25x25 1.0 to 1.2, 5x5 .8 to 1.0; 8 to 16: .8 to 1.2.
@@ -30,13 +30,13 @@ _LEAST_SAVING, _LEAST_SAVING_OF_FEW_CHANNELS = 1.75, 2.25
 _MANY_PIECES, _MANY_PAIRS = 25, 1.5
 #: Depths beyond which the workspace of a thread is more than 8 MB.
 MOST_DEPTHS = 2560
-# Images that "auto" counts on for the gradient of a weight, which is asked for in training only: 8 images of one tile
-# and 64 channels are 1.9 times as fast as the direct sum, 32 of them 2.4 times, a single one half as fast.
-_IMAGES_OF_TRAINING = 8
-# The gradient of a weight with many channels pays with less of its tiles filled, because its direct sum is slower: 3x3,
-# 6x6 and 9x9 outputs, which fill 56%, are .9 to 1.8 times as fast with 8 images and 32 to 256 channels, 1.2 to 1.9 with
-# 32 images.
-_FILL_OF_GRAD_WEIGHT = 0.9
+# Images that "auto" counts on: a few, and more for gradients, which are asked for in training only.  8 images of one
+# tile, 3x3 outputs, and 64 channels are 1.1 to 1.4 times as fast as the direct sum, their gradient of the weight 1.4 to
+# 1.7 times, 32 of them 1.8 to 2.8 times, a single one half as fast.
+_IMAGES, _IMAGES_OF_TRAINING = 4, 8
+# The gradient of a weight with many channels pays with less of its tiles filled, because its direct sum is slower: 2x2
+# outputs, which fill 36%, are 1.0 to 1.1 times as fast with 8 images and 32 to 128 channels, 1.3 to 1.8 with 32 images.
+_FILL_OF_GRAD_WEIGHT = 0.6
 # Times the least channels that are many.
 _MANY_CHANNELS = 2
 
@@ -53,9 +53,21 @@ def tiles_of_image(rows: int, columns: int, dilation: Pair = (1, 1)) -> int:
     return prod(grid_of(rows, columns, dilation))
 
 
+def _saving(outputs: Pair, dilation: Pair = (1, 1), kernel: Pair = (TAPS, TAPS), stride: Pair = (1, 1)) -> float:
+    """Multiplications of the direct sum for each of Winograd's: 4 where 4x4 tiles and 3x3 taps are all whole."""
+    points = 1
+    axes = zip(
+        grid_of(*outputs, dilation), whole_of(*outputs, dilation), pieces_of(kernel, stride), long_of(kernel, stride),
+        strict=True,
+    )  # fmt: skip
+    for tiles, whole, pieces, long in axes:
+        points *= (INPUTS - 1) * tiles * pieces + whole * long  # at infinity there are products of both only
+    return prod(outputs) * prod(kernel) / points
+
+
 def fill_of_tiles(rows: int, columns: int, dilation: Pair = (1, 1)) -> float:
-    """Share of the tiles over an image that it fills."""
-    return rows * columns / (tiles_of_image(rows, columns, dilation) * OUTPUTS * OUTPUTS)
+    """Outputs of an image for each product, those of whole tiles being 1."""
+    return _saving((rows, columns), dilation) * PLANES / (OUTPUTS * TAPS) ** 2
 
 
 def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
@@ -78,15 +90,15 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
     many_channels = channels >= _MANY_CHANNELS * pays.channels
     least_fill = pays.fill * (_FILL_OF_GRAD_WEIGHT if of_weight and many_channels else 1)
     if fill < least_fill:
-        return f"pays where pixels fill {least_fill:.0%} of 4x4 tiles, here {rows}x{columns} fill {fill:.0%}"
-    saving = g.KH * g.KW * OUTPUTS * OUTPUTS * fill / (pieces * PLANES)
+        return f"pays where pixels fill {least_fill:.0%} of their tiles, here {rows}x{columns} fill {fill:.0%}"
+    saving = _saving((rows, columns), g.dilation, (g.KH, g.KW), g.stride)
     least_saving = _LEAST_SAVING if many_channels else _LEAST_SAVING_OF_FEW_CHANNELS
     if g.KH * g.KW < pieces * TAPS * TAPS and saving < least_saving:
         return f"pays where the direct sum multiplies {least_saving} times as often, here {saving:.2f} times"
     depths = pieces * (g.OC if backwards else g.IC)
     if depths > MOST_DEPTHS and not of_weight:
         return f"needs more than 8 MB for the channels of all pieces beyond {MOST_DEPTHS}, here {depths}"
-    batch = _IMAGES_OF_TRAINING if of_weight else 1
+    batch = _IMAGES_OF_TRAINING if of_weight or backwards else _IMAGES
     if images is None and batch * tiles * channels < pays.work:
         return f"{tiles} tiles of {channels} channels do not pay for transforming the weight"
     if images is not None and images * tiles < _FEWEST_TILES:

@@ -22,6 +22,8 @@ def fresh_choices():
 
 WINOGRAD = (
     "plain",
+    "channel tail",
+    "over one block of depth and columns",
     "patches too large for a strip",
     "winograd, many tiles",
     "winograd, many channels",
@@ -69,10 +71,23 @@ def test_winograd_is_declined_where_a_thread_would_need_more_than_8_mb():
     assert "needs more than 8 MB" in str(winograd_choice.declines("conv2d_forward", larger, None))
 
 
-def test_auto_counts_on_several_images_for_the_gradient_of_a_weight():
-    one_tile = conv2d_geometry((1, 6, 6, 64), (3, 3, 64, 64))
+def test_auto_counts_on_more_images_for_gradients():
+    one_tile = conv2d_geometry((1, 6, 6, 32), (3, 3, 32, 32))
     chosen = [dispatch.choose(operation, one_tile, 4, "auto").__module__ for operation in dispatch.OPERATIONS]
-    assert chosen == ["fastconv.cpu.conv_direct", "fastconv.cpu.conv_direct", "fastconv.cpu.conv_winograd_weight"]
+    assert chosen == ["fastconv.cpu.conv_direct", "fastconv.cpu.conv_winograd", "fastconv.cpu.conv_winograd_weight"]
+
+
+def test_winograd_counts_the_products_that_tiles_and_pieces_ask_for():
+    declines = winograd_choice.declines
+    small = conv2d_geometry((8, 2, 2, 64), (3, 3, 64, 64), padding=1)
+    reason = "pays where pixels fill 55% of their tiles, here 2x2 fill 36%"
+    assert declines("conv2d_forward", small, None) == reason
+    assert declines("conv2d_grad_weight", small, None) is None
+    # 14 = 4 + 4 + 3 + 3 outputs are seen at 22 points
+    assert winograd_choice.fill_of_tiles(14, 14) == pytest.approx(14 * 14 * 36 / (16 * 22 * 22))
+    # a piece of two taps and one of one see 7 = 4 + 3 outputs at 10 points each
+    strided = conv2d_geometry((8, 14, 14, 64), (3, 3, 64, 64), stride=2, padding=1)
+    assert "here 1.10 times" in str(declines("conv2d_forward", strided, None))
 
 
 @pytest.mark.parametrize("operation", dispatch.OPERATIONS)
@@ -117,7 +132,7 @@ def test_explain_names_the_choice_the_refusals_and_the_cost():
     case = BY_NAME["over one block of depth"]
     lines = dispatch.explain(case.x_shape, case.weight_shape, **case.options).splitlines()
     assert lines[1] == "  depthwise  refuses: needs one input channel in each group, here 43 (groups=1)"
-    assert lines[2] == "  winograd   declines: pays where pixels fill 60% of 4x4 tiles, here 7x5 fill 55%"
+    assert lines[2] == "  winograd   declines: 4 tiles of 13 channels do not pay for transforming the weight"
     assert lines[3].startswith("  direct     chosen: ")
     assert lines[4].startswith("  reference  not needed: ")
     cost = "\n".join(lines[5:])

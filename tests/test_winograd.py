@@ -6,6 +6,7 @@ from cases import BY_NAME, CASES, normal_arrays
 from hypothesis import given, note, settings, strategies as st
 
 from fastconv.cpu import winograd
+from fastconv.cpu.winograd_tiles import count_of, grid_of, long_of, pieces_of, start_of, whole_of
 from fastconv.dispatch import CONV2D
 from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
@@ -25,6 +26,22 @@ def test_the_matrices_compute_a_convolution_of_one_axis():
     grad_out = rng.normal(size=winograd.OUTPUTS)
     grad_taps = to_taps.T @ ((to_inputs @ x) * (to_outputs @ grad_out))
     np.testing.assert_allclose(grad_taps, np.correlate(x, grad_out, "valid"), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("length", "apart"), [(4, 1), (4, 3), (3, 1), (3, 4)])
+@pytest.mark.parametrize("extent", [*range(1, 20), 56])
+def test_tiles_and_pieces_hold_every_output_and_tap_once(extent, length, apart):
+    steps = (apart, apart)
+    if length == winograd.OUTPUTS:
+        count, whole = grid_of(extent, extent, steps)[0], whole_of(extent, extent, steps)[0]
+    else:
+        count, whole = pieces_of((extent, extent), steps)[0], long_of((extent, extent), steps)[0]
+    held = [
+        start_of(place, apart, length, whole) + i * apart
+        for place in range(count)
+        for i in range(count_of(place, apart, length, whole, extent))
+    ]
+    assert sorted(held) == list(range(extent))
 
 
 def pieces_of_kernel(geometry):

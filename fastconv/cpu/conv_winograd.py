@@ -75,17 +75,20 @@ from fastconv.cpu.epilogue import RELU, finish_vector, tile_finisher
 from fastconv.cpu.product import TILE_VECTORS
 from fastconv.cpu.shape import Forms, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
-from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
+from fastconv.cpu.winograd import EVERYWHERE, INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
 from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, forward_job, job_of, named
 from fastconv.cpu.winograd_tiles import (
     ceil_div,
-    count_inside,
+    count_of,
     depths_of,
     fetch,
+    lines_behind,
+    next_depths,
     next_piece,
     next_tile,
     place_of,
     share_of,
+    shifts_of,
     start_of,
     tile_at,
     transform_input_tiles,
@@ -116,15 +119,16 @@ def _transform_taps(
     width = TILE_VECTORS * lanes
     tap_step = s.stride_w * s.IC * s.OC
     row_step = s.stride_h * s.KW * s.IC * s.OC
-    reach_h, reach_w = (TAPS - 1) * s.stride_h, (TAPS - 1) * s.stride_w
     row_of_pieces, column_of_pieces, ic = place_of(first_depth, images)
     for depth in range(depths):
-        kh, kw = start_of(row_of_pieces, s.stride_h, TAPS), start_of(column_of_pieces, s.stride_w, TAPS)
-        whole = kh + reach_h < s.KH and kw + reach_w < s.KW
+        kh = start_of(row_of_pieces, s.stride_h, TAPS, images.long_h)
+        kw = start_of(column_of_pieces, s.stride_w, TAPS, images.long_w)
+        rows = count_of(row_of_pieces, s.stride_h, TAPS, images.long_h, s.KH)
+        taps_of_row = count_of(column_of_pieces, s.stride_w, TAPS, images.long_w, s.KW)
         start = ((kh * s.KW + kw) * s.IC + ic) * s.OC + first_column
         for column in range(0, columns, lanes):
             at = start + column
-            if whole and column + lanes <= columns:
+            if rows == TAPS and taps_of_row == TAPS and column + lanes <= columns:
                 for i in range(TAPS):
                     for j in range(TAPS):
                         simd.prefetch_for_read(weight, at + i * row_step + j * tap_step + _AHEAD * s.OC)
@@ -132,13 +136,13 @@ def _transform_taps(
             else:
                 for i in range(TAPS):
                     for j in range(TAPS):
-                        there = kh + i * s.stride_h < s.KH and kw + j * s.stride_w < s.KW
+                        there = i < rows and j < taps_of_row
                         count = min(columns - column, lanes) if there else 0
                         rest = simd.load_first(weight, at + (i * row_step + j * tap_step) * there, count)
                         simd.store(padded, (i * TAPS + j) * lanes, rest)
                 source, at, source_row, source_tap = padded, 0, TAPS * lanes, lanes
             to = taps_at + column // width * panel_stride + depth * width + column % width
-            transform_taps(source, at, source_row, source_tap, taps, to, plane)
+            transform_taps(source, at, source_row, source_tap, taps, to, plane, EVERYWHERE)
         ic += 1
         if ic == s.IC:
             ic = 0
@@ -158,20 +162,22 @@ def _finish_tiles(
     Tiles outside, so that memory is written in order; of a tile at the end of a row only what lies inside the image.
     """
     lanes = simd.lane_count(out)
-    width = TILE_VECTORS * lanes
+    width, plane = TILE_VECTORS * lanes, blocks.sums_plane
     n, grid_row, grid_column = tile_at(first_tile, images)
-    for tile in range(count):
-        oh = start_of(grid_row, images.dilation_h, OUTPUTS)
-        ow = start_of(grid_column, images.dilation_w, OUTPUTS)
-        rows = count_inside(s.OH, oh, images.dilation_h, OUTPUTS)
-        pixels = count_inside(s.OW, ow, images.dilation_w, OUTPUTS)
+    lines = (0, 0, 0, 0)
+    for _ in range(count):
+        shifts = shifts_of(lines, blocks.columns)
+        oh = start_of(grid_row, images.dilation_h, OUTPUTS, images.whole_h)
+        ow = start_of(grid_column, images.dilation_w, OUTPUTS, images.whole_w)
+        rows = count_of(grid_row, images.dilation_h, OUTPUTS, images.whole_h, s.OH)
+        pixels = count_of(grid_column, images.dilation_w, OUTPUTS, images.whole_w, s.OW)
         row_stride, pixel_stride = images.dilation_h * s.OW * s.OC, images.dilation_w * s.OC
         out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
         for column in range(0, columns, width):
             rest = min(columns - column, width)
             for lane in range(0, rest, lanes):
-                at = tile * blocks.columns + column + lane
-                transform_output(sums, at, INPUTS * blocks.sums_plane, blocks.sums_plane, values, lane, width)
+                at = lines[0] * blocks.columns + column + lane
+                transform_output(sums, at, INPUTS * plane, plane, values, lane, width, shifts)
             for row in range(rows):
                 for pixel in range(pixels):
                     at = (row * OUTPUTS + pixel) * width
@@ -193,6 +199,7 @@ def _finish_tiles(
             for row in range(rows):
                 for pixel in range(pixels):
                     activate(out_array, out_at + row * row_stride + pixel * pixel_stride, columns, activation)
+        lines = lines_behind(lines, grid_row, grid_column, images)
         n, grid_row, grid_column = next_tile(n, grid_row, grid_column, images)
 
 
@@ -221,14 +228,14 @@ def _forward_tasks(
     shares = ceil_div(s.OC, blocks.share)
     total_depths = depths_of(images)
     depth_blocks = ceil_div(total_depths, DEPTH)
-    block_before = -1
+    block_before, lines = -1, (0, 0, 0, 0)
     stream = activation <= RELU and simd.streams(out_array, s.OC)
     for task in range(first_task, last_task):
         block = task // shares
         first_tile = block * blocks.tiles
         count = min(blocks.tiles, total - first_tile)
         if block != block_before:
-            transform_input_tiles(x, images, first_tile, count, 0, total_depths, padded, transformed, points)
+            lines = transform_input_tiles(x, images, first_tile, count, 0, total_depths, padded, transformed, points)
             block_before = block
         ahead = first_tile + max(count, images.grid_w)
         steps = ceil_div(blocks.share, blocks.columns) * depth_blocks * PLANES
@@ -240,7 +247,8 @@ def _forward_tasks(
         for first_column in range(share_start, share_stop, blocks.columns):
             columns = min(blocks.columns, share_stop - first_column)
             for depth_block in range(depth_blocks):
-                depths = min(DEPTH, total_depths - depth_block * DEPTH)
+                first_depth = depth_block * DEPTH
+                depths = min(DEPTH, total_depths - first_depth)
                 if taps.size > 0:
                     factor, panel_stride = taps, depth_blocks * PLANES * blocks.taps_plane
                     factor_at = first_column // width * panel_stride + depth_block * PLANES * blocks.taps_plane
@@ -248,7 +256,7 @@ def _forward_tasks(
                     factor, panel_stride = own_taps, PLANES * blocks.taps_plane
                     factor_at = 0
                     _transform_taps(
-                        weight, depth_block * DEPTH, first_column, s, images, depths, columns, padded,
+                        weight, first_depth, first_column, s, images, depths, columns, padded,
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
@@ -257,18 +265,23 @@ def _forward_tasks(
                     if not stream:
                         fetch(out, out_at, out_step)
                         out_at += out_step
-                    tile = 0
-                    while tile < count:
-                        rows = product.rows_of_tile(count - tile)
-                        left_at = depth_block * points.block + plane * points.plane + tile * ROW
-                        sums_at = plane * blocks.sums_plane + tile * blocks.columns
-                        for column in range(0, columns, width):
-                            right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
-                            _multiply(
-                                transformed, left_at, factor, right_at, sums, sums_at + column,
-                                blocks.columns, depths, depth_block == 0, rows, columns - column,
-                            )  # fmt: skip
-                        tile += rows
+                    kind = KINDS[plane]
+                    first, done = depth_block == 0, first_depth
+                    while done < first_depth + depths:
+                        start, done = next_depths(done, first_depth + depths, kind, images)
+                        line, at = 0, start - first_depth
+                        while line < lines[kind] and (start < done or first):
+                            rows = product.rows_of_tile(lines[kind] - line)
+                            left_at = depth_block * points.block + plane * points.plane + line * ROW + at
+                            sums_at = plane * blocks.sums_plane + line * blocks.columns
+                            for column in range(0, columns, width):
+                                right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
+                                _multiply(
+                                    transformed, left_at, factor, right_at + at * width, sums, sums_at + column,
+                                    blocks.columns, done - start, first, rows, columns - column,
+                                )  # fmt: skip
+                            line += rows
+                        first = False
             _finish_tiles(
                 sums, blocks, values, bias, residual, out, out_array, s, images, activation,
                 first_tile, count, first_column, columns, stream,

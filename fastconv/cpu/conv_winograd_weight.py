@@ -29,14 +29,15 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, splits_of
-from fastconv.cpu.winograd import INPUTS, PLANES, TAPS, transform_grad_taps
+from fastconv.cpu.winograd import EVERYWHERE, INPUTS, KINDS, PLANES, TAPS, transform_grad_taps
 from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
     ceil_div,
-    count_inside,
+    count_of,
     depths_of,
     images_of,
+    next_depths,
     next_piece,
     place_of,
     plane_size,
@@ -107,28 +108,34 @@ def _grad_weight_tasks(
         start, stop = blocks.tiles * split // blocks.splits, blocks.tiles * (split + 1) // blocks.splits
         for first_tile in range(start, stop, _TILES_OF_STRIP):
             tiles = min(_TILES_OF_STRIP, stop - first_tile)
-            transform_input_tiles(x, inputs, first_tile, tiles, first_depth, depths, padded, transformed, points)
+            lines = transform_input_tiles(
+                x, inputs, first_tile, tiles, first_depth, depths, padded, transformed, points
+            )
             transform_grad_out_tiles(grad_out, outputs, first_tile, tiles, first_oc, ocs, padded, right, gradients)
             for plane in range(PLANES):
                 for oc in range(0, ocs, width):
                     right_at = plane * gradients.plane + oc // width * gradients.block
-                    depth = 0
-                    while depth < depths:
-                        at = plane * blocks.sums_plane + depth * _CHANNELS + oc
-                        rows = product.rows_of_tile(depths - depth)
+                    depth, last = next_depths(first_depth, first_depth + depths, KINDS[plane], inputs)
+                    while depth < last:
+                        row = depth - first_depth
+                        at = plane * blocks.sums_plane + row * _CHANNELS + oc
+                        rows = product.rows_of_tile(last - depth)
                         _accumulate(
-                            transformed, plane * points.plane + depth, right, right_at,
-                            sums, at, _CHANNELS, tiles, first_tile == start, rows, ocs - oc,
+                            transformed, plane * points.plane + row, right, right_at,
+                            sums, at, _CHANNELS, lines[KINDS[plane]], first_tile == start, rows, ocs - oc,
                         )  # fmt: skip
                         depth += rows
+                        if depth >= last:
+                            depth, last = next_depths(last, first_depth + depths, KINDS[plane], inputs)
         row_of_pieces, column_of_pieces, ic = place_of(first_depth, inputs)
         for depth in range(depths):
-            kh, kw = start_of(row_of_pieces, s.stride_h, TAPS), start_of(column_of_pieces, s.stride_w, TAPS)
-            rows = count_inside(s.KH, kh, s.stride_h, TAPS)
-            taps_of_row = count_inside(s.KW, kw, s.stride_w, TAPS)
+            kh = start_of(row_of_pieces, s.stride_h, TAPS, inputs.long_h)
+            kw = start_of(column_of_pieces, s.stride_w, TAPS, inputs.long_w)
+            rows = count_of(row_of_pieces, s.stride_h, TAPS, inputs.long_h, s.KH)
+            taps_of_row = count_of(column_of_pieces, s.stride_w, TAPS, inputs.long_w, s.KW)
             for oc in range(0, ocs, lanes):
                 plane = blocks.sums_plane
-                transform_grad_taps(sums, depth * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes)
+                transform_grad_taps(sums, depth * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes, EVERYWHERE)
                 count = min(lanes, ocs - oc)
                 at = (((split * s.KH + kh) * s.KW + kw) * s.IC + ic) * s.OC + first_oc + oc
                 for row in range(TAPS):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from fastconv import _jit
 from fastconv.cpu import product, simd
-from fastconv.cpu.product import LINE
+from fastconv.cpu.product import LINE, TILE_ROWS
 from fastconv.cpu.shape import ConvShape
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, TAPS, transform_grad_out, transform_input
 from fastconv.geometry import Conv2dGeometry, Pair
@@ -35,7 +35,9 @@ _HELD = 1 << 19
 class Images(NamedTuple):
     """A batch of H x W images of C channels, cut into grid_h x grid_w tiles each, the first from (top, left) on.
 
-    They are seen by pieces_h x pieces_w pieces of a kernel; those that are written count one.
+    They are seen by pieces_h x pieces_w pieces of a kernel; those that are written count one.  The first whole_h rows
+    and whole_w columns of tiles have four outputs, the others three; the first long_h rows and long_w columns of pieces
+    have three taps, the others two or one.
     """
 
     H: int
@@ -43,10 +45,14 @@ class Images(NamedTuple):
     C: int
     grid_h: int
     grid_w: int
+    whole_h: int
+    whole_w: int
     top: int
     left: int
     pieces_h: int
     pieces_w: int
+    long_h: int
+    long_w: int
     stride_h: int
     stride_w: int
     dilation_h: int
@@ -59,12 +65,35 @@ def grid_of(rows: int, columns: int, dilation: Pair = (1, 1), tile: int = OUTPUT
     return h, w
 
 
+def whole_of(rows: int, columns: int, dilation: Pair = (1, 1), tile: int = OUTPUTS) -> Pair:
+    """Rows and columns of tiles that are whole: others have an output less, so many that tiles end with the image."""
+    axes = zip((rows, columns), grid_of(rows, columns, dilation, tile), dilation, strict=True)
+    h, w = (max(grid - (grid // apart * tile - -(-extent // apart)) * apart, 0) for extent, grid, apart in axes)
+    return h, w
+
+
 def pieces_of(kernel: Pair, stride: Pair) -> Pair:
     """Rows and columns of pieces of a kernel."""
     h, w = (
         taps // (TAPS * step) * step + min(taps % (TAPS * step), step)
         for taps, step in zip(kernel, stride, strict=True)
     )
+    return h, w
+
+
+def long_of(kernel: Pair, stride: Pair) -> Pair:
+    """Rows and columns of pieces with three taps.
+
+    Without a stride others have two, so many that pieces end with the kernel; with a stride only the last ones do.
+    """
+
+    def along_axis(taps: int, pieces: int, step: int) -> int:
+        if step == 1:
+            return max(taps - (TAPS - 1) * pieces, 0)
+        groups, rest = divmod(taps, TAPS * step)
+        return groups * step + max(rest - (TAPS - 1) * step, 0)
+
+    h, w = map(along_axis, kernel, pieces_of(kernel, stride), stride)
     return h, w
 
 
@@ -84,10 +113,11 @@ def images_of(shape: ConvShape, tile: int = OUTPUTS) -> tuple[Images, Images]:
     """How x and out are cut into tiles of *tile* x *tile* outputs."""
     s = shape
     stride, dilation = (s.stride_h, s.stride_w), (s.dilation_h, s.dilation_w)
-    grid, pieces = grid_of(s.OH, s.OW, dilation, tile), pieces_of((s.KH, s.KW), stride)
+    grid = *grid_of(s.OH, s.OW, dilation, tile), *whole_of(s.OH, s.OW, dilation, tile)
+    pieces = *pieces_of((s.KH, s.KW), stride), *long_of((s.KH, s.KW), stride)
     return (
         Images(s.IH, s.IW, s.IC, *grid, -s.pad_top, -s.pad_left, *pieces, *stride, *dilation),
-        Images(s.OH, s.OW, s.OC, *grid, 0, 0, 1, 1, 1, 1, *dilation),
+        Images(s.OH, s.OW, s.OC, *grid, 0, 0, 1, 1, 1, 1, 1, 1, *dilation),
     )
 
 
@@ -126,22 +156,23 @@ def plane_size(numbers):
 
 
 @_jit.inline
-def start_of(place, apart, length):
-    """Where the row, or column, at a place begins: so many alternate as their numbers lie *apart*, *length* of each.
+def start_of(place, apart, length, whole):
+    """Where the row, or column, at a place begins: so many alternate as their numbers lie *apart*.
 
-    Of pieces of 3 taps that lie a stride apart it is the first tap, of tiles of 4 outputs that lie a dilation apart the
-    first output.
+    The first *whole* ones have *length* numbers, the others one less.  Of pieces of 3 taps that lie a stride apart it
+    is the first tap, of tiles of 4 outputs that lie a dilation apart the first output.
     """
     if apart == 1:
-        return place * length
-    return place // apart * apart * length + place % apart
+        return place * length - max(place - whole, 0)
+    group = place // apart
+    return (group * length - max(group - whole // apart, 0)) * apart + place % apart
 
 
 @_jit.inline
-def count_inside(extent, start, apart, length):
-    """How many of its *length* numbers lie inside."""
-    left = extent - start if apart == 1 else ceil_div(extent - start, apart)
-    return min(length, left)
+def count_of(place, apart, length, whole, extent):
+    """How many numbers it has that lie inside."""
+    left = ceil_div(extent - start_of(place, apart, length, whole), apart)
+    return min(length - (place >= whole), left)
 
 
 @_jit.inline
@@ -216,6 +247,42 @@ def tile_at(tile, images):
 
 
 @_jit.inline
+def next_depths(depth, stop, kind, images):
+    """The next depths from *depth* on that count at points of a kind: (first, behind the last), or *stop* twice.
+
+    A piece without a third tap does without the points at infinity.  Pieces of few channels take part all the same.
+    """
+    if kind == 0 or images.C < TILE_ROWS:
+        return depth, stop
+    end = stop
+    row = images.pieces_w * images.C
+    if kind >= 2:
+        end = min(end, images.long_h * row)
+    if kind != 2:
+        long = images.long_w * images.C
+        if depth % row >= long:
+            depth += row - depth % row
+        end = min(end, depth // row * row + long)
+    return (depth, end) if depth < end else (stop, stop)
+
+
+@_jit.inline
+def lines_behind(lines, grid_row, grid_column, images):
+    """The lines for the next tile, one in the planes of each kind: there are none for points that do not count.
+
+    A tile at the grid's (row, column) with an output less does without the points at infinity.
+    """
+    down, across = grid_row < images.whole_h, grid_column < images.whole_w
+    return lines[0] + 1, lines[1] + across, lines[2] + down, lines[3] + (down and across)
+
+
+@_jit.inline
+def shifts_of(lines, length):
+    """How far from the first of these lines, which have so many numbers, the others lie."""
+    return (lines[1] - lines[0]) * length, (lines[2] - lines[0]) * length, (lines[3] - lines[0]) * length
+
+
+@_jit.inline
 def next_tile(n, row, column, images):
     """The tile behind that one."""
     column += 1
@@ -232,14 +299,14 @@ def _gather_pixels(size: int) -> Any:
     """How the pixels of a tile of *size* x *size* are gathered."""
 
     @_jit.inline
-    def gather(x, images, n, h, w, run, first_channel, channels, padded, depth, row):
-        """The pixels of a tile, in rows of *padded* from *depth* on, where a vector begins; zeros outside the image."""
+    def gather(x, images, n, h, w, bottom, right, run, first_channel, channels, padded, depth, row):
+        """The pixels of a tile, in rows of *padded* from *depth* on, where a vector begins; zeros elsewhere."""
         g = images
         for i in range(size):
             for j in range(size):
                 ih, iw = h + i * g.stride_h * g.dilation_h, w + j * g.stride_w * g.dilation_w
                 to = (i * size + j) * row + depth
-                if 0 <= ih < g.H and 0 <= iw < g.W:
+                if 0 <= ih < bottom and 0 <= iw < right:
                     pixel = ((n * g.H + ih) * g.W + iw) * g.C
                     product.copy_run(x, pixel + first_channel, padded, to, channels)
                 else:
@@ -253,28 +320,40 @@ def _gather_runs(size: int) -> Any:
     gather_pixels = _gather_pixels(size)
 
     @_jit.inline
-    def gather(x, images, n, h, w, run, first_channel, channels, padded, depth, row):
+    def gather(x, images, n, h, w, bottom, right, run, first_channel, channels, padded, depth, row):
         if run == 1 and depth % simd.lane_count(padded) == 0:
-            gather_pixels(x, images, n, h, w, run, first_channel, channels, padded, depth, row)
+            gather_pixels(x, images, n, h, w, bottom, right, run, first_channel, channels, padded, depth, row)
             return
         g = images
         for i in range(size):
             for j in range(size):
                 ih, iw = h + i * g.stride_h * g.dilation_h, w + j * g.stride_w * g.dilation_w
                 pixel, to = ((n * g.H + ih) * g.W + iw) * g.C, (i * size + j) * row
-                if 0 <= ih < g.H and 0 <= iw <= g.W - run:
+                if 0 <= ih < bottom and 0 <= iw <= right - run:
                     insert_run(x, pixel + first_channel, padded, to, depth, channels)
                 else:
                     clear_run(padded, to, depth, channels)
-                    if 0 <= ih < g.H:
+                    if 0 <= ih < bottom:
                         start = max(first_channel, -iw * g.C)
-                        stop = min(first_channel + channels, (g.W - iw) * g.C)
+                        stop = min(first_channel + channels, (right - iw) * g.C)
                         insert_run(x, pixel + start, padded, to, depth + start - first_channel, stop - start)
 
     return gather
 
 
-def _to_points(size: int, transform: Any, gather: Any) -> Any:
+@_jit.inline
+def _end_of_image(extent, start, outputs):
+    """Where the pixels end that a tile sees: those behind the ones that it needs do not count."""
+    return extent
+
+
+@_jit.inline
+def _end_of_tile(extent, start, outputs):
+    """Where the outputs of a tile end: those behind them are the next one's."""
+    return min(extent, start + outputs)
+
+
+def _to_points(size: int, transform: Any, gather: Any, end_of: Any) -> Any:
     """The transform of tiles of *size* x *size* pixels."""
 
     @_jit.inline
@@ -282,8 +361,9 @@ def _to_points(size: int, transform: Any, gather: Any) -> Any:
         """Transform *depths* of *tiles* tiles, run by run of pieces, one vector of channels after the other.
 
         A tile inside the image is read in place; one at the border, or whose channels are no whole vectors, passes
-        through *padded*, where vectors may begin with channels of the run before.  Each element of *target* has one
-        writer.
+        through *padded*, where vectors may begin with channels of the run before.  Returns how many lines there are in
+        the planes of each kind.  Each element of *target* has one writer that counts: the line of a tile that does
+        without some points is written again by the next tile.
         """
         g = images
         lanes = simd.lane_count(target)
@@ -292,40 +372,47 @@ def _to_points(size: int, transform: Any, gather: Any) -> Any:
         step_h, step_w = g.stride_h * g.dilation_h, g.stride_w * g.dilation_w
         reach_h, reach_w = (size - 1) * step_h, (size - 1) * step_w
         n, grid_row, grid_column = tile_at(first_tile, g)
-        for tile in range(tiles):
-            oh, ow = start_of(grid_row, g.dilation_h, OUTPUTS), start_of(grid_column, g.dilation_w, OUTPUTS)
+        lines = (0, 0, 0, 0)
+        for _ in range(tiles):
+            oh = start_of(grid_row, g.dilation_h, OUTPUTS, g.whole_h)
+            ow = start_of(grid_column, g.dilation_w, OUTPUTS, g.whole_w)
+            bottom = end_of(g.H, oh, (OUTPUTS - (grid_row >= g.whole_h)) * g.dilation_h)
+            right = end_of(g.W, ow, (OUTPUTS - (grid_column >= g.whole_w)) * g.dilation_w)
             top, left = g.top + oh * g.stride_h, g.left + ow * g.stride_w
             depth, row, column, channel = 0, first_row, first_column, first_channel
-            to = tile * points.row
+            to = lines[0] * points.row
             block_end = to + points.depths
+            shifts = shifts_of(lines, points.row)
             while depth < depths:
                 run = run_of(column, g)
                 channels = min(run * g.C - channel, depths - depth)
-                h = top + start_of(row, g.stride_h, TAPS) * g.dilation_h
-                w = left + start_of(column, g.stride_w, TAPS) * g.dilation_w
-                inside = 0 <= h < g.H - reach_h and 0 <= w <= g.W - reach_w - run
+                h = top + start_of(row, g.stride_h, TAPS, g.long_h) * g.dilation_h
+                w = left + start_of(column, g.stride_w, TAPS, g.long_w) * g.dilation_w
+                inside = 0 <= h < bottom - reach_h and 0 <= w <= right - reach_w - run
                 if inside and depth % lanes == 0 and channels % lanes == 0:
                     source, at = x, ((n * g.H + h) * g.W + w) * g.C + channel - depth
                     row_stride, pixel_stride = step_h * g.W * g.C, step_w * g.C
                 else:
-                    gather(x, g, n, h, w, run, channel, channels, padded, depth, padded_row)
+                    gather(x, g, n, h, w, bottom, right, run, channel, channels, padded, depth, padded_row)
                     source, at = padded, 0
                     row_stride, pixel_stride = size * padded_row, padded_row
                 start = depth // lanes * lanes
                 depth += channels
                 stop = depth // lanes * lanes if depth < depths else depth
                 for vector in range(start, stop, lanes):
-                    transform(source, at + vector, row_stride, pixel_stride, target, to, points.plane)
+                    transform(source, at + vector, row_stride, pixel_stride, target, to, points.plane, shifts)
                     to += lanes
                     if to == block_end:
                         to += points.block - points.depths
                         block_end += points.block
                 channel = 0
                 row, column = next_piece(row, column, run, g)
+            lines = lines_behind(lines, grid_row, grid_column, g)
             n, grid_row, grid_column = next_tile(n, grid_row, grid_column, g)
+        return lines
 
     return transform_tiles
 
 
-transform_input_tiles = _to_points(INPUTS, transform_input, _gather_runs(INPUTS))
-transform_grad_out_tiles = _to_points(OUTPUTS, transform_grad_out, _gather_pixels(OUTPUTS))
+transform_input_tiles = _to_points(INPUTS, transform_input, _gather_runs(INPUTS), _end_of_image)
+transform_grad_out_tiles = _to_points(OUTPUTS, transform_grad_out, _gather_pixels(OUTPUTS), _end_of_tile)

@@ -26,7 +26,8 @@ CASES = [
     BY_NAME["one channel in and out"],
     BY_NAME["winograd, padding larger than kernel"],
     BY_NAME["winograd, one tile cut"],
-    BY_NAME["same lower, even kernel"],  # pieces with one tap outside the kernel
+    BY_NAME["same lower, even kernel"],  # one piece of two taps
+    BY_NAME["winograd, short pieces"],
     BY_NAME["winograd, dilated pieces"],
     BY_NAME["winograd, strided"],
 ]

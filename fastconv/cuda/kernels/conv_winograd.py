@@ -55,21 +55,57 @@ def _put(i, numbers, target, at, step):
 
 
 @cuda.jit(device=True)
-def _start_of(place, apart, length):
+def _start_of(place, apart, length, whole):
     """Where a row, or column, of pieces or tiles begins: `winograd_tiles.start_of`."""
     group = divide(place, apart)
-    return int32(group * apart * length + place - group * apart)
+    short = max(int32(group - divide(whole, apart)), int32(0))
+    return int32((group * length - short) * apart + place - group * apart)
+
+
+@cuda.jit(device=True)
+def _end_of(start, extent, place, apart, length, whole):
+    """Where its numbers end, or the extent where they are."""
+    return min(extent, int32(start + (length - (place >= whole)) * apart))
 
 
 @cuda.jit(device=True)
 def _place_of(depth, images):
-    """(kh, kw, channel) of a depth: the first tap of its piece."""
+    """(row, column, channel) of a depth, for those of its piece."""
     g = images
     piece = divide(depth, g.C)
     row = divide(piece, g.pieces_w)
-    column = int32(piece - row * g.pieces_w)
-    kh, kw = _start_of(row, g.stride_h, TAPS), _start_of(column, g.stride_w, TAPS)
-    return kh, kw, int32(depth - piece * g.C)
+    return row, int32(piece - row * g.pieces_w), int32(depth - piece * g.C)
+
+
+@cuda.jit(device=True)
+def _taps_of(row, column, KH, KW, images):
+    """(first row, first column, rows, columns) of the taps of a piece; so many lie between the first and the end."""
+    g = images
+    kh, kw = _start_of(row, g.stride_h, TAPS, g.long_h), _start_of(column, g.stride_w, TAPS, g.long_w)
+    bottom = _end_of(kh, KH, row, g.stride_h, TAPS, g.long_h)
+    return kh, kw, int32(bottom - kh), int32(_end_of(kw, KW, column, g.stride_w, TAPS, g.long_w) - kw)
+
+
+@lru_cache
+def _outputs_of(plain: bool) -> Any:
+    """A device function for where the outputs of a tile lie."""
+
+    @cuda.jit(device=True)
+    def outputs_of_tile(th, tw, H, W, images):
+        """(first row, first column, end of the rows, end of the columns) in an image of H x W outputs."""
+        g = images
+        if plain:
+            oh = int32(th * OUTPUTS - max(int32(th - g.whole_h), int32(0)))
+            ow = int32(tw * OUTPUTS - max(int32(tw - g.whole_w), int32(0)))
+            apart_h, apart_w = int32(1), int32(1)
+        else:
+            oh = _start_of(th, g.dilation_h, OUTPUTS, g.whole_h)
+            ow = _start_of(tw, g.dilation_w, OUTPUTS, g.whole_w)
+            apart_h, apart_w = g.dilation_h, g.dilation_w
+        bottom = _end_of(oh, H, th, apart_h, OUTPUTS, g.whole_h)
+        return oh, ow, bottom, _end_of(ow, W, tw, apart_w, OUTPUTS, g.whole_w)
+
+    return outputs_of_tile
 
 
 @lru_cache
@@ -77,14 +113,14 @@ def pixel_of(size: int, plain: bool) -> Any:
     """A device function that loads one pixel of a tile of *size* x *size*."""
 
     @cuda.jit(device=True)
-    def pixel_of_tile(i, x, at, h, w, images):
-        """Pixel *i* of the tile that starts at (h, w), which lies at *at*; zero outside the image."""
+    def pixel_of_tile(i, x, at, h, w, bottom, right, images):
+        """Pixel *i* of the tile from (h, w) on, which lies at *at*; zero before (0, 0) and from (bottom, right) on."""
         row = divide(i, size)
         column = int32(i - row * size)
         if not plain:
             row = int32(row * images.stride_h * images.dilation_h)
             column = int32(column * images.stride_w * images.dilation_w)
-        there = within(int32(h + row), images.H) & within(int32(w + column), images.W)
+        there = within(int32(h + row), bottom) & within(int32(w + column), right)
         (number,) = _load_or(x, at + (int64(row) * images.W + column) * images.C, there, float32(0))
         return number
 
@@ -92,7 +128,7 @@ def pixel_of(size: int, plain: bool) -> Any:
 
 
 def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
-    pixel_of_tile, pixels = pixel_of(size, plain), collect(size * size)
+    pixel_of_tile, outputs_of_tile, pixels = pixel_of(size, plain), _outputs_of(plain), collect(size * size)
 
     def transform_tiles(x, transformed, images, first_tile, numbers):
         """``transformed[t, :, d]``: the points of depth d of tile ``first_tile + t``."""
@@ -103,14 +139,18 @@ def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
             t = divide(i, depths)
             depth = int32(i - t * depths)
             n, th, tw = split_in_three(int32(first_tile + t), g.grid_h, g.grid_w)
+            oh, ow, bottom, right = outputs_of_tile(th, tw, g.H, g.W, g)
             if plain:
-                h, w, channel = int32(g.top + th * OUTPUTS), int32(g.left + tw * OUTPUTS), depth
+                h, w, channel = int32(g.top + oh), int32(g.left + ow), depth
             else:
-                kh, kw, channel = _place_of(depth, g)
-                h = int32(g.top + _start_of(th, g.dilation_h, OUTPUTS) * g.stride_h + kh * g.dilation_h)
-                w = int32(g.left + _start_of(tw, g.dilation_w, OUTPUTS) * g.stride_w + kw * g.dilation_w)
+                row, column, channel = _place_of(depth, g)
+                kh, kw = _start_of(row, g.stride_h, TAPS, g.long_h), _start_of(column, g.stride_w, TAPS, g.long_w)
+                h = int32(g.top + oh * g.stride_h + kh * g.dilation_h)
+                w = int32(g.left + ow * g.stride_w + kw * g.dilation_w)
+            if size > OUTPUTS:
+                bottom, right = g.H, g.W
             at = ((int64(n) * g.H + h) * g.W + w) * g.C + channel
-            points = transform(pixels(pixel_of_tile, (x, at, h, w, g)))
+            points = transform(pixels(pixel_of_tile, (x, at, h, w, bottom, right, g)))
             _each(_put, points, (transformed, int64(t) * PLANES * depths + depth, int64(depths)))
 
     return _kernel(transform_tiles, NUMBERS, NUMBERS, told(Images), int32, int32)
@@ -154,10 +194,11 @@ def taps_to_points(tile: int) -> Kernel:
         if at < pairs:
             depth = divide(at, outputs)
             o = int32(at - depth * outputs)
-            kh, kw, channel = _place_of(depth, images)
+            row, column, channel = _place_of(depth, images)
+            kh, kw, rows, taps_of_row = _taps_of(row, column, KH, KW, images)
             start = int64(first) + int64(channel) * input_step + int64(o) * output_step
             start += (int64(kh) * KW + kw) * tap_step
-            piece = (weight, start, int64(tap_step), int32(KH - kh), int32(KW - kw), KW, images)
+            piece = (weight, start, int64(tap_step), rows, taps_of_row, KW, images)
             found = transform(taps_of_piece(_tap_of, piece))
             _each(_put, found, (taps, int64(depth) * points * columns + o, int64(columns)))
 
@@ -169,13 +210,13 @@ def finish_output(tile: int, plain: bool) -> Any:
     """A device function that finishes one output of a tile and stores it."""
 
     @cuda.jit(device=True)
-    def finish(i, numbers, oh, ow, at, addend, bias, residual, out, images, activation):
-        """Bias, residual and relu for output *i* of a tile, where it lies inside the image."""
+    def finish(i, numbers, oh, ow, bottom, right, at, addend, bias, residual, out, images, activation):
+        """Bias, residual and relu for output *i* of the tile that starts at (oh, ow) and ends at (bottom, right)."""
         row = divide(i, tile)
         column = int32(i - row * tile)
         if not plain:
             row, column = int32(row * images.dilation_h), int32(column * images.dilation_w)
-        if int32(oh + row) < images.H and int32(ow + column) < images.W:
+        if int32(oh + row) < bottom and int32(ow + column) < right:
             place = at + (int64(row) * images.W + column) * images.C
             if bias.size > 0:
                 numbers = add(numbers, (addend,))
@@ -192,7 +233,7 @@ def finish_output(tile: int, plain: bool) -> Any:
 def points_to_output(plain: bool) -> Kernel:
     """The kernel that transforms sums back and writes them to out."""
     transform, points_of_tile = winograd.transform_output(OUTPUTS), collect(PLANES)
-    finish = finish_output(OUTPUTS, plain)
+    outputs_of_tile, finish = _outputs_of(plain), finish_output(OUTPUTS, plain)
 
     def finish_tiles(sums, bias, residual, out, images, first_tile, numbers, activation):
         """``out = activation(A' sums A + bias + residual)`` for one channel of tile ``first_tile + t``.
@@ -205,15 +246,12 @@ def points_to_output(plain: bool) -> Kernel:
             t = divide(i, g.C)
             channel = int32(i - t * g.C)
             n, th, tw = split_in_three(int32(first_tile + t), g.grid_h, g.grid_w)
-            if plain:
-                oh, ow = int32(th * OUTPUTS), int32(tw * OUTPUTS)
-            else:
-                oh, ow = _start_of(th, g.dilation_h, OUTPUTS), _start_of(tw, g.dilation_w, OUTPUTS)
+            oh, ow, bottom, right = outputs_of_tile(th, tw, g.H, g.W, g)
             at = ((int64(n) * g.H + oh) * g.W + ow) * g.C + channel
             (addend,) = _load_or(bias, channel, bias.size > 0, float32(0))
             line = int64(t) * PLANES * g.C + channel
             outputs = transform(points_of_tile(number_of_line, (sums, line, int64(g.C))))
-            _each(finish, outputs, (oh, ow, at, addend, bias, residual, out, g, activation))
+            _each(finish, outputs, (oh, ow, bottom, right, at, addend, bias, residual, out, g, activation))
 
     return _kernel(finish_tiles, NUMBERS, NUMBERS, NUMBERS, NUMBERS, told(Images), int32, int32, int32)
 
@@ -244,11 +282,12 @@ def points_to_taps() -> Kernel:
             oc = int32(i - line * outputs)
             depths = int32(g.pieces_h * g.pieces_w * g.C)
             split = divide(line, depths)
-            kh, kw, ic = _place_of(int32(line - split * depths), g)
+            row, column, ic = _place_of(int32(line - split * depths), g)
+            kh, kw, rows, taps_of_row = _taps_of(row, column, KH, KW, g)
             start = int64(line) * PLANES * outputs + oc
             taps = transform(points_of_pair(number_of_line, (sums, start, int64(outputs))))
             at = (((int64(split) * KH + kh) * KW + kw) * g.C + ic) * outputs + oc
-            place = (partial, at, int64(g.C) * outputs, int32(KH - kh), int32(KW - kw), KW, g)
+            place = (partial, at, int64(g.C) * outputs, rows, taps_of_row, KW, g)
             _each(_put_tap, taps, place)
 
     return _kernel(finish_taps, NUMBERS, NUMBERS, told(Images), *(int32,) * 4)

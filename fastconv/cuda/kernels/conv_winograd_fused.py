@@ -147,7 +147,7 @@ def _finish_half(half, sums, memory, first_tile, total, first_column, bias, resi
                 n, th, tw = split_in_three(tile, g.grid_h, g.grid_w)
                 oh, ow = int32(th * OUTPUTS), int32(tw * OUTPUTS)
                 place = ((int64(n) * g.H + oh) * g.W + ow) * g.C + channel
-                _each(_finish, found, (oh, ow, place, addend, bias, residual, out, g, activation))
+                _each(_finish, found, (oh, ow, g.H, g.W, place, addend, bias, residual, out, g, activation))
 
 
 @lru_cache
@@ -182,7 +182,7 @@ def forward() -> Kernel:
         sums = _no_sums()
         done = int32(0)
         while done < g.C:
-            pixels = _pixels(_pixel, (x, at + done, h if done < channels_left else int32(OUTSIDE), w, g))
+            pixels = _pixels(_pixel, (x, at + done, h if done < channels_left else int32(OUTSIDE), w, g.H, g.W, g))
             there = done < lines_left
             weights = _weights_of_thread(_load_weights, (taps, weight_at, int32(POINT_STEP * columns), there))
             weight_at = int32(weight_at + DEPTH * POINTS * columns)
