@@ -53,21 +53,21 @@ def tiles_of_image(rows: int, columns: int, dilation: Pair = (1, 1)) -> int:
     return prod(grid_of(rows, columns, dilation))
 
 
-def _saving(outputs: Pair, dilation: Pair = (1, 1), kernel: Pair = (TAPS, TAPS), stride: Pair = (1, 1)) -> float:
-    """Multiplications of the direct sum for each of Winograd's: 4 where 4x4 tiles and 3x3 taps are all whole."""
-    points = 1
+def _products(outputs: Pair, dilation: Pair = (1, 1), kernel: Pair = (TAPS, TAPS), stride: Pair = (1, 1)) -> int:
+    """Multiplications for an image and a pair of channels: 36 for each tile, where tiles and pieces are all whole."""
+    products = 1
     axes = zip(
         grid_of(*outputs, dilation), whole_of(*outputs, dilation), pieces_of(kernel, stride), long_of(kernel, stride),
         strict=True,
     )  # fmt: skip
     for tiles, whole, pieces, long in axes:
-        points *= (INPUTS - 1) * tiles * pieces + whole * long  # at infinity there are products of both only
-    return prod(outputs) * prod(kernel) / points
+        products *= (INPUTS - 1) * tiles * pieces + whole * long
+    return products
 
 
 def fill_of_tiles(rows: int, columns: int, dilation: Pair = (1, 1)) -> float:
     """Outputs of an image for each product, those of whole tiles being 1."""
-    return _saving((rows, columns), dilation) * PLANES / (OUTPUTS * TAPS) ** 2
+    return rows * columns / OUTPUTS**2 * PLANES / _products((rows, columns), dilation)
 
 
 def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
@@ -85,13 +85,16 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
         return reason
     # what is cut into tiles: the images that are written, or grad_out
     rows, columns = (g.IH, g.IW) if backwards else (g.OH, g.OW)
-    tiles, fill = tiles_of_image(rows, columns, g.dilation), fill_of_tiles(rows, columns, g.dilation)
+    tiles = tiles_of_image(rows, columns, g.dilation)
+    # the direct sum for the gradient of x goes over the pixels of grad_out, and leaves out what lies around them
+    pixels = min(g.OH * g.OW, rows * columns)
+    fill = pixels / (rows * columns) * fill_of_tiles(rows, columns, g.dilation)
     pays, channels = current_profile(), min(g.IC * g.stride[1], g.OC)
     many_channels = channels >= _MANY_CHANNELS * pays.channels
     least_fill = pays.fill * (_FILL_OF_GRAD_WEIGHT if of_weight and many_channels else 1)
     if fill < least_fill:
-        return f"pays where pixels fill {least_fill:.0%} of their tiles, here {rows}x{columns} fill {fill:.0%}"
-    saving = _saving((rows, columns), g.dilation, (g.KH, g.KW), g.stride)
+        return f"pays where pixels fill {least_fill:.0%} of their tiles, here {g.OH}x{g.OW} fill {fill:.0%}"
+    saving = pixels * g.KH * g.KW / _products((rows, columns), g.dilation, (g.KH, g.KW), g.stride)
     least_saving = _LEAST_SAVING if many_channels else _LEAST_SAVING_OF_FEW_CHANNELS
     if g.KH * g.KW < pieces * TAPS * TAPS and saving < least_saving:
         return f"pays where the direct sum multiplies {least_saving} times as often, here {saving:.2f} times"

@@ -72,7 +72,7 @@ def test_winograd_is_declined_where_a_thread_would_need_more_than_8_mb():
 
 
 def test_auto_counts_on_more_images_for_gradients():
-    one_tile = conv2d_geometry((1, 6, 6, 32), (3, 3, 32, 32))
+    one_tile = conv2d_geometry((1, 4, 4, 32), (3, 3, 32, 32), padding=1)
     chosen = [dispatch.choose(operation, one_tile, 4, "auto").__module__ for operation in dispatch.OPERATIONS]
     assert chosen == ["fastconv.cpu.conv_direct", "fastconv.cpu.conv_winograd", "fastconv.cpu.conv_winograd_weight"]
 
@@ -83,6 +83,10 @@ def test_winograd_counts_the_products_that_tiles_and_pieces_ask_for():
     reason = "pays where pixels fill 55% of their tiles, here 2x2 fill 36%"
     assert declines("conv2d_forward", small, None) == reason
     assert declines("conv2d_grad_weight", small, None) is None
+    # 3x3 pixels of grad_out are 81 products of the direct sum, the 5x5 of grad_x 100 here
+    valid = conv2d_geometry((8, 5, 5, 64), (3, 3, 64, 64))
+    assert "3x3 fill 20%" in str(declines("conv2d_grad_x", valid, None))
+    assert declines("conv2d_forward", valid, None) is None
     # 14 = 4 + 4 + 3 + 3 outputs are seen at 22 points
     assert winograd_choice.fill_of_tiles(14, 14) == pytest.approx(14 * 14 * 36 / (16 * 22 * 22))
     # a piece of two taps and one of one see 7 = 4 + 3 outputs at 10 points each

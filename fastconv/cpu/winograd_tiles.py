@@ -1,8 +1,14 @@
 """Tiles of images on their way to Winograd's points: where a tile lies, and what it holds at the border.
 
-A kernel larger than 3x3 is cut into pieces of 3x3 taps, the last ones filled up with zeros.  Each is a convolution of
-its own over x moved by three pixels, and their sum is a convolution over as many times the channels: channel c of piece
-p is depth ``p * IC + c`` of the sum.  5x5 taps are four pieces, 9 products an output in place of 25.
+An image is cut into tiles of 4x4 outputs, and in the end of 3, so that the last ones end where the image does: 14 rows
+are 4 + 4 + 3 + 3.  A tile with three rows or columns has no products at infinity on that axis, so 14 x 14 outputs take
+22 x 22 products, not 24 x 24, and 3x3 outputs 25.  In the planes of these points there are lines for the other tiles
+alone.
+
+A kernel larger than 3x3 is cut into pieces of 3x3 taps and in the end of 2, which have no products at infinity either.
+Each is a convolution of its own over x moved by the taps before it, and their sum is a convolution over as many times
+the channels: channel c of piece p is depth ``p * IC + c`` of the sum.  5x5 taps are 3 + 2 on each axis, four pieces,
+7.6 products an output in place of 25.
 
 With a stride, the taps of a piece lie a stride apart, and so do the pixels of a tile: 11x11 taps with stride 4 are 16
 pieces, one for each offset modulo the stride, 36 products in place of 121.  Pieces side by side, which begin at

@@ -100,9 +100,9 @@ def conv2d(
     choice and its reasons.  On a GPU, "auto" takes an algorithm with the bits of the CPU's; "fastest" may take
     "winograd_fused", which computes 2x2 outputs from 16 products and has bits of its own.
 
-    "winograd" computes 4x4 outputs of 3x3 taps from 36 products in place of 144.  A larger kernel is a sum of pieces of
-    3x3 taps, with a stride of taps that lie a stride apart: 5x5 taps are 4 pieces, 11x11 with stride 4 are 16.  3x3
-    taps with a stride, and 1x1, gain nothing.
+    "winograd" computes 4x4 outputs of 3x3 taps from 36 products in place of 144, 3x3 outputs from 25.  A larger kernel
+    is a sum of pieces of 3x3 and fewer taps, with a stride of taps that lie a stride apart: 5x5 taps are 4 pieces,
+    11x11 with stride 4 are 16.  3x3 taps with a stride, and 1x1, gain nothing.
 
     Inside a function that Numba compiles, the call computes on the calling thread and has the same bits; x and weight
     must be arrays in host memory there.
