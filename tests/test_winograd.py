@@ -36,11 +36,10 @@ def test_tiles_and_pieces_hold_every_output_and_tap_once(extent, length, apart):
         count, whole = grid_of(extent, extent, steps)[0], whole_of(extent, extent, steps)[0]
     else:
         count, whole = pieces_of((extent, extent), steps)[0], long_of((extent, extent), steps)[0]
-    held = [
-        start_of(place, apart, length, whole) + i * apart
-        for place in range(count)
-        for i in range(count_of(place, apart, length, whole, extent))
-    ]
+    held = []
+    for place in range(count):
+        start = start_of(place, apart, length, whole)
+        held += [start + i * apart for i in range(count_of(start, place, apart, length, whole, extent))]
     assert sorted(held) == list(range(extent))
 
 

@@ -135,8 +135,8 @@ def _transform_taps(
     for depth in range(depths):
         kh = start_of(row_of_pieces, s.stride_h, TAPS, images.long_h)
         kw = start_of(column_of_pieces, s.stride_w, TAPS, images.long_w)
-        rows = count_of(row_of_pieces, s.stride_h, TAPS, images.long_h, s.KH)
-        taps_of_row = count_of(column_of_pieces, s.stride_w, TAPS, images.long_w, s.KW)
+        rows = count_of(kh, row_of_pieces, s.stride_h, TAPS, images.long_h, s.KH)
+        taps_of_row = count_of(kw, column_of_pieces, s.stride_w, TAPS, images.long_w, s.KW)
         start = ((kh * s.KW + kw) * s.IC + ic) * s.OC + first_column
         for column in range(0, columns, lanes):
             at = start + column
@@ -181,8 +181,8 @@ def _finish_tiles(
         shifts = shifts_of(lines, blocks.columns)
         oh = start_of(grid_row, images.dilation_h, OUTPUTS, images.whole_h)
         ow = start_of(grid_column, images.dilation_w, OUTPUTS, images.whole_w)
-        rows = count_of(grid_row, images.dilation_h, OUTPUTS, images.whole_h, s.OH)
-        pixels = count_of(grid_column, images.dilation_w, OUTPUTS, images.whole_w, s.OW)
+        rows = count_of(oh, grid_row, images.dilation_h, OUTPUTS, images.whole_h, s.OH)
+        pixels = count_of(ow, grid_column, images.dilation_w, OUTPUTS, images.whole_w, s.OW)
         row_stride, pixel_stride = images.dilation_h * s.OW * s.OC, images.dilation_w * s.OC
         out_at = ((n * s.OH + oh) * s.OW + ow) * s.OC + first_column
         for column in range(0, columns, width):
@@ -282,9 +282,10 @@ def _forward_tasks(
                     first, done = depth_block == 0, first_depth
                     while done < first_depth + depths:
                         start, done = next_depths(done, first_depth + depths, kind, images)
-                        line, at = 0, start - first_depth
-                        while line < lines[kind] and (start < done or first):
-                            rows = product.rows_of_tile(lines[kind] - line)
+                        line, last_line = 0, lines[kind] if start < done or first else 0
+                        at = start - first_depth
+                        while line < last_line:
+                            rows = product.rows_of_tile(last_line - line)
                             left_at = depth_block * points.block + plane * points.plane + line * ROW + at
                             sums_at = plane * blocks.sums_plane + line * blocks.columns
                             for column in range(0, columns, width):

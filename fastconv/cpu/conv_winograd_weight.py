@@ -131,8 +131,8 @@ def _grad_weight_tasks(
         for depth in range(depths):
             kh = start_of(row_of_pieces, s.stride_h, TAPS, inputs.long_h)
             kw = start_of(column_of_pieces, s.stride_w, TAPS, inputs.long_w)
-            rows = count_of(row_of_pieces, s.stride_h, TAPS, inputs.long_h, s.KH)
-            taps_of_row = count_of(column_of_pieces, s.stride_w, TAPS, inputs.long_w, s.KW)
+            rows = count_of(kh, row_of_pieces, s.stride_h, TAPS, inputs.long_h, s.KH)
+            taps_of_row = count_of(kw, column_of_pieces, s.stride_w, TAPS, inputs.long_w, s.KW)
             for oc in range(0, ocs, lanes):
                 plane = blocks.sums_plane
                 transform_grad_taps(sums, depth * _CHANNELS + oc, INPUTS * plane, plane, padded, 0, lanes, EVERYWHERE)

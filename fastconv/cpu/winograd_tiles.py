@@ -171,14 +171,14 @@ def start_of(place, apart, length, whole):
     if apart == 1:
         return place * length - max(place - whole, 0)
     group = place // apart
-    return (group * length - max(group - whole // apart, 0)) * apart + place % apart
+    return (group * (length - 1) - max(group - whole // apart, 0)) * apart + place
 
 
 @_jit.inline
-def count_of(place, apart, length, whole, extent):
-    """How many numbers it has that lie inside."""
-    left = ceil_div(extent - start_of(place, apart, length, whole), apart)
-    return min(length - (place >= whole), left)
+def count_of(start, place, apart, length, whole, extent):
+    """How many numbers it has, from its start on, that lie inside."""
+    length -= place >= whole
+    return length if start + (length - 1) * apart < extent else ceil_div(extent - start, apart)
 
 
 @_jit.inline
@@ -260,16 +260,15 @@ def next_depths(depth, stop, kind, images):
     """
     if kind == 0 or images.C < TILE_ROWS:
         return depth, stop
-    end = stop
     row = images.pieces_w * images.C
-    if kind >= 2:
-        end = min(end, images.long_h * row)
+    start, end = depth, min(stop, images.long_h * row) if kind >= 2 else stop
     if kind != 2:
-        long = images.long_w * images.C
-        if depth % row >= long:
-            depth += row - depth % row
-        end = min(end, depth // row * row + long)
-    return (depth, end) if depth < end else (stop, stop)
+        row_start, long = depth // row * row, images.long_w * images.C
+        if depth >= row_start + long:
+            row_start += row
+            start = row_start
+        end = min(end, row_start + long)
+    return (start, end) if start < end else (stop, stop)
 
 
 @_jit.inline
