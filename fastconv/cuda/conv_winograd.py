@@ -1,7 +1,8 @@
 """Winograd convolution on the GPU, F(4x4, 3x3), of kernels in pieces of 3x3 taps, with the CPU's bits.
 
-Pieces, strides and dilation are those of `cpu.winograd_tiles`; they have run on the interpreter alone, and what follows
-is about 3x3 taps.
+Tiles, pieces, strides and dilation are those of `cpu.winograd_tiles`.  Products at infinity that do not count are
+computed all the same, and change nothing that is written.  Tiles of three outputs and pieces of two taps have run on
+the interpreter alone; the ladder, on an H200, is of tiles of four and of 3x3 taps.
 
 Ladder: microseconds on an H200, kernels replayed from a CUDA graph, as many input as output channels, padding 1; cuDNN
 beside them in float32.
