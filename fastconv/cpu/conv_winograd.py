@@ -261,7 +261,7 @@ def _forward_tasks(
             columns = min(blocks.columns, share_stop - first_column)
             for depth_block in range(depth_blocks):
                 first_depth = depth_block * DEPTH
-                depths = min(DEPTH, total_depths - first_depth)
+                last_depth = min(first_depth + DEPTH, total_depths)
                 if taps.size > 0:
                     factor, panel_stride = taps, depth_blocks * PLANES * blocks.taps_plane
                     factor_at = first_column // width * panel_stride + depth_block * PLANES * blocks.taps_plane
@@ -269,7 +269,7 @@ def _forward_tasks(
                     factor, panel_stride = own_taps, PLANES * blocks.taps_plane
                     factor_at = 0
                     _transform_taps(
-                        weight, first_depth, first_column, s, images, depths, columns, padded,
+                        weight, first_depth, first_column, s, images, last_depth - first_depth, columns, padded,
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
@@ -280,8 +280,8 @@ def _forward_tasks(
                         out_at += out_step
                     kind = KINDS[plane]
                     first, done = depth_block == 0, first_depth
-                    while done < first_depth + depths:
-                        start, done = next_depths(done, first_depth + depths, kind, images)
+                    while done < last_depth:
+                        start, done = next_depths(done, last_depth, kind, images)
                         line, last_line = 0, lines[kind] if start < done or first else 0
                         at = start - first_depth
                         while line < last_line:

@@ -105,6 +105,7 @@ def _grad_weight_tasks(
         first_oc = task // depth_blocks % oc_blocks * _CHANNELS
         split = task // (depth_blocks * oc_blocks)
         depths, ocs = min(_CHANNELS, total_depths - first_depth), min(_CHANNELS, s.OC - first_oc)
+        last_depth = first_depth + depths
         start, stop = blocks.tiles * split // blocks.splits, blocks.tiles * (split + 1) // blocks.splits
         for first_tile in range(start, stop, _TILES_OF_STRIP):
             tiles = min(_TILES_OF_STRIP, stop - first_tile)
@@ -113,20 +114,21 @@ def _grad_weight_tasks(
             )
             transform_grad_out_tiles(grad_out, outputs, first_tile, tiles, first_oc, ocs, padded, right, gradients)
             for plane in range(PLANES):
+                kind = KINDS[plane]
                 for oc in range(0, ocs, width):
                     right_at = plane * gradients.plane + oc // width * gradients.block
-                    depth, last = next_depths(first_depth, first_depth + depths, KINDS[plane], inputs)
+                    depth, last = next_depths(first_depth, last_depth, kind, inputs)
                     while depth < last:
                         row = depth - first_depth
                         at = plane * blocks.sums_plane + row * _CHANNELS + oc
                         rows = product.rows_of_tile(last - depth)
                         _accumulate(
                             transformed, plane * points.plane + row, right, right_at,
-                            sums, at, _CHANNELS, lines[KINDS[plane]], first_tile == start, rows, ocs - oc,
+                            sums, at, _CHANNELS, lines[kind], first_tile == start, rows, ocs - oc,
                         )  # fmt: skip
                         depth += rows
                         if depth >= last:
-                            depth, last = next_depths(last, first_depth + depths, KINDS[plane], inputs)
+                            depth, last = next_depths(last, last_depth, kind, inputs)
         row_of_pieces, column_of_pieces, ic = place_of(first_depth, inputs)
         for depth in range(depths):
             kh = start_of(row_of_pieces, s.stride_h, TAPS, inputs.long_h)

@@ -91,19 +91,13 @@ def _outputs_of(plain: bool) -> Any:
     """A device function for where the outputs of a tile lie."""
 
     @cuda.jit(device=True)
-    def outputs_of_tile(th, tw, H, W, images):
-        """(first row, first column, end of the rows, end of the columns) in an image of H x W outputs."""
+    def outputs_of_tile(th, tw, images):
+        """(first row, first column, end of the rows, end of the columns); an image is as large as its outputs."""
         g = images
-        if plain:
-            oh = int32(th * OUTPUTS - max(int32(th - g.whole_h), int32(0)))
-            ow = int32(tw * OUTPUTS - max(int32(tw - g.whole_w), int32(0)))
-            apart_h, apart_w = int32(1), int32(1)
-        else:
-            oh = _start_of(th, g.dilation_h, OUTPUTS, g.whole_h)
-            ow = _start_of(tw, g.dilation_w, OUTPUTS, g.whole_w)
-            apart_h, apart_w = g.dilation_h, g.dilation_w
-        bottom = _end_of(oh, H, th, apart_h, OUTPUTS, g.whole_h)
-        return oh, ow, bottom, _end_of(ow, W, tw, apart_w, OUTPUTS, g.whole_w)
+        apart_h, apart_w = (int32(1), int32(1)) if plain else (g.dilation_h, g.dilation_w)
+        oh, ow = _start_of(th, apart_h, OUTPUTS, g.whole_h), _start_of(tw, apart_w, OUTPUTS, g.whole_w)
+        bottom = _end_of(oh, g.H, th, apart_h, OUTPUTS, g.whole_h)
+        return oh, ow, bottom, _end_of(ow, g.W, tw, apart_w, OUTPUTS, g.whole_w)
 
     return outputs_of_tile
 
@@ -139,7 +133,9 @@ def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
             t = divide(i, depths)
             depth = int32(i - t * depths)
             n, th, tw = split_in_three(int32(first_tile + t), g.grid_h, g.grid_w)
-            oh, ow, bottom, right = outputs_of_tile(th, tw, g.H, g.W, g)
+            oh, ow, bottom, right = outputs_of_tile(th, tw, g)
+            if size > OUTPUTS:  # of x a tile may see more than it needs
+                bottom, right = g.H, g.W
             if plain:
                 h, w, channel = int32(g.top + oh), int32(g.left + ow), depth
             else:
@@ -147,8 +143,6 @@ def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
                 kh, kw = _start_of(row, g.stride_h, TAPS, g.long_h), _start_of(column, g.stride_w, TAPS, g.long_w)
                 h = int32(g.top + oh * g.stride_h + kh * g.dilation_h)
                 w = int32(g.left + ow * g.stride_w + kw * g.dilation_w)
-            if size > OUTPUTS:
-                bottom, right = g.H, g.W
             at = ((int64(n) * g.H + h) * g.W + w) * g.C + channel
             points = transform(pixels(pixel_of_tile, (x, at, h, w, bottom, right, g)))
             _each(_put, points, (transformed, int64(t) * PLANES * depths + depth, int64(depths)))
@@ -246,7 +240,7 @@ def points_to_output(plain: bool) -> Kernel:
             t = divide(i, g.C)
             channel = int32(i - t * g.C)
             n, th, tw = split_in_three(int32(first_tile + t), g.grid_h, g.grid_w)
-            oh, ow, bottom, right = outputs_of_tile(th, tw, g.H, g.W, g)
+            oh, ow, bottom, right = outputs_of_tile(th, tw, g)
             at = ((int64(n) * g.H + oh) * g.W + ow) * g.C + channel
             (addend,) = _load_or(bias, channel, bias.size > 0, float32(0))
             line = int64(t) * PLANES * g.C + channel
