@@ -148,3 +148,16 @@ def test_gradients_of_pooling_too():
     np.testing.assert_array_equal(whole[:1], part)
     whole = fc.avg_pool2d_backward(grad_out, x.shape, 2)
     np.testing.assert_array_equal(whole[:1], fc.avg_pool2d_backward(grad_out[:1], (1, *x.shape[1:]), 2))
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["largest", "smallest"])
+def test_pixels_of_separate_windows_in_the_order_of_memory_have_the_same_maxima(sign):
+    """An image of more than 16 MB, with more channels than the vectors that go over a window together; NaN wins."""
+    rng = np.random.default_rng(0)
+    x = sign * normal(rng, 2, 87, 160, 192)
+    x[0, 2:4, 5] = [[np.nan], [3]]
+    x[1, 4:6, 6:8] = -sign * np.inf
+    pool, extreme = (fc.max_pool2d, np.max) if sign > 0 else (fc.min_pool2d, np.min)
+    windows = x[:, :86].reshape(2, 43, 2, 80, 2, 192)
+    np.testing.assert_array_equal(pool(x, 2), extreme(windows, axis=(2, 4)))
+    np.testing.assert_array_equal(pool(x[:1, :20], 2), extreme(windows[:1, :10], axis=(2, 4)))
