@@ -11,9 +11,8 @@ from numba import prange
 
 from fastconv import _jit
 from fastconv.cpu import positions, simd, tiles
+from fastconv.cpu.pool_average import FIRST, PIXELS, goes_in_order
 
-# Rows of a table of windows.
-FIRST, PIXELS = range(2)
 # Vectors of channels that run over a window together: they share the work of finding its pixels.
 _VECTORS = 4
 # Numbers by which loads are announced in a small window, a page of float32; windows of at least so many pixels announce
@@ -23,9 +22,6 @@ _MANY_PIXELS = 16
 # Numbers of x from which on nothing is announced: what comes from memory, not from the last cache, the CPU foresees by
 # itself (max 2x2, 8 images of 112 x 112 x 128 and 224 x 224 x 64: 1.3 times as fast, with positions 1.2 times).
 _FORESEEN = 8 << 20
-# Numbers of x from which on maxima of separate windows go over it in the order of memory, which the CPU foresees: max
-# 2x2, 16 to 100 MB, 1.2 to 2.4 times as fast; x of 2 to 13 MB that the last cache holds, .7 to 1.1 times.
-_FROM_MEMORY = 4 << 20
 # float32 numbers in a cache line.
 _LINE = 16
 
@@ -38,18 +34,12 @@ def _fetch(x, at, vectors):
 
 
 def _largest(vectors):
-    """The largest of ``sign * x`` in a window, for *vectors* vectors of channels that stay in registers.
-
-    Where a part of the window has *begun*, out holds the largest of it.
-    """
+    """The largest of ``sign * x`` in a window, for *vectors* vectors of channels that stay in registers."""
 
     @_jit.inline
-    def block(x, at, row_step, rows, pixel_step, pixels, ahead, sign, out, out_at, lowest, stream, begun):
+    def block(x, at, row_step, rows, pixel_step, pixels, ahead, sign, out, out_at, lowest, stream):
         signs = tiles.full(x, sign, 1, vectors)
-        if begun:
-            best = tiles.multiply(tiles.load(out, out_at, 0, 1, vectors), signs)
-        else:
-            best = tiles.full(x, lowest, 1, vectors)
+        best = tiles.full(x, lowest, 1, vectors)
         for _ in range(rows):
             here = at
             for _ in range(pixels):
@@ -102,6 +92,32 @@ _largest_and_where_of_one = _largest_and_where(1)
 
 
 @_jit.inline
+def _largest_in_order(
+    x, at, row_step, rows, pixel_step, pixels, sign, out, indices, out_at, channels, place, row_distance,
+    pixel_distance, stream, held,
+):  # fmt: skip
+    """Both for all channels of a window, one pixel after the other; *held* are the largest so far and their places."""
+    signs = tiles.full(x, sign, 1, _VECTORS)
+    for pixel in range(rows * pixels):
+        row, column = pixel // pixels, pixel % pixels
+        here, distance = at + row * row_step + column * pixel_step, row * row_distance + column * pixel_distance
+        for c in range(0, channels, _VECTORS * simd.lane_count(x)):
+            value = tiles.multiply(tiles.load(x, here + c, 0, 1, _VECTORS), signs)
+            best, where = value, tiles.zeros(x, 1, _VECTORS)
+            if pixel > 0:
+                best = tiles.load(held, c, 0, 1, _VECTORS)
+                where = tiles.load(held, channels + c, 0, 1, _VECTORS)
+            best, where = positions.larger_and_where(value, best, where, distance)
+            if pixel + 1 < rows * pixels:
+                tiles.store(best, held, c, 0)
+                tiles.store(where, held, channels + c, 0)
+            else:
+                tiles.put(tiles.multiply(best, signs), out, out_at + c, 0, stream)
+                if indices.size:
+                    positions.store(where, place, indices, out_at + c)
+
+
+@_jit.inline
 def _largest_of_few(
     x, at, row_step, rows, pixel_step, pixels, sign, out, indices, out_at, count, lowest, place, row_distance,
     pixel_distance,
@@ -135,9 +151,8 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
     row follow one another, so that rows of x shared by neighbours come from the cache.  A later pixel wins only if it
     is larger, or NaN: PyTorch's rule.  The first position is a pixel of the image, so an index is valid even where all
     pixels are -inf.  The last vector of channels is moved back to end with the last channel: what it computes twice
-    has the same bits.  Of an image that comes from memory, rows of windows that share no pixels go over it in order
-    instead, all channels of a pixel before the next, and out keeps the largest so far.
-    Each output element has one writer.
+    has the same bits.  Windows that share no pixels of a large image go over it in order instead, all channels of a
+    pixel before the next.  Each output element has one writer.
     """
     _, IH, IW, C = x.shape
     _, OH, OW, _ = out.shape
@@ -148,11 +163,12 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
     row_step, pixel_step = row_distance * IW * C, column_distance * C
     stream = simd.streams(out, C)
     foreseen = x.size >= _FORESEEN
-    in_order = x.size >= _FROM_MEMORY and indices.size == 0 and C > width and C % width == 0
+    in_order = goes_in_order(x, width)
+    held = simd.span(np.empty(2 * C if in_order else 0, x.dtype))
     for task in range(first, last):
         oh = task % OH
         top, height = rows[FIRST, oh], rows[PIXELS, oh]
-        last_row, below = top + (height - 1) * row_distance, rows[FIRST, oh + 1] if oh + 1 < OH else IH
+        apart = in_order and (oh + 1 == OH or top + (height - 1) * row_distance < rows[FIRST, oh + 1])
         for ow in range(OW):
             left, pixels = columns[FIRST, ow], columns[PIXELS, ow]
             place = top * IW + left
@@ -165,13 +181,11 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
                     source, at, row_step, height, pixel_step, pixels, sign, target, places, out_at, C, lowest, place,
                     row_distance * IW, column_distance,
                 )  # fmt: skip
-            elif in_order and last_row < below:
-                for pixel in range(height * pixels):
-                    here = at + pixel // pixels * row_step + pixel % pixels * pixel_step
-                    for c in range(0, C, width):
-                        _largest_of_many(
-                            source, here + c, 0, 1, 0, 1, 0, sign, target, out_at + c, lowest, False, pixel > 0
-                        )
+            elif apart:
+                _largest_in_order(
+                    source, at, row_step, height, pixel_step, pixels, sign, target, places, out_at, C, place,
+                    row_distance * IW, column_distance, stream, held,
+                )  # fmt: skip
             elif indices.size:
                 while c + width <= C:
                     _largest_and_where_of_many(
@@ -190,14 +204,14 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
                 while c + width <= C:
                     _largest_of_many(
                         source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest,
-                        stream, False,
+                        stream,
                     )  # fmt: skip
                     c += width
                 while c < C:
                     c = min(c, C - lanes)
                     _largest_of_one(
                         source, at + c, row_step, height, pixel_step, pixels, ahead, sign, target, out_at + c, lowest,
-                        stream, False,
+                        stream,
                     )  # fmt: skip
                     c += lanes
 
