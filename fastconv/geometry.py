@@ -317,7 +317,10 @@ class AxisWindows(NamedTuple):
 
     def divided_by(self, counts: NDArray[np.int64]) -> AxisWindows:
         """The same windows with other counts."""
-        return _axis_windows(self.start, self.stop, counts, self.step)
+        table = self.table.copy()
+        table[2] = counts
+        table.setflags(write=False)
+        return self._replace(table=table)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,56 +24,49 @@ _MANY_PIXELS = 16
 _FEW_BYTES = 512
 
 
-def _window_sum(windows, vectors):
-    """Sums of *windows* windows of the same form, each divided by *divisor*, for *vectors* vectors of channels.
-
-    The sums stay in registers.  The windows lie *window_step* apart, and where they go, *out_step*.
-    """
+def _window_sum(vectors):
+    """The sum of a window, divided by *divisor*, for *vectors* vectors of channels, which stay in registers."""
 
     @_jit.inline
-    def add_rows(band, x, at, window_step, row_step, rows, pixel_step, pixels):
+    def add_rows(band, x, at, row_step, rows, pixel_step, pixels):
         """Rows of at most SUM_BLOCK pixels each."""
         for _ in range(rows):
-            run = tiles.zeros(x, windows, vectors)
+            run = tiles.zeros(x, 1, vectors)
             here = at
             for _ in range(pixels):
-                run = tiles.add(run, tiles.load(x, here, window_step, windows, vectors))
+                run = tiles.add(run, tiles.load(x, here, 0, 1, vectors))
                 here += pixel_step
             band = tiles.add(band, run)
             at += row_step
         return band
 
     @_jit.inline
-    def block(
-        x, at, window_step, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, out_step, outputs,
-        stream,
-    ):  # fmt: skip
-        total = tiles.load(out, out_at, out_step, windows, vectors) if begun else tiles.zeros(x, windows, vectors)
+    def block(x, at, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, outputs, stream):
+        total = tiles.load(out, out_at, 0, 1, vectors) if begun else tiles.zeros(x, 1, vectors)
         if rows <= SUM_BLOCK and pixels <= SUM_BLOCK:
-            total = add_rows(total, x, at, window_step, row_step, rows, pixel_step, pixels)
+            total = add_rows(total, x, at, row_step, rows, pixel_step, pixels)
         else:
             for top in range(0, rows, SUM_BLOCK):
-                band = tiles.zeros(x, windows, vectors)
+                band = tiles.zeros(x, 1, vectors)
                 for row in range(top, min(top + SUM_BLOCK, rows)):
-                    row_sum = tiles.zeros(x, windows, vectors)
+                    row_sum = tiles.zeros(x, 1, vectors)
                     for left in range(0, pixels, SUM_BLOCK):
                         start = at + row * row_step + left * pixel_step
                         count = min(SUM_BLOCK, pixels - left)
-                        row_sum = add_rows(row_sum, x, start, window_step, row_step, 1, pixel_step, count)
+                        row_sum = add_rows(row_sum, x, start, row_step, 1, pixel_step, count)
                     band = tiles.add(band, row_sum)
                 total = tiles.add(total, band)
         if divisor != 1:
-            total = tiles.divide(total, tiles.full(x, divisor, windows, vectors))
+            total = tiles.divide(total, tiles.full(x, divisor, 1, vectors))
         for _ in range(outputs):
-            tiles.put(total, out, out_at, out_step, stream)
+            tiles.put(total, out, out_at, 0, stream)
             out_at += pixel_step
 
     return block
 
 
-_sum_of_two = _window_sum(2, _VECTORS)
-_sum_of_many = _window_sum(1, _VECTORS)
-_sum_of_one = _window_sum(1, 1)
+_sum_of_many = _window_sum(_VECTORS)
+_sum_of_one = _window_sum(1)
 
 
 @_jit.inline
@@ -145,9 +138,8 @@ def average_tasks(x, rows, columns, out, first, last):
     many channels, they do so one row of it at a time, and the output keeps their sums meanwhile: memory is then read
     as few streams, one for each pixel of the row.  The sum is one of bands of SUM_BLOCK rows, a band one of rows, a
     row one of runs of SUM_BLOCK pixels: an order that the window alone decides, and that pooling along the rows first
-    does not change.  Where four cache lines are all channels, windows one below the other run in pairs: two streams
-    bring more from memory than one.  Windows that share no pixels of a large image go over it in order, all channels of
-    a pixel before the next.  Each output element has one writer.
+    does not change.  Windows that share no pixels of a large image go over it in order, all channels of a pixel before
+    the next.  Each output element has one writer.
     """
     _, IH, IW, C = x.shape
     _, OH, OW, _ = out.shape
@@ -157,14 +149,10 @@ def average_tasks(x, rows, columns, out, first, last):
     stream = simd.streams(out, C)
     in_order = goes_in_order(x, width)
     held = simd.span(np.empty(2 * C if in_order else 0, x.dtype))
-    task = first
-    while task < last:
+    for task in range(first, last):
         oh = task % OH
         top, height = rows[FIRST, oh], rows[PIXELS, oh]
         apart = in_order and height <= SUM_BLOCK and (oh + 1 == OH or top + height <= rows[FIRST, oh + 1])
-        pair = C == width and task + 1 < last and oh + 1 < OH
-        pair = pair and height == rows[PIXELS, oh + 1] and rows[COUNT, oh] == rows[COUNT, oh + 1]
-        to_next = (rows[FIRST, oh + 1] - top) * IW * C if pair else 0
         ow = 0
         while ow < OW:
             left, pixels = columns[FIRST, ow], columns[PIXELS, ow]
@@ -179,12 +167,6 @@ def average_tasks(x, rows, columns, out, first, last):
             while ow + outputs < OW and _same_window(columns, ow, ow + outputs):
                 outputs += 1
             ow += outputs
-            if pair:
-                _sum_of_two(
-                    source, at, to_next, IW * C, height, C, pixels, False, whole, target, out_at, OW * C, outputs,
-                    stream,
-                )  # fmt: skip
-                continue
             if apart and outputs == 1 and pixels <= SUM_BLOCK:
                 _sum_in_order(source, at, IW * C, height, C, pixels, whole, target, out_at, C, stream, held)
                 continue
@@ -195,17 +177,16 @@ def average_tasks(x, rows, columns, out, first, last):
                 here = at + step * IW * C
                 for c in range(0, C // width * width, width):
                     _sum_of_many(
-                        source, here + c, 0, IW * C, height // steps, C, pixels, step > 0, divisor,
-                        target, out_at + c, 0, outputs, stream and steps == 1,
+                        source, here + c, IW * C, height // steps, C, pixels, step > 0, divisor, target, out_at + c,
+                        outputs, stream and steps == 1,
                     )  # fmt: skip
             c = C // width * width
             while c < C:
                 c = min(c, C - lanes)
                 _sum_of_one(
-                    source, at + c, 0, IW * C, height, C, pixels, False, whole, target, out_at + c, 0, outputs, stream
+                    source, at + c, IW * C, height, C, pixels, False, whole, target, out_at + c, outputs, stream
                 )
                 c += lanes
-        task += 2 if pair else 1
 
 
 @_jit.kernel
