@@ -19,8 +19,8 @@ _VECTORS = max(1, 256 // codegen.VECTOR_BYTES)
 # Windows of at least so many pixels are summed row by row where they have more channels than that.
 _MANY_PIXELS = 16
 # Bytes of a pixel up to which windows that share no pixels are read in registers, a block of channels after the other.
-# Pixels of 768 to 2048 bytes, in 13 to 26 MB, are 1.4 to 2.4 times as fast one after the other, those of 512 bytes .7
-# to 1.1 times, and .6 to .9 times where the last cache holds them.
+# One after the other, pixels of 768 to 2048 bytes are 1.3 to 2.4 times as fast, those of 512 bytes .7 to 1.1 times, in
+# 13 to 26 MB that come from memory; where the last cache holds them all, they are .6 to .9 times as fast.
 _FEW_BYTES = 512
 
 
@@ -91,8 +91,9 @@ def _sum_of_few(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_at,
 
 @_jit.inline
 def goes_in_order(x, width):
-    """Whether windows that share no pixels go over x in the order of memory, which the CPU foresees, *width* channels
-    at a time: pixels of many channels, so many of them that what computed x has written it past the caches.
+    """Whether windows that share no pixels go over x in the order of memory, *width* channels at a time.
+
+    The CPU foresees that.  It pays for pixels of many channels where what computed x has written it past the caches.
     """
     C = x.shape[3]
     return x.size * x.itemsize >= memory.LARGE and C * x.itemsize > _FEW_BYTES and C % width == 0
