@@ -37,10 +37,12 @@ if hasattr(os, "register_at_fork"):
 
 def worker_count(work: float) -> int:
     """Threads to use for *work* operations: Numba's current setting, or 1 where the problem is small."""
-    # asking Numba takes a microsecond and starts its threads
+    # asking Numba the first time starts its threads
     if work < PARALLEL_THRESHOLD or _forked_after_launch or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
-    return int(numba.get_num_threads())
+    # its public function makes sure of that each time, which takes longer than the answer
+    running = numba_threads._is_initialized
+    return int(numba_threads._get_num_threads() if running else numba.get_num_threads())
 
 
 def run(serial: Callable[..., None], parallel: Callable[..., None], workers: int, *arguments: Any) -> None:

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from fastconv import functional, threads
-from fastconv.cpu import update
+from fastconv.cpu import total, update
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cuda.ahead import Compiler
 from fastconv.cuda.array import Array
@@ -86,6 +86,7 @@ def cpu_calls(dtype: str) -> list[Call]:
     def activations_loss_and_dropout() -> None:
         functional.activation_backward(matrix, functional.relu(matrix), "relu")
         functional.softmax_backward(matrix, functional.softmax(matrix))
+        functional.softmax_cross_entropy(matrix, labels)
         functional.softmax_cross_entropy_backward(1.0, matrix, labels)
         functional.dropout(matrix, 0.5, seed=0)
 
@@ -103,7 +104,7 @@ def cpu_calls(dtype: str) -> list[Call]:
     calls: list[Call] = [convolution, other_convolutions, depthwise_convolution, pooling, dense]
     calls += [activations_loss_and_dropout, batch_normalization, updates]
     if dtype == "float32":
-        calls.append(partial(convolution, "winograd"))
+        calls += [partial(convolution, "winograd"), partial(total.of, matrix)]
     return calls
 
 

@@ -1,7 +1,7 @@
 """The sum of all numbers of an array in float64, in the order in which a GPU adds them (`fastconv.cuda.total`).
 
 A large array is first added in chains, `CHAINS` numbers apart.  Then every `BLOCK` neighbours make one sum, and so do
-those sums: the second half of a block is added to the first, and so on.  All of it is additions of rows in NumPy.
+those sums: the second half of a block is added to the first, and so on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastconv import _jit
 
 #: Numbers that are added by halves, and the most of such blocks: threads that fill a large GPU.
 BLOCK, BLOCKS = 256, 256
@@ -21,9 +23,7 @@ def of(numbers: Any) -> float:
     sums = numbers.reshape(-1)
     if sums.size > CHAINS:
         sums = _chains(sums)
-    while sums.size > 1:
-        sums = _blocks(sums)
-    return float(sums[0]) if sums.size else 0.0
+    return float(add_by_halves(sums.astype(np.float64))) if sums.size else 0.0
 
 
 def _chains(numbers: NDArray[Any]) -> NDArray[Any]:
@@ -34,23 +34,22 @@ def _chains(numbers: NDArray[Any]) -> NDArray[Any]:
     return sums
 
 
-def _blocks(numbers: NDArray[Any]) -> NDArray[Any]:
-    """The sum of each block of neighbours; the last one is filled up with zeros."""
-    whole = numbers.size // BLOCK * BLOCK
-    rest = numbers[whole:]
-    if not rest.size:
-        return _halved(numbers.reshape(-1, BLOCK))
-    # zeros beyond the next power of two would be added to no effect
-    last = np.zeros((1, 1 << (rest.size - 1).bit_length()))
-    last[0, : rest.size] = rest
-    if not whole:
-        return _halved(last)
-    return np.concatenate([_halved(numbers[:whole].reshape(-1, BLOCK)), _halved(last)])
+@_jit.kernel
+def add_by_halves(sums):
+    """The sum of all numbers, at least one, which are overwritten: block by block, until one block is left.
 
-
-def _halved(rows: NDArray[Any]) -> NDArray[Any]:
-    """The sum of each row: its second half is added to its first, until one number is left."""
-    while rows.shape[1] > 1:
-        half = rows.shape[1] // 2
-        rows = np.add(rows[:, :half], rows[:, half:], dtype=np.float64)
-    return rows[:, 0]
+    Beyond the last number lie zeros, which are not added.
+    """
+    count = sums.size
+    while count > 1:
+        blocks = -(-count // BLOCK)
+        for block in range(blocks):
+            numbers = sums[block * BLOCK : min((block + 1) * BLOCK, count)]
+            half = BLOCK // 2
+            while half > 0:
+                for i in range(min(numbers.size - half, half)):
+                    numbers[i] += numbers[half + i]
+                half //= 2
+            sums[block] = numbers[0]
+        count = blocks
+    return sums[0]

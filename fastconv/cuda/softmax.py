@@ -3,10 +3,6 @@
 The bits of `fastconv.cpu.softmax`, whose order of summation is kept: the numbers of a row pass through the lanes of a
 warp, and every lane adds them in the order of the row.  The one exception is the logarithm: it is NVIDIA's in float64,
 not the C library's, and the two can round to different float32 numbers once in some hundred million rows.
-
-Cross-entropy is what `fastconv.functional.loss` computes with NumPy.  The bits are the same for class numbers and for
-one-hot rows without smoothing, where a row's sum has one term; other rows are summed here in float64 and there in
-NumPy's own order in float32.
 """
 
 from __future__ import annotations

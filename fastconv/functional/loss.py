@@ -118,24 +118,25 @@ def _probabilities(labels: ArrayLike, scores: FloatArray) -> NDArray[Any]:
     probabilities = np.asarray(labels)
     if probabilities.size and not probabilities.min() >= 0:
         raise ValueError(f"labels must be probabilities, none negative or NaN. Received: minimum={probabilities.min()}")
-    return probabilities.astype(scores.dtype)
+    return float_array("labels", probabilities.astype(scores.dtype, copy=False), scores, "logits")
 
 
 def _classes(labels: ArrayLike, scores: FloatArray) -> NDArray[Any]:
     """A class number for each sample; the numbers are only looked at in host memory."""
     N, C = scores.shape
     if N == 0 and not on_device(scores):
-        return np.empty(0, np.intp)
+        return np.empty(0, np.int64)
     classes = index_array("labels", labels, scores, "logits", " of shape (N,)")
     if on_device(classes):
         return classes
-    wrong = (classes < 0) | (classes >= C)
+    numbers = np.ascontiguousarray(classes, np.int64)
+    wrong = numbers.view(np.uint64) >= C  # a negative number is a large one there
     if wrong.any():
         raise ValueError(
             f"labels must be from 0 to {C - 1}, as logits.shape={scores.shape}. "
             f"Received: labels[{wrong.argmax()}]={classes[wrong.argmax()]}"
         )
-    return classes.astype(np.intp)
+    return numbers
 
 
 def _factors(grad_losses: Any, scores: FloatArray) -> Any:
