@@ -9,8 +9,9 @@ from math import prod
 
 import numpy as np
 
-from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS
-from fastconv.cpu.winograd_tiles import grid_of, long_of, needs, pieces_of, whole_of
+from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS
+from fastconv.cpu.winograd_plan import products_of, reads_backwards
+from fastconv.cpu.winograd_tiles import grid_of, needs, pieces_of
 from fastconv.geometry import Conv2dGeometry, Pair
 from fastconv.profile import current as current_profile
 
@@ -31,8 +32,8 @@ _MANY_PIECES, _MANY_PAIRS = 25, 1.5
 #: Depths beyond which the workspace of a thread is more than 8 MB.
 MOST_DEPTHS = 2560
 # Images that "auto" counts on: a few, and more for gradients, which are asked for in training only.  8 images of one
-# tile, 3x3 outputs, and 64 channels are 1.1 to 1.4 times as fast as the direct sum, their gradient of the weight 1.4 to
-# 1.7 times, 32 of them 1.8 to 2.8 times, a single one half as fast.
+# tile, 3x3 outputs, and 64 channels are 1.1 to 1.4 times as fast as the direct sum, their gradient of x, too, that of
+# the weight 1.4 to 1.7 times, 32 of them 1.8 to 2.8 times, a single one half as fast.
 _IMAGES, _IMAGES_OF_TRAINING = 4, 8
 # The gradient of a weight with many channels pays with less of its tiles filled, because its direct sum is slower: 2x2
 # outputs, which fill 36%, are 1.0 to 1.1 times as fast with 8 images and 32 to 128 channels, 1.3 to 1.8 with 32 images.
@@ -53,21 +54,9 @@ def tiles_of_image(rows: int, columns: int, dilation: Pair = (1, 1)) -> int:
     return prod(grid_of(rows, columns, dilation))
 
 
-def _products(outputs: Pair, dilation: Pair = (1, 1), kernel: Pair = (TAPS, TAPS), stride: Pair = (1, 1)) -> int:
-    """Multiplications for an image and a pair of channels: 36 for each tile, where tiles and pieces are all whole."""
-    products = 1
-    axes = zip(
-        grid_of(*outputs, dilation), whole_of(*outputs, dilation), pieces_of(kernel, stride), long_of(kernel, stride),
-        strict=True,
-    )  # fmt: skip
-    for tiles, whole, pieces, long in axes:
-        products *= (INPUTS - 1) * tiles * pieces + whole * long
-    return products
-
-
 def fill_of_tiles(rows: int, columns: int, dilation: Pair = (1, 1)) -> float:
     """Outputs of an image for each product, those of whole tiles being 1."""
-    return rows * columns / OUTPUTS**2 * PLANES / _products((rows, columns), dilation)
+    return rows * columns / OUTPUTS**2 * PLANES / products_of((rows, columns), dilation)
 
 
 def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> str | None:
@@ -84,7 +73,7 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
     if reason is not None:
         return reason
     # what is cut into tiles: the images that are written, or grad_out
-    rows, columns = (g.IH, g.IW) if backwards else (g.OH, g.OW)
+    rows, columns = (g.IH, g.IW) if backwards and not reads_backwards(g) else (g.OH, g.OW)
     tiles = tiles_of_image(rows, columns, g.dilation)
     # the direct sum for the gradient of x goes over the pixels of grad_out, and leaves out what lies around them
     pixels = min(g.OH * g.OW, rows * columns)
@@ -94,7 +83,7 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
     least_fill = pays.fill * (_FILL_OF_GRAD_WEIGHT if of_weight and many_channels else 1)
     if fill < least_fill:
         return f"pays where pixels fill {least_fill:.0%} of their tiles, here {g.OH}x{g.OW} fill {fill:.0%}"
-    saving = pixels * g.KH * g.KW / _products((rows, columns), g.dilation, (g.KH, g.KW), g.stride)
+    saving = pixels * g.KH * g.KW / products_of((rows, columns), g.dilation, (g.KH, g.KW), g.stride)
     least_saving = _LEAST_SAVING if many_channels else _LEAST_SAVING_OF_FEW_CHANNELS
     if g.KH * g.KW < pieces * TAPS * TAPS and saving < least_saving:
         return f"pays where the direct sum multiplies {least_saving} times as often, here {saving:.2f} times"

@@ -96,6 +96,7 @@ WINOGRAD_CASES = (
     ConvCase("winograd, many channels", (1, 15, 11, 131), (3, 3, 131, 67), padding=((0, 2), (1, 0))),
     ConvCase("winograd, padding larger than kernel", (2, 5, 3, 16), (3, 3, 16, 8), padding=((4, 3), (0, 5))),
     ConvCase("winograd, one tile cut", (1, 3, 4, 17), (3, 3, 17, 16)),
+    ConvCase("winograd, grad_x backwards", (3, 12, 8, 19), (3, 3, 19, 37), padding=((1, 0), (0, 0))),
     ConvCase("winograd, pieces", (2, 15, 16, 19), (6, 5, 19, 37), padding=2),
     ConvCase("winograd, short tiles and pieces", (2, 10, 9, 40), (7, 5, 40, 20), padding=(3, 2)),
     ConvCase("winograd, short pieces", (1, 6, 7, 16), (4, 5, 16, 4), padding=2),

@@ -7,7 +7,7 @@ import pytest
 from cases import BY_NAME, CASES
 
 from fastconv import dispatch, threads, winograd_choice
-from fastconv.cpu import conv_winograd
+from fastconv.cpu import conv_winograd, winograd_plan
 from fastconv.functional.conv import conv2d
 from fastconv.geometry import conv2d_geometry
 
@@ -27,6 +27,7 @@ WINOGRAD = (
     "patches too large for a strip",
     "winograd, many tiles",
     "winograd, many channels",
+    "winograd, grad_x backwards",
     "winograd, pieces",
     "winograd, dilated",
     "winograd, strided",
@@ -83,10 +84,11 @@ def test_winograd_counts_the_products_that_tiles_and_pieces_ask_for():
     reason = "pays where pixels fill 55% of their tiles, here 2x2 fill 36%"
     assert declines("conv2d_forward", small, None) == reason
     assert declines("conv2d_grad_weight", small, None) is None
-    # 3x3 pixels of grad_out are 81 products of the direct sum, the 5x5 of grad_x 100 here
-    valid = conv2d_geometry((8, 5, 5, 64), (3, 3, 64, 64))
-    assert "3x3 fill 20%" in str(declines("conv2d_grad_x", valid, None))
-    assert declines("conv2d_forward", valid, None) is None
+    # 3x3 pixels of grad_out are 81 products of the direct sum, the 5x5 of grad_x 100 here; read backwards they are 25
+    large, valid = (conv2d_geometry((8, 5, 5, C), (3, 3, C, C)) for C in (256, 64))
+    assert [winograd_plan.reads_backwards(g) for g in (large, valid)] == [False, True]
+    assert "3x3 fill 20%" in str(declines("conv2d_grad_x", large, None))
+    assert declines("conv2d_grad_x", valid, None) is declines("conv2d_forward", valid, None) is None
     # 14 = 4 + 4 + 3 + 3 outputs are seen at 22 points
     assert winograd_choice.fill_of_tiles(14, 14) == pytest.approx(14 * 14 * 36 / (16 * 22 * 22))
     # a piece of two taps and one of one see 7 = 4 + 3 outputs at 10 points each

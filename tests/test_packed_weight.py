@@ -12,6 +12,7 @@ import fastconv
 from fastconv import PackedWeight, conv1d, conv2d, conv2d_backward, conv2d_grad_x, conv_transpose2d, dense, threads
 from fastconv.cpu import conv_direct, conv_winograd
 from fastconv.dispatch import CONV2D
+from fastconv.geometry import conv2d_geometry
 from fastconv.keras import Sequential, layers
 from fastconv.keras.models import load_model
 
@@ -104,6 +105,18 @@ def test_one_weight_serves_different_calls():
             out = conv2d(images, weight, **call)
             same_bits(conv2d(images, kept, **call), out)
             same_bits(conv2d_grad_x(out, kept, shape, **call), conv2d_grad_x(out, weight, shape, **call))
+
+
+def test_the_gradient_of_x_keeps_a_weight_for_each_way_to_compute_it():
+    """Winograd has the taps in their order for small images without padding, and turned for others."""
+    rng = np.random.default_rng(5)
+    weight = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
+    kept = PackedWeight(weight)
+    for padding in (0, 1, 0):
+        g = conv2d_geometry((1, 9, 9, 16), weight.shape, padding=padding)
+        grad_out = rng.standard_normal(g.out_shape).astype(np.float32)
+        call = {"padding": padding, "algorithm": "winograd"}
+        same_bits(conv2d_grad_x(grad_out, kept, g.x_shape, **call), conv2d_grad_x(grad_out, weight, g.x_shape, **call))
 
 
 def test_dense_series_and_transposed():

@@ -27,6 +27,7 @@ NAMES = (
     "grad_weight over splits and chains",
     "winograd, many tiles",
     "winograd, many channels",
+    "winograd, grad_x backwards",
     "winograd, pieces",
     "winograd, dilated",
     "winograd, strided",

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, normal_arrays
+from cases import BY_NAME, CASES, ConvCase, normal_arrays
 from hypothesis import given, note, settings, strategies as st
 
-from fastconv.cpu import winograd
+from fastconv import threads
+from fastconv.cpu import conv_winograd_scatter, winograd
+from fastconv.cpu.winograd_plan import reads_backwards
 from fastconv.cpu.winograd_tiles import count_of, grid_of, long_of, pieces_of, start_of, whole_of
 from fastconv.dispatch import CONV2D
 from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
@@ -26,6 +28,9 @@ def test_the_matrices_compute_a_convolution_of_one_axis():
     grad_out = rng.normal(size=winograd.OUTPUTS)
     grad_taps = to_taps.T @ ((to_inputs @ x) * (to_outputs @ grad_out))
     np.testing.assert_allclose(grad_taps, np.correlate(x, grad_out, "valid"), rtol=1e-12)
+    # and that of x
+    grad_x = to_inputs.T @ ((to_taps @ taps) * (to_outputs @ grad_out))
+    np.testing.assert_allclose(grad_x, np.convolve(taps, grad_out), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("length", "apart"), [(4, 1), (4, 3), (3, 1), (3, 4)])
@@ -173,3 +178,38 @@ def test_a_number_that_is_not_finite_stays_in_the_tiles_that_see_it():
     hit[1, 12:16, 12:16] = True
     assert not np.isfinite(out[1, 12:15, 13:16]).any()
     np.testing.assert_array_equal(out[~hit], clean[~hit])
+
+
+def test_grad_x_is_read_backwards_where_that_multiplies_less():
+    def backwards(image, padding=0, **options):
+        return reads_backwards(conv2d_geometry((1, *image, 32), (3, 3, 32, 64), padding=padding, **options))
+
+    assert all(backwards(image) for image in ((4, 4), (5, 5), (6, 6), (13, 13), (12, 8), (22, 22)))
+    assert not any(backwards(image) for image in ((3, 3), (15, 15), (26, 26)))  # 13 x 13 outputs, 15 x 15 pixels: 441
+    assert not backwards((13, 13), padding=1)
+    assert not backwards((13, 13), stride=2)
+    assert not backwards((13, 13), dilation=2)
+
+
+def test_grad_x_of_few_images_shares_the_channels_among_threads(monkeypatch):
+    case = ConvCase("", (1, 13, 13, 100), (3, 3, 100, 7))
+    a = normal_arrays(case.geometry)
+    results = []
+    for workers in (1, 2):
+        monkeypatch.setattr(threads, "worker_count", lambda work, workers=workers: workers)
+        results.append(conv2d_grad_x(a.grad_out, a.weight, case.x_shape, algorithm="winograd"))
+        assert conv_winograd_scatter._job(case.geometry, 4, workers).workers == workers
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_gradient_that_is_not_finite_stays_in_the_pixels_of_its_tile():
+    """7 = 4 + 3: the tiles with three rows or columns find nothing at infinity, whatever the others have there."""
+    case = ConvCase("", (2, 9, 9, 16), (3, 3, 16, 16))
+    a = normal_arrays(case.geometry)
+    clean = conv2d_grad_x(a.grad_out, a.weight, case.x_shape, algorithm="winograd")
+    a.grad_out[0, 3, 3, 5] = np.nan
+    grad_x = conv2d_grad_x(a.grad_out, a.weight, case.x_shape, algorithm="winograd")
+    hit = np.zeros(case.x_shape, bool)
+    hit[0, :6, :6] = True
+    assert np.isnan(grad_x[0, 3:6, 3:6]).all()
+    np.testing.assert_array_equal(grad_x[~hit], clean[~hit])

@@ -75,20 +75,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, conv_direct, conv_winograd_weight, product, simd, tiles
+from fastconv.cpu import conv_direct, conv_winograd_scatter, conv_winograd_weight, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_winograd_weight import grad_weight as grad_weight
 from fastconv.cpu.epilogue import RELU, finish_vector, tile_finisher
 from fastconv.cpu.product import TILE_VECTORS
 from fastconv.cpu.shape import Forms, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
-from fastconv.cpu.winograd import EVERYWHERE, INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_output, transform_taps
-from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, forward_job, job_of, named
+from fastconv.cpu.winograd import INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_output
+from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, arrays_of, forward_job, job_of, named, reads_backwards
+from fastconv.cpu.winograd_taps import transform_block, transform_tasks
 from fastconv.cpu.winograd_tiles import (
     ceil_div,
     count_of,
@@ -96,9 +96,7 @@ from fastconv.cpu.winograd_tiles import (
     fetch,
     lines_behind,
     next_depths,
-    next_piece,
     next_tile,
-    place_of,
     share_of,
     shifts_of,
     start_of,
@@ -106,59 +104,13 @@ from fastconv.cpu.winograd_tiles import (
     transform_input_tiles,
 )
 from fastconv.geometry import Conv2dGeometry
-from fastconv.memory import aligned, scratch
 
 # Multiplications of the direct sum for one of the products here.
 _SAVING = (OUTPUTS * TAPS) ** 2 // PLANES
 # Rows of pixels that the last tile of a block sees beyond its outputs.
 _ROWS_BELOW = 2
-# Depths between the weights that are transformed and those that are asked for.
-_AHEAD = 2
 
 _multiply = product.tile_product(ROW, 1)
-
-
-@_jit.inline
-def _transform_taps(
-    weight, first_depth, first_column, s, images, depths, columns, padded, taps, taps_at, panel_stride, plane
-):
-    """``taps[panel][plane][depth][oc]``: the transformed taps of a block of the weight, in panels of a tile's width.
-
-    Depths outside: the weights of an input channel are neighbours in memory, but for the nine taps.  They come from
-    there, so those of a later channel are asked for ahead.
-    """
-    lanes = simd.lane_count(taps)
-    width = TILE_VECTORS * lanes
-    tap_step = s.stride_w * s.IC * s.OC
-    row_step = s.stride_h * s.KW * s.IC * s.OC
-    row_of_pieces, column_of_pieces, ic = place_of(first_depth, images)
-    for depth in range(depths):
-        kh = start_of(row_of_pieces, s.stride_h, TAPS, images.long_h)
-        kw = start_of(column_of_pieces, s.stride_w, TAPS, images.long_w)
-        rows = count_of(kh, row_of_pieces, s.stride_h, TAPS, images.long_h, s.KH)
-        taps_of_row = count_of(kw, column_of_pieces, s.stride_w, TAPS, images.long_w, s.KW)
-        start = ((kh * s.KW + kw) * s.IC + ic) * s.OC + first_column
-        for column in range(0, columns, lanes):
-            at = start + column
-            if rows == TAPS and taps_of_row == TAPS and column + lanes <= columns:
-                for i in range(TAPS):
-                    for j in range(TAPS):
-                        simd.prefetch_for_read(weight, at + i * row_step + j * tap_step + _AHEAD * s.OC)
-                source, source_row, source_tap = weight, row_step, tap_step
-            else:
-                for i in range(TAPS):
-                    for j in range(TAPS):
-                        there = i < rows and j < taps_of_row
-                        count = min(columns - column, lanes) if there else 0
-                        rest = simd.load_first(weight, at + (i * row_step + j * tap_step) * there, count)
-                        simd.store(padded, (i * TAPS + j) * lanes, rest)
-                source, at, source_row, source_tap = padded, 0, TAPS * lanes, lanes
-            to = taps_at + column // width * panel_stride + depth * width + column % width
-            transform_taps(source, at, source_row, source_tap, taps, to, plane, EVERYWHERE)
-        ic += 1
-        if ic == s.IC:
-            ic = 0
-            row_of_pieces, column_of_pieces = next_piece(row_of_pieces, column_of_pieces, 1, images)
 
 
 _finish_pixel = tile_finisher(1, TILE_VECTORS)
@@ -268,7 +220,7 @@ def _forward_tasks(
                 else:
                     factor, panel_stride = own_taps, PLANES * blocks.taps_plane
                     factor_at = 0
-                    _transform_taps(
+                    transform_block(
                         weight, first_depth, first_column, s, images, last_depth - first_depth, columns, padded,
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
@@ -302,30 +254,12 @@ def _forward_tasks(
             )  # fmt: skip
 
 
-@_jit.flushing_tasks
-def _weight_tasks(weight, taps, s, images, blocks, first_task, last_task):
-    """Tasks [first_task, last_task) of the transform of a whole weight; a task: a panel times a block of depths."""
-    plane = blocks.taps_plane
-    padded = np.empty(TAPS * TAPS * codegen.VECTOR_BYTES // 4, taps.dtype)
-    weight, taps, padded = simd.span(weight), simd.span(taps), simd.span(padded)
-    width = TILE_VECTORS * simd.lane_count(taps)
-    total_depths = depths_of(images)
-    depth_blocks = ceil_div(total_depths, DEPTH)
-    for task in range(first_task, last_task):
-        column = task // depth_blocks * width
-        first_depth = task % depth_blocks * DEPTH
-        depths, columns = min(DEPTH, total_depths - first_depth), min(width, s.OC - column)
-        _transform_taps(
-            weight, first_depth, column, s, images, depths, columns, padded, taps, task * PLANES * plane, 0, plane
-        )
-
-
 @_jit.kernel
 def conv2d_forward_winograd_serial(x, weight, taps, bias, residual, out, memory, numbers, activation):
     """All tasks of the forward pass; arrays are flat, and an empty weight has been transformed before."""
     shape, images, points, blocks, workspace = named(numbers)
     if weight.size > 0 and blocks.panels > 0:
-        _weight_tasks(weight, taps, shape, images, blocks, 0, blocks.panels)
+        transform_tasks(weight, taps, memory, 0, shape, images, blocks.taps_plane, 0, blocks.panels)
     _forward_tasks(
         x, weight, taps, bias, residual, out, memory, 0, shape, images, points, blocks, workspace, activation,
         0, blocks.tasks,
@@ -340,7 +274,8 @@ def conv2d_forward_winograd_parallel(workers, x, weight, taps, bias, residual, o
         for worker in prange(workers):
             shape, images, _, blocks, _ = named(numbers)
             first_panel, last_panel = blocks.panels * worker // workers, blocks.panels * (worker + 1) // workers
-            _weight_tasks(weight, taps, shape, images, blocks, first_panel, last_panel)
+            memory_at = worker * (memory.size // workers)
+            transform_tasks(weight, taps, memory, memory_at, shape, images, blocks.taps_plane, first_panel, last_panel)
     for worker in prange(workers):
         shape, images, points, blocks, workspace = named(numbers)
         _forward_tasks(
@@ -377,10 +312,13 @@ def grad_x(
 ) -> None:
     """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around.
 
-    With a stride it is that of `conv_direct`.
+    With a stride it is that of `conv_direct`, for small images without padding that of `conv_winograd_scatter`.
     """
     if geometry.stride != (1, 1):
         conv_direct.grad_x(geometry, grad_out, weight, out, forms)
+        return
+    if reads_backwards(geometry):
+        conv_winograd_scatter.grad_x(geometry, grad_out, weight, out, forms)
         return
     (phase,) = phases(geometry)
     turned = partial(swap_channels, weight, phase.rows, phase.columns, 1)
@@ -389,10 +327,11 @@ def grad_x(
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
+    """Bytes of memory of one thread: the largest of what the three passes need."""
     s = forward_shape(geometry)
     of_forward = itemsize * job_of(s, itemsize, 1, False).workspace
-    return max(of_forward, conv_winograd_weight.workspace(geometry, itemsize))
+    of_grad_x = conv_winograd_scatter.workspace(geometry, itemsize) if reads_backwards(geometry) else 0
+    return max(of_forward, of_grad_x, conv_winograd_weight.workspace(geometry, itemsize))
 
 
 def _run(
@@ -408,15 +347,7 @@ def _run(
 ) -> None:
     """Run a job with what *forms* has under *key*, or else with *weight*, whose transform is kept there."""
     absent = job.absent
-    own = job.workers * job.workspace
-    if forms is None:
-        in_parts, memory = weight().ravel(), scratch(job.taps + own, out.dtype)
-        taps, memory = memory[: job.taps], memory[job.taps :]
-    elif key in forms:
-        in_parts, taps, memory = absent, forms[key], scratch(own, out.dtype)
-    else:
-        in_parts, taps = weight().ravel(), aligned(job.taps, out.dtype)
-        memory = scratch(own, out.dtype)
+    in_parts, taps, memory = arrays_of(job, weight, forms, key, out.dtype)
     threads.run(
         conv2d_forward_winograd_serial,
         conv2d_forward_winograd_parallel,

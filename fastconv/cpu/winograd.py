@@ -6,7 +6,8 @@ inputs, a kernel of 3x3 and a tile of 4x4 outputs are related by
     out = A' ((B' x B) * (G weight G')) A        (' transposes, * multiplies number by number)
 
 and channels are summed between the transforms, where they have become 36 matrix products: `conv_winograd`.  The
-gradient of the weight is the same relation read backwards: ``G' ((B' x B) * (A grad_out A')) G``.
+gradient of the weight is the same relation read backwards: ``G' ((B' x B) * (A grad_out A')) G``.  So is that of x, as
+`conv_winograd_scatter` computes it: ``B ((G weight G') * (A grad_out A')) B'``.
 
 Only the last output of a tile, and only the third tap, are seen at infinity: the value there is the coefficient of the
 highest power.  So three outputs, or two taps, need the other 5 points alone: 30 products where one axis is short, 25
@@ -187,7 +188,7 @@ def _on_both_axes(along_axis: Any, matrix: Matrix, inputs: int, outputs: int, pa
     One intrinsic emits all of it: as separate calls in a kernel it would take Numba ten times as long to compile.  Rows
     of results are computed in so many *parts*, each from all vectors, where more would not stay in the registers.
     """
-    points_are_source = inputs == INPUTS and outputs < INPUTS
+    points_are_source = along_axis is from_points
 
     @intrinsic
     def transform(
@@ -280,5 +281,7 @@ transform_taps = _on_both_axes(to_points, TAP_MATRIX, TAPS, INPUTS)
 transform_output = _on_both_axes(from_points, OUTPUT_MATRIX, INPUTS, OUTPUTS)
 #: 4x4 pixels of grad_out to 36 points.
 transform_grad_out = _on_both_axes(to_points, OUTPUT_MATRIX, OUTPUTS, INPUTS)
+#: 36 points to 6x6 pixels of grad_x.
+transform_pixels = _on_both_axes(from_points, INPUT_MATRIX, INPUTS, INPUTS, _PARTS)
 #: 36 points to 3x3 taps of grad_weight.
 transform_grad_taps = _on_both_axes(from_points, TAP_MATRIX, INPUTS, TAPS)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastconv.cpu import codegen
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, round_up
-from fastconv.cpu.winograd import OUTPUTS, PLANES
-from fastconv.cpu.winograd_tiles import Images, Points, depths_of, images_of, plane_size, tiles_of
-from fastconv.geometry import Conv2dGeometry
+from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, round_up
+from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS
+from fastconv.cpu.winograd_tiles import (
+    Images,
+    Points,
+    depths_of,
+    grid_of,
+    images_of,
+    long_of,
+    pieces_of,
+    plane_size,
+    tiles_of,
+    whole_of,
+)
+from fastconv.geometry import Conv2dGeometry, Pair
+from fastconv.memory import aligned, scratch
 
 #: Depths that a register tile sums in one go: 128 x 32 numbers of the transformed weight are half an L1 cache.
 DEPTH = 128
@@ -31,6 +45,38 @@ _POINTS_OF_BLOCK = 1 << 20
 # part, by each block anew.  One that is kept for later calls is read back only, which is faster whatever its size: with
 # 512 channels, 38 MB, 1.5 times for an image of 7 x 7, 1.1 times for eight.
 _TAPS_AHEAD = 1 << 20
+
+
+# The gradient of x is computed from tiles of grad_out where tiles of its own take so many times as many products.
+_LESS_BACKWARDS = 1.25
+
+
+def products_of(outputs: Pair, dilation: Pair = (1, 1), kernel: Pair = (TAPS, TAPS), stride: Pair = (1, 1)) -> int:
+    """Multiplications for an image and a pair of channels: 36 for each tile, where tiles and pieces are all whole."""
+    products = 1
+    axes = zip(
+        grid_of(*outputs, dilation), whole_of(*outputs, dilation), pieces_of(kernel, stride), long_of(kernel, stride),
+        strict=True,
+    )  # fmt: skip
+    for tiles, whole, pieces, long in axes:
+        products *= (INPUTS - 1) * tiles * pieces + whole * long
+    return products
+
+
+@lru_cache(maxsize=1024)
+def reads_backwards(geometry: Conv2dGeometry) -> bool:
+    """Whether the gradient of x is computed from tiles of grad_out: small images of 3x3 taps with little padding.
+
+    One image has to fit into a block, and the weight is to be small.
+    """
+    g = geometry
+    plain = g.G == 1 and ((g.KH, g.KW), g.stride, g.dilation) == ((TAPS, TAPS), (1, 1), (1, 1))
+    return (
+        plain
+        and PLANES * g.IC * g.OC <= _TAPS_AHEAD
+        and prod(grid_of(g.OH, g.OW)) * PLANES * ROW * -(-g.OC // DEPTH) <= _POINTS_OF_BLOCK
+        and products_of((g.IH, g.IW)) >= _LESS_BACKWARDS * products_of((g.OH, g.OW))
+    )
 
 
 class Blocks(NamedTuple):
@@ -73,6 +119,22 @@ class Job(NamedTuple):
     workers: int
     #: Stands for a bias, a residual or a weight that a call does without.
     absent: NDArray[Any]
+
+
+def arrays_of(
+    job: Job, weight: Callable[[], NDArray[Any]], forms: Forms | None, key: str, dtype: DTypeLike
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The weight, room for its transform, and memory of all threads.
+
+    With *forms*, the transform is kept there under *key*; once it is there, the weight is empty.
+    """
+    own = job.workers * job.workspace
+    if forms is None:
+        memory = scratch(job.taps + own, dtype)
+        return weight().ravel(), memory[: job.taps], memory[job.taps :]
+    if key in forms:
+        return job.absent, forms[key], scratch(own, dtype)
+    return weight().ravel(), aligned(job.taps, dtype), scratch(own, dtype)
 
 
 named = named_as(ConvShape, Images, Points, Blocks, Workspace)

@@ -59,8 +59,9 @@ import numpy as np
 from fastconv.cpu import conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, forward_shape, phases
 from fastconv.cpu.winograd import OUTPUTS, PLANES
+from fastconv.cpu.winograd_plan import reads_backwards
 from fastconv.cpu.winograd_tiles import depths_of, images_of, tiles_of
-from fastconv.cuda import conv_direct
+from fastconv.cuda import conv_direct, conv_winograd_scatter
 from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import starts_of_splits
 from fastconv.cuda.conv_winograd_plan import (
@@ -72,6 +73,7 @@ from fastconv.cuda.conv_winograd_plan import (
 )
 from fastconv.cuda.device import Engine, flat, flats
 from fastconv.cuda.epilogue import RELU, any_activation
+from fastconv.cuda.winograd_taps import transformed_weight
 from fastconv.geometry import Conv2dGeometry
 
 
@@ -100,14 +102,17 @@ def forward(
 def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any, out: Any) -> None:
     """``out = the gradient with respect to x``: the forward convolution of grad_out with the kernel turned around.
 
-    With a stride it is that of `conv_direct`.
+    With a stride it is that of `conv_direct`, for small images without padding that of `conv_winograd_scatter`.
     """
     check(geometry, refuses)
     if geometry.stride != (1, 1):
         conv_direct.grad_x(engine, geometry, grad_out, weight, out)
         return
+    if reads_backwards(geometry):
+        conv_winograd_scatter.grad_x(engine, geometry, grad_out, weight, out)
+        return
     (phase,) = phases(geometry)
-    taps = transformed_weight(engine, phase.shape, weight, OUTPUTS, turned=True)
+    taps = transformed_weight(engine, phase.shape, weight, OUTPUTS, swapped=True, turned=True)
     _run(engine, phase.shape, grad_out, taps, None, None, out, 0)
 
 
@@ -134,7 +139,7 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
-    """Bytes on the device: the larger of what the forward pass and grad_weight need, which grows with the batch."""
+    """Bytes on the device: the largest of what the three passes need; that of grad_weight grows with the batch."""
     s = forward_shape(geometry)
     inputs, _ = images_of(s)
     depths: int = depths_of(inputs)
@@ -143,32 +148,14 @@ def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     of_forward = PLANES * (tiles_of_chunk(s) * channels + weights)
     partial = splits * s.KH * s.KW * s.IC * s.OC if splits > 1 else 0
     of_weight = PLANES * (tiles_of(s) * channels + splits * weights) + partial
-    return itemsize * max(of_forward, of_weight)
+    of_grad_x = conv_winograd_scatter.workspace(geometry) if reads_backwards(geometry) else 0
+    return itemsize * max(of_forward, of_grad_x, of_weight)
 
 
 def check(geometry: Conv2dGeometry, refuses: Callable[[Conv2dGeometry], str | None]) -> None:
     """Raise ValueError for a problem that is refused."""
     if reason := refuses(geometry):
         raise ValueError(f"the Winograd kernels of the GPU cannot compute {geometry}: it {reason}")
-
-
-def transformed_weight(
-    engine: Engine, shape: ConvShape, weight: Any, tile: int, columns: int | None = None, turned: bool = False
-) -> Any:
-    """``taps[depth, point, oc]``, with *columns* from a point to the next: OC or more.
-
-    *turned* is for grad_x: taps in reverse order, input and output channels exchanged.
-    """
-    from fastconv.cuda.kernels import conv_winograd as kernels, elements
-
-    s, columns = shape, columns or shape.OC
-    inputs, _ = images_of(s, tile)
-    tap, pairs = s.IC * s.OC, depths_of(inputs) * s.OC
-    steps = ((s.KH * s.KW - 1) * tap, -tap, 1, s.IC) if turned else (0, tap, s.OC, 1)
-    taps = engine.empty((depths_of(inputs) * kernels.points_of(tile) * columns,), np.float32)
-    problem = *steps, inputs, s.KH, s.KW, s.OC, columns, pairs
-    elements.launch(engine, kernels.taps_to_points(tile), pairs, flat(weight), taps, *problem)
-    return taps
 
 
 def _run(

@@ -27,7 +27,7 @@ from typing import Any
 from fastconv.cpu.shape import ConvShape, forward_shape, phases, round_up
 from fastconv.cpu.winograd_tiles import images_of, tiles_of
 from fastconv.cuda.conv_direct_plan import QUAD
-from fastconv.cuda.conv_winograd import check, grad_weight as grad_weight, transformed_weight
+from fastconv.cuda.conv_winograd import check, grad_weight as grad_weight
 from fastconv.cuda.conv_winograd_plan import (
     FUSED_COLUMNS,
     FUSED_OUTPUTS,
@@ -38,6 +38,7 @@ from fastconv.cuda.conv_winograd_plan import (
 )
 from fastconv.cuda.device import Engine, flats
 from fastconv.cuda.epilogue import RELU, any_activation
+from fastconv.cuda.winograd_taps import transformed_weight
 from fastconv.geometry import Conv2dGeometry
 
 
@@ -98,7 +99,7 @@ def _run(
 
     s = shape
     columns = round_up(s.OC, QUAD)
-    taps = transformed_weight(engine, s, weight, FUSED_OUTPUTS, columns, turned)
+    taps = transformed_weight(engine, s, weight, FUSED_OUTPUTS, columns, swapped=turned, turned=turned)
     arrays = flats(engine, x, taps, bias, residual, out)
     tiles = tiles_of(s, FUSED_OUTPUTS)
     column_blocks = -(-s.OC // FUSED_COLUMNS)

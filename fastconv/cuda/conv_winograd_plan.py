@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fastconv.cpu import conv_direct_weight, conv_winograd_weight
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS, TRANSFORMS
+from fastconv.cpu.winograd_plan import reads_backwards
 from fastconv.cpu.winograd_tiles import depths_of, grid_of, images_of, needs, pieces_of, tiles_of
 from fastconv.cuda.conv_direct_plan import DEPTH
 from fastconv.geometry import Conv2dGeometry
@@ -73,6 +74,14 @@ def tiles_of_chunk(shape: ConvShape) -> int:
     bytes_of_tile = _BYTES * PLANES * (depths_of(inputs) + outputs.C)
     chunks = max(-(-tiles // max(_BYTES_OF_CHUNK // bytes_of_tile, _FEWEST_TILES)), 1)
     return max(min(round_up(-(-tiles // chunks), _TILES_OF_BLOCK), tiles), 1)
+
+
+def images_of_chunk(geometry: Conv2dGeometry) -> int:
+    """Images that are taken up together where grad_x is computed from tiles of grad_out."""
+    g = geometry
+    tiles = prod(grid_of(g.OH, g.OW))
+    most = max(_BYTES_OF_CHUNK // (_BYTES * PLANES * (g.IC + g.OC)), _FEWEST_TILES) // tiles
+    return max(min(g.N, most), 1)
 
 
 def product_of(shape: ConvShape, tiles: int) -> ConvShape:
@@ -146,14 +155,19 @@ def _work_for_images(geometry: Conv2dGeometry, images: int, backwards: bool) -> 
     """
     g = geometry
     rows, columns, inputs, outputs = (g.IH, g.IW, g.OC, g.IC) if backwards else (g.OH, g.OW, g.IC, g.OC)
+    of_grad_out = backwards and reads_backwards(g)
     weights = round_up(inputs, DEPTH) * round_up(outputs, FUSED_COLUMNS)
     turns, taps, twice = -(-inputs // DEPTH), g.KH * g.KW, 2 * _BYTES
     tiles, fused_tiles = (images * prod(grid_of(rows, columns, g.dilation, tile)) for tile in (OUTPUTS, FUSED_OUTPUTS))
     pieces = prod(pieces_of((g.KH, g.KW), g.stride))
-    points = PLANES * (tiles * (pieces * inputs + outputs) + pieces * inputs * outputs)
+    overlapping = 0
+    if of_grad_out:
+        tiles = images * prod(grid_of(g.OH, g.OW))
+        overlapping = PLANES * tiles * outputs
+    points = PLANES * (tiles * (pieces * inputs + outputs) + pieces * inputs * outputs) + overlapping
     work = {
         "direct": Work(1 + backwards, taps * turns, images * rows * columns * taps * weights, 0),
-        "winograd": Work(4, pieces * turns, tiles * PLANES * pieces * weights, twice * points),
+        "winograd": Work(4 + of_grad_out, pieces * turns, tiles * PLANES * pieces * weights, twice * points),
     }
     if fused_refuses(geometry) is None:
         numbers = FUSED_POINTS * g.IC * g.OC

@@ -279,6 +279,8 @@ def conv2d_grad_x(
     -----
     Pixels of x at one offset modulo the stride form a convolution of grad_out without stride, with the kernel's taps
     for that offset in reverse order; there are stride * stride of them, and none multiplies with an inserted zero.
+    Small images with little or no padding are computed the other way around, from each pixel of grad_out, or tile of
+    them with "winograd", to the pixels of x that it has seen: what lies outside of grad_out is not multiplied.
     The same bits for any number of threads, any batch and any vector width.
 
     Examples

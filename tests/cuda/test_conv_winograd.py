@@ -11,7 +11,7 @@ from fastconv.cpu import conv_winograd as cpu
 from fastconv.cpu.activation import ACTIVATIONS
 from fastconv.cpu.shape import forward_shape
 from fastconv.cpu.winograd import TRANSFORMS, error_bound
-from fastconv.cuda import conv_winograd, conv_winograd_fused, conv_winograd_plan as plan
+from fastconv.cuda import conv_winograd, conv_winograd_fused, conv_winograd_plan as plan, conv_winograd_scatter
 from fastconv.cuda.ptx import Fault, OutOfBounds
 from fastconv.geometry import Conv2dGeometry
 from fastconv.reference import conv as reference
@@ -26,6 +26,7 @@ CASES = [
     BY_NAME["one channel in and out"],
     BY_NAME["winograd, padding larger than kernel"],
     BY_NAME["winograd, one tile cut"],
+    BY_NAME["winograd, grad_x backwards"],
     BY_NAME["same lower, even kernel"],  # one piece of two taps
     BY_NAME["winograd, short pieces"],
     BY_NAME["winograd, dilated pieces"],
@@ -86,6 +87,29 @@ def test_chunks_of_tiles_do_not_change_bits(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(engine.counters) == 1 + 3 * 8  # the weight; three kernels for each chunk of the 24 tiles
     cpu.forward(geometry, data.x, data.weight, None, None, expected, LINEAR)
     assert same_bits(out, expected)
+
+
+def test_chunks_of_images_do_not_change_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_BYTES_OF_CHUNK", 0)
+    monkeypatch.setattr(plan, "_FEWEST_TILES", 11)
+    geometry = ConvCase("", (3, 9, 8, 5), (3, 3, 5, 6)).geometry
+    assert plan.images_of_chunk(geometry) == 2  # of four tiles each
+    data, engine = normal_arrays(geometry), Emulator()
+    grad_x, expected = unwritten(geometry.x_shape), unwritten(geometry.x_shape)
+    conv_winograd.grad_x(engine, geometry, data.grad_out, data.weight, grad_x)
+    assert len(engine.counters) == 1 + 2 * 4  # the weight; four kernels for each chunk
+    cpu.grad_x(geometry, data.grad_out, data.weight, expected)
+    assert same_bits(grad_x, expected)
+
+
+@pytest.mark.parametrize("short", ["grad_out", "weight", "out"])
+def test_an_array_of_grad_x_too_short_is_caught(short: str) -> None:
+    geometry = ConvCase("", (2, 9, 8, 5), (3, 3, 5, 6)).geometry
+    data = normal_arrays(geometry)
+    arrays = {"grad_out": data.grad_out, "weight": data.weight, "out": unwritten(geometry.x_shape)}
+    arrays[short] = arrays[short].reshape(-1)[:-1].copy()
+    with pytest.raises(OutOfBounds):
+        conv_winograd.grad_x(Emulator(), geometry, *arrays.values())
 
 
 def test_splits_of_grad_weight_have_the_bits_of_the_cpu() -> None:
@@ -206,6 +230,13 @@ def test_workspace_too_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(OutOfBounds):
                 module.forward(Emulator(), geometry, data.x, data.weight, None, None, out, LINEAR)
             assert len(sizes) >= target
+    small = ConvCase("", (2, 9, 8, 5), (3, 3, 5, 6)).geometry
+    data = normal_arrays(small)
+    for target in (1, 2, 3):
+        sizes.clear()
+        with pytest.raises(OutOfBounds):
+            conv_winograd.grad_x(Emulator(), small, data.grad_out, data.weight, unwritten(small.x_shape))
+        assert len(sizes) >= target
 
 
 def test_empty_batch() -> None:
@@ -232,6 +263,11 @@ def test_workspace_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Emulator, "empty", counted)
     conv_winograd.grad_weight(Emulator(), geometry, data.x, data.grad_out, unwritten(geometry.weight_shape))
     assert sum(asked) == conv_winograd.workspace(geometry, 4)
+    asked.clear()
+    small = ConvCase("", (1, 5, 5, 3), (3, 3, 3, 40)).geometry
+    few = normal_arrays(small)
+    conv_winograd.grad_x(Emulator(), small, few.grad_out, few.weight, unwritten(small.x_shape))
+    assert sum(asked) == 4 * conv_winograd_scatter.workspace(small) <= conv_winograd.workspace(small, 4)
     asked.clear()
     conv_winograd_fused.grad_x(Emulator(), geometry, data.grad_out, data.weight, unwritten(geometry.x_shape))
     assert sum(asked) == conv_winograd_fused.workspace(geometry, 4)

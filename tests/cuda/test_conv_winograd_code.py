@@ -16,6 +16,7 @@ needs_ptxas()
 from fastconv.cuda.kernels import (  # noqa: E402 - needs the target
     conv_winograd as kernels,
     conv_winograd_fused as fused,
+    conv_winograd_scatter as scatter,
 )
 
 TRANSFORMS = {
@@ -28,6 +29,7 @@ TRANSFORMS = {
     "output": (kernels.points_to_output, (True,)),
     "output, dilated": (kernels.points_to_output, (False,)),
     "grad_weight": (kernels.points_to_taps, ()),
+    "grad_x, backwards": (scatter.points_to_pixels, ()),
 }
 
 
@@ -39,6 +41,13 @@ def test_transforms(name: str, architecture: str) -> None:
     used = resources(check(kernel, architecture), architecture)
     assert used.shared == 0
     assert blocks_of_multiprocessor(used, kernel.threads) >= kernel.residents == 3
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_100"])
+def test_sums_of_tiles(architecture: str) -> None:
+    used = resources(check(scatter.add_tiles(), architecture), architecture)
+    assert used.shared == 0
+    assert blocks_of_multiprocessor(used, scatter.add_tiles().threads) >= scatter.add_tiles().residents == 4
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

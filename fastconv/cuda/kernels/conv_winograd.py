@@ -37,7 +37,8 @@ def points_of(tile: int) -> int:
     return TRANSFORMS[tile].points ** 2
 
 
-def _kernel(function: Any, *arguments: Any) -> Kernel:
+def kernel_of_tiles(function: Any, *arguments: Any) -> Kernel:
+    """The kernel that runs *function* for each channel of a tile, or pair of channels."""
     return Kernel(function, types.void(*arguments), THREADS, _RESIDENTS)
 
 
@@ -49,7 +50,7 @@ def number_of_line(i, source, at, step):
 
 
 @cuda.jit(device=True)
-def _put(i, numbers, target, at, step):
+def put_in_line(i, numbers, target, at, step):
     """The same line, written."""
     store(target, at + i * step, numbers)
 
@@ -145,9 +146,9 @@ def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
                 w = int32(g.left + ow * g.stride_w + kw * g.dilation_w)
             at = ((int64(n) * g.H + h) * g.W + w) * g.C + channel
             points = transform(pixels(pixel_of_tile, (x, at, h, w, bottom, right, g)))
-            _each(_put, points, (transformed, int64(t) * PLANES * depths + depth, int64(depths)))
+            _each(put_in_line, points, (transformed, int64(t) * PLANES * depths + depth, int64(depths)))
 
-    return _kernel(transform_tiles, NUMBERS, NUMBERS, told(Images), int32, int32)
+    return kernel_of_tiles(transform_tiles, NUMBERS, NUMBERS, told(Images), int32, int32)
 
 
 @lru_cache
@@ -194,9 +195,9 @@ def taps_to_points(tile: int) -> Kernel:
             start += (int64(kh) * KW + kw) * tap_step
             piece = (weight, start, int64(tap_step), rows, taps_of_row, KW, images)
             found = transform(taps_of_piece(_tap_of, piece))
-            _each(_put, found, (taps, int64(depth) * points * columns + o, int64(columns)))
+            _each(put_in_line, found, (taps, int64(depth) * points * columns + o, int64(columns)))
 
-    return _kernel(transform_weight, NUMBERS, NUMBERS, *(int32,) * 4, told(Images), *(int32,) * 5)
+    return kernel_of_tiles(transform_weight, NUMBERS, NUMBERS, *(int32,) * 4, told(Images), *(int32,) * 5)
 
 
 @lru_cache
@@ -247,7 +248,7 @@ def points_to_output(plain: bool) -> Kernel:
             outputs = transform(points_of_tile(number_of_line, (sums, line, int64(g.C))))
             _each(finish, outputs, (oh, ow, bottom, right, at, addend, bias, residual, out, g, activation))
 
-    return _kernel(finish_tiles, NUMBERS, NUMBERS, NUMBERS, NUMBERS, told(Images), int32, int32, int32)
+    return kernel_of_tiles(finish_tiles, NUMBERS, NUMBERS, NUMBERS, NUMBERS, told(Images), int32, int32, int32)
 
 
 @cuda.jit(device=True)
@@ -284,4 +285,4 @@ def points_to_taps() -> Kernel:
             place = (partial, at, int64(g.C) * outputs, rows, taps_of_row, KW, g)
             _each(_put_tap, taps, place)
 
-    return _kernel(finish_taps, NUMBERS, NUMBERS, told(Images), *(int32,) * 4)
+    return kernel_of_tiles(finish_taps, NUMBERS, NUMBERS, told(Images), *(int32,) * 4)

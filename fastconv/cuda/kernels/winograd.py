@@ -82,6 +82,13 @@ def transform_grad_out(tile: int) -> Any:
 
 
 @lru_cache
+def transform_pixels(tile: int) -> Any:
+    """Points to pixels of grad_x."""
+    t = TRANSFORMS[tile]
+    return _on_both_axes(from_points, t.inputs, t.points, t.points)
+
+
+@lru_cache
 def transform_grad_taps(tile: int) -> Any:
     """Points to 3x3 taps of grad_weight."""
     t = TRANSFORMS[tile]

@@ -1,0 +1,106 @@
+"""The kernels of grad_x from tiles of grad_out: from points to pixels, and the sums where tiles overlap.
+
+    sums      [tile, point, ic]
+    pixels    [pixel, tile, ic]: with the lines of sums, a thread would hold on to its 36 addresses
+
+One thread for each channel of a tile, then one for each number of grad_x, channels next to each other.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS
+from fastconv.cuda.device import Kernel, target
+from fastconv.cuda.kernels import winograd
+from fastconv.cuda.kernels.conv_winograd import kernel_of_tiles, number_of_line, put_in_line
+from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder, split_in_three, told
+from fastconv.cuda.kernels.intrinsics import add, collect, divide, for_each, load, store
+
+cuda = target()
+types = cuda.types
+float32, int32, int64 = types.float32, types.int32, types.int64
+
+_load, _each = load(1), for_each(1)
+
+
+@lru_cache
+def points_to_pixels() -> Kernel:
+    """The kernel that transforms sums back to pixels."""
+    transform, points_of_tile = winograd.transform_pixels(OUTPUTS), collect(PLANES)
+
+    def transform_sums(sums, pixels, C, numbers):
+        """The 6x6 pixels that the outputs of a tile have seen, for one channel."""
+        i = int32(element())
+        if i < numbers:
+            tile = divide(i, C)
+            line = int64(tile) * PLANES * C + (i - tile * C)
+            found = transform(points_of_tile(number_of_line, (sums, line, int64(C))))
+            _each(put_in_line, found, (pixels, int64(i), int64(numbers)))
+
+    return kernel_of_tiles(transform_sums, NUMBERS, NUMBERS, int32, int32)
+
+
+class Overlap(NamedTuple):
+    """Images of H x W x C, over which lie grid_h x grid_w tiles that begin (top, left) before them.
+
+    The first whole_h rows and whole_w columns of tiles begin four pixels apart, the others three.
+    """
+
+    H: int
+    W: int
+    C: int
+    top: int
+    left: int
+    grid_h: int
+    grid_w: int
+    whole_h: int
+    whole_w: int
+
+
+@cuda.jit(device=True)
+def _start_of(place, whole):
+    """Where a row, or column, of tiles begins."""
+    return int32(place * OUTPUTS - max(int32(place - whole), int32(0)))
+
+
+@cuda.jit(device=True)
+def _tiles_at(pixel, whole, grid):
+    """(first, last) of the rows, or columns, of tiles with this pixel: two where it is among the last's first two."""
+    behind = int32(pixel - whole * OUTPUTS)
+    last = divide(pixel, OUTPUTS) if behind < 0 else int32(whole + divide(behind, OUTPUTS - 1))
+    last = min(last, int32(grid - 1))
+    both = last > 0 and int32(pixel - _start_of(last, whole)) < TAPS - 1
+    return int32(last - both), last
+
+
+@lru_cache
+def add_tiles() -> Kernel:
+    """The kernel that adds what tiles have for the same pixel."""
+
+    def sum_of_tiles(pixels, out, problem, tiles, first_pixel, numbers):
+        """``out[n, h, w, c]``, zero and to that the pixel of each tile that has it, in the order of the tiles.
+
+        Each element has one writer.
+        """
+        p = problem
+        i = int32(element())
+        if i < numbers:
+            channel = remainder(i, p.C)
+            n, h, w = split_in_three(divide(i, p.C), p.H, p.W)
+            h, w = int32(h + p.top), int32(w + p.left)
+            row, last_row = _tiles_at(h, p.whole_h, p.grid_h)
+            first_column, last_column = _tiles_at(w, p.whole_w, p.grid_w)
+            total = (float32(0),)
+            while row <= last_row:
+                column = first_column
+                while column <= last_column:
+                    tile = int32((n * p.grid_h + row) * p.grid_w + column)
+                    place = int32((h - _start_of(row, p.whole_h)) * INPUTS + w - _start_of(column, p.whole_w))
+                    total = add(total, _load(pixels, (int64(place) * tiles + tile) * p.C + channel))
+                    column = int32(column + 1)
+                row = int32(row + 1)
+            store(out, int64(first_pixel) * p.C + i, total)
+
+    return kernel_of_elements(sum_of_tiles, NUMBERS, NUMBERS, told(Overlap), int32, int32, int32)
