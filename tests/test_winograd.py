@@ -6,7 +6,7 @@ from cases import BY_NAME, CASES, ConvCase, normal_arrays
 from hypothesis import given, note, settings, strategies as st
 
 from fastconv import threads
-from fastconv.cpu import conv_winograd_scatter, winograd
+from fastconv.cpu import codegen, conv_winograd_scatter, conv_winograd_weight, winograd
 from fastconv.cpu.winograd_plan import reads_backwards
 from fastconv.cpu.winograd_tiles import count_of, grid_of, long_of, pieces_of, start_of, whole_of
 from fastconv.dispatch import CONV2D
@@ -191,15 +191,20 @@ def test_grad_x_is_read_backwards_where_that_multiplies_less():
     assert not backwards((13, 13), dilation=2)
 
 
-def test_grad_x_of_few_images_shares_the_channels_among_threads(monkeypatch):
+def test_threads_share_the_channels_of_few_images(monkeypatch):
     case = ConvCase("", (1, 13, 13, 100), (3, 3, 100, 7))
     a = normal_arrays(case.geometry)
     results = []
-    for workers in (1, 2):
+    for workers, in_grad_x, in_grad_weight in ((1, 1, 2), (2, 2, 2), (4, 2, 4)):
         monkeypatch.setattr(threads, "worker_count", lambda work, workers=workers: workers)
-        results.append(conv2d_grad_x(a.grad_out, a.weight, case.x_shape, algorithm="winograd"))
-        assert conv_winograd_scatter._job(case.geometry, 4, workers).workers == workers
-    np.testing.assert_array_equal(*results)
+        results.append(
+            conv2d_grad_x(a.grad_out, a.weight, case.x_shape, algorithm="winograd").tobytes()
+            + conv2d_grad_weight(a.grad_out, a.x, case.weight_shape, algorithm="winograd").tobytes()
+        )
+        lanes = codegen.VECTOR_BYTES // 4
+        assert conv_winograd_scatter._job(case.geometry, 4, workers).workers >= in_grad_x
+        assert conv_winograd_weight._plan(case.geometry, lanes, workers)[0].tasks == in_grad_weight
+    assert results[0] == results[1] == results[2]
 
 
 def test_a_gradient_that_is_not_finite_stays_in_the_pixels_of_its_tile():
