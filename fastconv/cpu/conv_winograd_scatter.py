@@ -84,7 +84,8 @@ class Blocks(NamedTuple):
     panels: int
     sums_plane: int
     taps_plane: int
-    #: Numbers of each part of the memory of a thread: transformed tiles, their sums, a tile of each.
+    #: Numbers of each part of the memory of a thread: transformed tiles, their sums, then one tile of grad_out whose
+    #: channels are whole vectors, and a vector of channels of one tile of grad_x.
     points: int
     sums: int
     padded: int

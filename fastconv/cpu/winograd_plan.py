@@ -1,4 +1,7 @@
-"""How Winograd's algorithm is cut into tasks: blocks of tiles, shares of the channels, and the memory they need."""
+"""How often Winograd's algorithm multiplies, and how it is cut into tasks.
+
+Blocks of tiles, shares of the channels, and the memory they need.
+"""
 
 from __future__ import annotations
 
