@@ -29,7 +29,7 @@ too; to 31 in the other passes.
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -39,13 +39,12 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.elementary import ZERO
 from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, phases, round_up
+from fastconv.cpu.shape import Forms, forward_shape, numbers_of, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_pixels
-from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, arrays_of, products_of
+from fastconv.cpu.winograd_plan import DEPTH, ROW, Blocks, Job, Workspace, arrays_of, named, products_of
 from fastconv.cpu.winograd_taps import transform_tasks
 from fastconv.cpu.winograd_tiles import (
-    Images,
     Points,
     ceil_div,
     images_of,
@@ -68,31 +67,10 @@ _KEY = "winograd grad_x backwards"
 _multiply = product.tile_product(ROW, 1)
 
 
-class Blocks(NamedTuple):
-    """How the (images x input channels) of a problem are cut into tasks, and what lies where in the workspace.
-
-    A task is a block of *images*, of so many *tiles* at most, and a share of the channels, which it takes *columns* at
-    a time.
-    """
-
-    images: int
-    tiles: int
-    columns: int
-    share: int
-    tasks: int
-    #: Tasks of transforming the weight before all others, and numbers from one of 36 planes to the next.
-    panels: int
-    sums_plane: int
-    taps_plane: int
-    #: Numbers of each part of the memory of a thread: transformed tiles, their sums, then one tile of grad_out whose
-    #: channels are whole vectors, and a vector of channels of one tile of grad_x.
-    points: int
-    sums: int
-    padded: int
-    values: int
-
-
-_named = named_as(ConvShape, Images, Points, Blocks)
+@_jit.inline
+def _line_behind(blocks):
+    """The line of sums behind those of all tiles, which register tiles fill up."""
+    return ceil_div(blocks.tiles, TILE_ROWS) * TILE_ROWS
 
 
 @_jit.inline
@@ -102,7 +80,7 @@ def _add_tiles(sums, blocks, values, grad_x, s, images, first_tile, count, first
     A tile does without the points at infinity where it has an output less: it finds zeros there, in the line behind
     those of all tiles.
     """
-    lanes, plane, behind = simd.lane_count(grad_x), blocks.sums_plane, blocks.tiles
+    lanes, plane, behind = simd.lane_count(grad_x), blocks.sums_plane, _line_behind(blocks)
     n, grid_row, grid_column = tile_at(first_tile, images)
     lines = (0, 0, 0, 0)
     for _ in range(count):
@@ -134,7 +112,9 @@ def _add_tiles(sums, blocks, values, grad_x, s, images, first_tile, count, first
 
 
 @_jit.flushing_tasks
-def _scatter_tasks(grad_out, taps, grad_x, memory, memory_at, s, images, points, blocks, first_task, last_task):
+def _scatter_tasks(
+    grad_out, taps, grad_x, memory, memory_at, s, images, points, blocks, workspace, first_task, last_task
+):
     """Tasks [first_task, last_task); a task is a block of whole images times a share of their input channels.
 
     The tiles of grad_out are transformed once.  Then blocks of input channels; in each, blocks of output channels; in
@@ -142,20 +122,21 @@ def _scatter_tasks(grad_out, taps, grad_x, memory, memory_at, s, images, points,
     adds the tiles in rising order.
     """
     grad_out, taps, grad_x, memory = simd.span(grad_out), simd.span(taps), simd.span(grad_x), simd.span(memory)
-    transformed = simd.part(memory, memory_at, blocks.points)
-    sums = simd.part(memory, memory_at + blocks.points, blocks.sums)
-    padded = simd.part(memory, memory_at + blocks.points + blocks.sums, blocks.padded)
-    values = simd.part(memory, memory_at + blocks.points + blocks.sums + blocks.padded, blocks.values)
+    transformed = simd.part(memory, memory_at, workspace.points)
+    sums = simd.part(memory, memory_at + workspace.points, workspace.sums)
+    at = memory_at + workspace.points + workspace.sums
+    padded, values = simd.part(memory, at, workspace.padded), simd.part(memory, at + workspace.padded, workspace.values)
     width = TILE_VECTORS * simd.lane_count(grad_x)
     tiles_of_image = images.grid_h * images.grid_w
+    images_of_block = blocks.tiles // tiles_of_image
     shares, depth_blocks = ceil_div(s.OC, blocks.share), ceil_div(s.IC, DEPTH)
     panel_stride = depth_blocks * PLANES * blocks.taps_plane
     block_before, lines = -1, (0, 0, 0, 0)
     for plane in range(PLANES):
-        product.fill_zeros(sums, plane * blocks.sums_plane + blocks.tiles * blocks.columns, blocks.columns)
+        product.fill_zeros(sums, plane * blocks.sums_plane + _line_behind(blocks) * blocks.columns, blocks.columns)
     for task in range(first_task, last_task):
         block = task // shares
-        first_image, last_image = block * blocks.images, min((block + 1) * blocks.images, s.N)
+        first_image, last_image = block * images_of_block, min((block + 1) * images_of_block, s.N)
         first_tile, count = first_image * tiles_of_image, (last_image - first_image) * tiles_of_image
         if block != block_before:
             lines = transform_grad_out_tiles(grad_out, images, first_tile, count, 0, s.IC, padded, transformed, points)
@@ -189,10 +170,10 @@ def _scatter_tasks(grad_out, taps, grad_x, memory, memory_at, s, images, points,
 @_jit.kernel
 def conv2d_grad_x_winograd_serial(grad_out, weight, taps, grad_x, memory, numbers):
     """All tasks; arrays are flat, and an empty weight has been transformed before."""
-    shape, images, points, blocks = _named(numbers)
+    shape, images, points, blocks, workspace = named(numbers)
     if weight.size > 0:
         transform_tasks(weight, taps, memory, 0, shape, images, blocks.taps_plane, 0, blocks.panels)
-    _scatter_tasks(grad_out, taps, grad_x, memory, 0, shape, images, points, blocks, 0, blocks.tasks)
+    _scatter_tasks(grad_out, taps, grad_x, memory, 0, shape, images, points, blocks, workspace, 0, blocks.tasks)
 
 
 @_jit.parallel_kernel
@@ -200,14 +181,14 @@ def conv2d_grad_x_winograd_parallel(workers, grad_out, weight, taps, grad_x, mem
     """The same tasks, an equal share for each worker; the weight is all there before the first one."""
     if weight.size > 0:
         for worker in prange(workers):
-            shape, images, _, blocks = _named(numbers)
+            shape, images, _, blocks, _ = named(numbers)
             first_panel, last_panel = blocks.panels * worker // workers, blocks.panels * (worker + 1) // workers
             memory_at = worker * (memory.size // workers)
             transform_tasks(weight, taps, memory, memory_at, shape, images, blocks.taps_plane, first_panel, last_panel)
     for worker in prange(workers):
-        shape, images, points, blocks = _named(numbers)
+        shape, images, points, blocks, workspace = named(numbers)
         _scatter_tasks(
-            grad_out, taps, grad_x, memory, worker * (memory.size // workers), shape, images, points, blocks,
+            grad_out, taps, grad_x, memory, worker * (memory.size // workers), shape, images, points, blocks, workspace,
             blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
         )  # fmt: skip
 
@@ -251,7 +232,10 @@ def _products(geometry: Conv2dGeometry) -> int:
 
 @lru_cache(maxsize=1024)
 def _job(geometry: Conv2dGeometry, itemsize: int, workers: int) -> Job:
-    """Blocks of whole images, as many for each thread, or shares of the channels where images are few."""
+    """Blocks of whole images, as many for each thread, or shares of the channels where images are few.
+
+    The weight is transformed before all tasks.  Of a tile of grad_x only a vector of channels is held at a time.
+    """
     (phase,) = phases(geometry)
     s, (_, images) = phase.shape, images_of(forward_shape(geometry))
     tiles_of_image = images.grid_h * images.grid_w
@@ -262,17 +246,19 @@ def _job(geometry: Conv2dGeometry, itemsize: int, workers: int) -> Job:
     share = round_up(-(-s.OC // -(-workers // blocks_of_images)), width)
     tasks = -(-s.N // images_of_block) * -(-s.OC // share)
     columns = min(_COLUMNS_OF_BLOCK, share)
-    tiles = round_up(images_of_block * tiles_of_image, TILE_ROWS)
+    tiles = images_of_block * tiles_of_image
+    lines = round_up(tiles, TILE_ROWS)
     depth_blocks = -(-s.IC // DEPTH)
-    points = Points(DEPTH, PLANES * plane_size(tiles * ROW), ROW, plane_size(tiles * ROW))
+    points = Points(DEPTH, PLANES * plane_size(lines * ROW), ROW, plane_size(lines * ROW))
     panels = depth_blocks * -(-s.OC // width)
-    sums_plane, taps_plane = plane_size((tiles + 1) * columns), plane_size(DEPTH * width)
-    memory = depth_blocks * points.block, PLANES * sums_plane, PLANES * round_up(s.IC, lanes), PLANES * lanes
-    blocks = Blocks(images_of_block, tiles, columns, share, tasks, panels, sums_plane, taps_plane, *memory)
+    sums_plane, taps_plane = plane_size((lines + 1) * columns), plane_size(DEPTH * width)
+    padded = PLANES * round_up(s.IC, lanes)
+    workspace = Workspace(depth_blocks * points.block, PLANES * sums_plane, 0, padded, PLANES * lanes)
+    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
     return Job(
-        numbers_of(s, images, points, blocks),
+        numbers_of(s, images, points, blocks, workspace),
         panels * PLANES * taps_plane,
-        sum(memory),
+        sum(workspace),
         min(workers, tasks),
         np.empty(0, f"f{itemsize}"),
     )

@@ -34,12 +34,9 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
     tiles_of_image, pixels_of_image, most = images.grid_h * images.grid_w, s.OH * s.OW, images_of_chunk(geometry)
     taps = transformed_weight(engine, s, weight, OUTPUTS, swapped=True)
     of_tiles = most * tiles_of_image * PLANES
-    # of grad_out, then pixels of grad_x
+    # points of grad_out, then pixels of grad_x, the images that the tiles have *seen*
     points, sums = (engine.empty((of_tiles * channels,), np.float32) for channels in (max(s.IC, s.OC), s.OC))
-    problem = kernels.Overlap(
-        *(s.OH, s.OW, s.OC, TAPS - 1 - s.pad_top, TAPS - 1 - s.pad_left),
-        *(images.grid_h, images.grid_w, images.whole_h, images.whole_w),
-    )
+    seen = images._replace(H=s.OH, W=s.OW, C=s.OC, top=s.pad_top - (TAPS - 1), left=s.pad_left - (TAPS - 1))
     grad_out, out = flat(grad_out), flat(out)
     for first in range(0, s.N, most):
         count = min(most, s.N - first)
@@ -49,7 +46,7 @@ def grad_x(engine: Engine, geometry: Conv2dGeometry, grad_out: Any, weight: Any,
         elements.launch(engine, to_points, ins, grad_out, points, images, first * tiles_of_image, ins)
         conv_direct.run_shape(engine, product_of(s, tiles), points, taps, None, None, sums, 0)
         elements.launch(engine, kernels.points_to_pixels(), outs, sums, points, s.OC, outs)
-        last = points, out, problem, tiles, first * pixels_of_image, numbers
+        last = points, out, seen, tiles, first * pixels_of_image, numbers
         elements.launch(engine, kernels.add_tiles(), numbers, *last)
 
 

@@ -56,7 +56,7 @@ def put_in_line(i, numbers, target, at, step):
 
 
 @cuda.jit(device=True)
-def _start_of(place, apart, length, whole):
+def start_of(place, apart, length, whole):
     """Where a row, or column, of pieces or tiles begins: `winograd_tiles.start_of`."""
     group = divide(place, apart)
     short = max(int32(group - divide(whole, apart)), int32(0))
@@ -82,7 +82,7 @@ def _place_of(depth, images):
 def _taps_of(row, column, KH, KW, images):
     """(first row, first column, rows, columns) of the taps of a piece; so many lie between the first and the end."""
     g = images
-    kh, kw = _start_of(row, g.stride_h, TAPS, g.long_h), _start_of(column, g.stride_w, TAPS, g.long_w)
+    kh, kw = start_of(row, g.stride_h, TAPS, g.long_h), start_of(column, g.stride_w, TAPS, g.long_w)
     bottom = _end_of(kh, KH, row, g.stride_h, TAPS, g.long_h)
     return kh, kw, int32(bottom - kh), int32(_end_of(kw, KW, column, g.stride_w, TAPS, g.long_w) - kw)
 
@@ -96,7 +96,7 @@ def _outputs_of(plain: bool) -> Any:
         """(first row, first column, end of the rows, end of the columns); an image is as large as its outputs."""
         g = images
         apart_h, apart_w = (int32(1), int32(1)) if plain else (g.dilation_h, g.dilation_w)
-        oh, ow = _start_of(th, apart_h, OUTPUTS, g.whole_h), _start_of(tw, apart_w, OUTPUTS, g.whole_w)
+        oh, ow = start_of(th, apart_h, OUTPUTS, g.whole_h), start_of(tw, apart_w, OUTPUTS, g.whole_w)
         bottom = _end_of(oh, g.H, th, apart_h, OUTPUTS, g.whole_h)
         return oh, ow, bottom, _end_of(ow, g.W, tw, apart_w, OUTPUTS, g.whole_w)
 
@@ -141,7 +141,7 @@ def _to_points(size: int, transform: Any, plain: bool) -> Kernel:
                 h, w, channel = int32(g.top + oh), int32(g.left + ow), depth
             else:
                 row, column, channel = _place_of(depth, g)
-                kh, kw = _start_of(row, g.stride_h, TAPS, g.long_h), _start_of(column, g.stride_w, TAPS, g.long_w)
+                kh, kw = start_of(row, g.stride_h, TAPS, g.long_h), start_of(column, g.stride_w, TAPS, g.long_w)
                 h = int32(g.top + oh * g.stride_h + kh * g.dilation_h)
                 w = int32(g.left + ow * g.stride_w + kw * g.dilation_w)
             at = ((int64(n) * g.H + h) * g.W + w) * g.C + channel

@@ -9,12 +9,12 @@ One thread for each channel of a tile, then one for each number of grad_x, chann
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS
+from fastconv.cpu.winograd_tiles import Images
 from fastconv.cuda.device import Kernel, target
 from fastconv.cuda.kernels import winograd
-from fastconv.cuda.kernels.conv_winograd import kernel_of_tiles, number_of_line, put_in_line
+from fastconv.cuda.kernels.conv_winograd import kernel_of_tiles, number_of_line, put_in_line, start_of
 from fastconv.cuda.kernels.elements import NUMBERS, element, kernel_of_elements, remainder, split_in_three, told
 from fastconv.cuda.kernels.intrinsics import add, collect, divide, for_each, load, store
 
@@ -42,27 +42,10 @@ def points_to_pixels() -> Kernel:
     return kernel_of_tiles(transform_sums, NUMBERS, NUMBERS, int32, int32)
 
 
-class Overlap(NamedTuple):
-    """Images of H x W x C, over which lie grid_h x grid_w tiles that begin (top, left) before them.
-
-    The first whole_h rows and whole_w columns of tiles begin four pixels apart, the others three.
-    """
-
-    H: int
-    W: int
-    C: int
-    top: int
-    left: int
-    grid_h: int
-    grid_w: int
-    whole_h: int
-    whole_w: int
-
-
 @cuda.jit(device=True)
 def _start_of(place, whole):
     """Where a row, or column, of tiles begins."""
-    return int32(place * OUTPUTS - max(int32(place - whole), int32(0)))
+    return start_of(place, int32(1), OUTPUTS, whole)
 
 
 @cuda.jit(device=True)
@@ -79,28 +62,28 @@ def _tiles_at(pixel, whole, grid):
 def add_tiles() -> Kernel:
     """The kernel that adds what tiles have for the same pixel."""
 
-    def sum_of_tiles(pixels, out, problem, tiles, first_pixel, numbers):
+    def sum_of_tiles(pixels, out, images, tiles, first_pixel, numbers):
         """``out[n, h, w, c]``, zero and to that the pixel of each tile that has it, in the order of the tiles.
 
         Each element has one writer.
         """
-        p = problem
+        g = images
         i = int32(element())
         if i < numbers:
-            channel = remainder(i, p.C)
-            n, h, w = split_in_three(divide(i, p.C), p.H, p.W)
-            h, w = int32(h + p.top), int32(w + p.left)
-            row, last_row = _tiles_at(h, p.whole_h, p.grid_h)
-            first_column, last_column = _tiles_at(w, p.whole_w, p.grid_w)
+            channel = remainder(i, g.C)
+            n, h, w = split_in_three(divide(i, g.C), g.H, g.W)
+            h, w = int32(h - g.top), int32(w - g.left)
+            row, last_row = _tiles_at(h, g.whole_h, g.grid_h)
+            first_column, last_column = _tiles_at(w, g.whole_w, g.grid_w)
             total = (float32(0),)
             while row <= last_row:
                 column = first_column
                 while column <= last_column:
-                    tile = int32((n * p.grid_h + row) * p.grid_w + column)
-                    place = int32((h - _start_of(row, p.whole_h)) * INPUTS + w - _start_of(column, p.whole_w))
-                    total = add(total, _load(pixels, (int64(place) * tiles + tile) * p.C + channel))
+                    tile = int32((n * g.grid_h + row) * g.grid_w + column)
+                    place = int32((h - _start_of(row, g.whole_h)) * INPUTS + w - _start_of(column, g.whole_w))
+                    total = add(total, _load(pixels, (int64(place) * tiles + tile) * g.C + channel))
                     column = int32(column + 1)
                 row = int32(row + 1)
-            store(out, int64(first_pixel) * p.C + i, total)
+            store(out, int64(first_pixel) * g.C + i, total)
 
-    return kernel_of_elements(sum_of_tiles, NUMBERS, NUMBERS, told(Overlap), int32, int32, int32)
+    return kernel_of_elements(sum_of_tiles, NUMBERS, NUMBERS, told(Images), int32, int32, int32)
