@@ -63,6 +63,7 @@ def cpu_calls(dtype: str) -> list[Call]:
 
     def other_convolutions() -> None:
         functional.conv2d(features[..., :3], array(3, 3, 3, 16))
+        functional.conv2d(array(1, 64, 64, 8), array(3, 3, 8, 1), bias[:1], algorithm="direct")
         functional.conv_transpose2d(x, weight, bias)
 
     def depthwise_convolution() -> None:

@@ -51,6 +51,8 @@ CASES = (
     ConvCase("one channel in and out", (2, 7, 5, 1), (3, 3, 1, 1), padding="same"),
     ConvCase("first layer, grey", (3, 29, 31, 1), (5, 5, 1, 16), padding=2),
     ConvCase("first layer, colour", (2, 37, 41, 3), (7, 7, 3, 24), stride=2, padding=3),
+    ConvCase("few outputs", (2, 23, 36, 7), (5, 5, 7, 3), padding=2),
+    ConvCase("few outputs, strided", (3, 37, 81, 3), (3, 5, 3, 2), stride=2, padding=1),
     ConvCase("10 outputs", (3, 7, 5, 48), (1, 1, 48, 10)),
     ConvCase("1x1", (2, 17, 13, 64), (1, 1, 64, 48)),
     ConvCase("1x1 strided", (2, 13, 17, 23), (1, 1, 23, 29), stride=2),

@@ -139,13 +139,13 @@ def test_dense_has_the_bits_of_the_call_from_python(shape):
 @pytest.fixture
 def asked(monkeypatch):
     """The operations whose records Python was asked for."""
-    found, original = [], calls._address_of_record
+    found, original = [], calls.address_of_record
 
     def count(operation, key, details):
         found.append(operation)
         return original(operation, key, details)
 
-    monkeypatch.setattr(calls, "_address_of_record", count)
+    monkeypatch.setattr(calls, "address_of_record", count)
     return found
 
 

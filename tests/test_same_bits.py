@@ -8,8 +8,9 @@ import pytest
 from cases import BY_NAME, normal_arrays
 
 from fastconv import threads
-from fastconv.cpu import conv_first
+from fastconv.cpu import conv_first, conv_last
 from fastconv.cpu.codegen import VECTOR_BYTES
+from fastconv.cpu.shape import forward_shape
 from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
 
@@ -18,6 +19,8 @@ NAMES = (
     "strided tail",
     "first layer, grey",
     "first layer, colour",
+    "few outputs",
+    "few outputs, strided",
     "1x1",
     "grouped",
     "over one block of depth and columns",
@@ -58,9 +61,9 @@ def test_the_path_of_first_layers_changes_no_bit(x_shape, kernel, options, outpu
     channels = x_shape[3]
     x, weight = rng.standard_normal(x_shape), rng.standard_normal((*kernel, channels, outputs))
     g = conv2d_geometry(x_shape, weight.shape, **options)
-    assert conv_first.suits(g, np.dtype(dtype).itemsize)
+    assert conv_first.suits(forward_shape(g), np.dtype(dtype).itemsize)
     many = conv2d_geometry((*x_shape[:3], 16), (*kernel, 16, outputs), **options)
-    assert not conv_first.suits(many, np.dtype(dtype).itemsize)
+    assert not conv_first.suits(forward_shape(many), np.dtype(dtype).itemsize)
     none = [(0, 0)] * 3 + [(0, 16 - channels)]
     bias, residual = rng.standard_normal(outputs).astype(dtype), rng.standard_normal(g.out_shape).astype(dtype)
     for rest in ({}, {"bias": bias, "activation": "relu"}, {"bias": bias, "residual": residual, "activation": "tanh"}):
@@ -69,6 +72,47 @@ def test_the_path_of_first_layers_changes_no_bit(x_shape, kernel, options, outpu
             for a, b in ((x, weight), (np.pad(x, none), np.pad(weight, none[:2] + none[3:] + none[:1])))
         )
         np.testing.assert_array_equal(few, general)
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["finite", "infinity and NaN"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("x_shape", "kernel", "outputs", "options"),
+    [
+        ((3, 53, 96, 2), (3, 3), 1, {"padding": 1}),
+        ((3, 13, 20, 7), (2, 9), 2, {"padding": ((0, 1), (3, 5))}),
+        ((2, 31, 59, 5), (4, 7), 2, {"padding": (2, 3), "stride": (3, 2)}),
+        ((3, 49, 46, 5), (3, 5), VECTOR_BYTES // 16, {"dilation": (2, 1)}),
+    ],
+)
+def test_pixels_that_share_a_vector_change_no_bit(x_shape, kernel, outputs, options, dtype, special):
+    """More output channels, of weights of zero, take the path of single pixels."""
+    rng = np.random.default_rng(outputs)
+    x, weight = rng.standard_normal(x_shape), rng.standard_normal((*kernel, x_shape[3], outputs))
+    if special:
+        x[0, 4, 7, 0], x[0, 4, 11, 0], x[1, 0, 0, 0] = np.inf, -np.inf, np.nan
+    none, more = [(0, 0)] * 3, 5 * VECTOR_BYTES
+    g = conv2d_geometry(x_shape, weight.shape, **options)
+    itemsize = np.dtype(dtype).itemsize
+    assert conv_last.pixels_together(forward_shape(g), itemsize, False) > 1
+    many = conv2d_geometry(x_shape, (*kernel, x_shape[3], outputs + more), **options)
+    assert conv_last.pixels_together(forward_shape(many), itemsize, False) == 1
+    bias, residual = rng.standard_normal(outputs).astype(dtype), rng.standard_normal(g.out_shape).astype(dtype)
+    x, weight = x.astype(dtype), weight.astype(dtype)
+    wide = np.pad(weight, [*none, (0, more)])
+    for activation in (None, "relu", "gelu"):
+        together = conv2d(x, weight, bias, residual=residual, activation=activation, algorithm="direct", **options)
+        single = conv2d(
+            x,
+            wide,
+            np.pad(bias, (0, more)),
+            residual=np.pad(residual, [*none, (0, more)]),
+            activation=activation,
+            algorithm="direct",
+            **options,
+        )
+        assert np.isfinite(together).all() != special
+        np.testing.assert_array_equal(together, single[..., :outputs])
 
 
 @pytest.mark.parametrize("name", NAMES)

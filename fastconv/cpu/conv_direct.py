@@ -70,6 +70,9 @@ theirs: 25x25, 8 channels, 48 x 48: 1.7 with 8 images, 0.3 with one, for which t
 With more weights than pixels packing costs as much as the product.  A weight that was packed before (`PackedWeight`)
 makes the call for one image 1.6 times as fast at 512 -> 2048 channels and 7 x 7, 1.1 times at 256 -> 1024 and 14 x 14.
 
+Few input channels have a pass of their own, `conv_first`, and of few output channels several pixels share a vector,
+`conv_last`; both have the bits of this one.
+
 Every output element is one chain of fused multiply-adds over (kh, kw, ic), starting from zero; for grad_weight, a few
 chains over pixels (n, oh, ow), cut by the geometry alone and added in order (`conv_direct_weight`; `conv_scatter` tells
 its own order for grad_x).  Blocks and tiles only cut a chain into pieces that are stored and taken up again, so neither
@@ -90,10 +93,10 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, conv_direct_weight, conv_first, conv_scatter, patches, product, simd, tiles
+from fastconv.cpu import codegen, conv_direct_weight, conv_first, conv_last, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
-from fastconv.cpu.direct_plan import Job, forward_job, job_of, named
+from fastconv.cpu.direct_plan import Way, forward_ways, named, ways_of
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.panels import pack_count, pack_rows, pack_tasks, start_of_panels
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
@@ -408,16 +411,10 @@ def forward(
     activation: int,
     forms: Forms | None = None,
 ) -> None:
-    """``out = activation(conv2d(x, weight) + bias + residual)``; the packed weight is kept in *forms*.
-
-    Few input channels have a faster way, whose few weights are not worth keeping: `conv_first`.
-    """
-    if conv_first.suits(geometry, out.itemsize):
-        conv_first.forward(geometry, x, weight, bias, residual, out, activation)
-        return
-    job = forward_job(geometry, out.itemsize, threads.worker_count(geometry.flops), forms is not None)
-    key = "direct", geometry.G
-    _run(job, x, lambda: weight, forms, key, bias, residual, out, activation)
+    """``out = activation(conv2d(x, weight) + bias + residual)``; the packed weight is kept in *forms*."""
+    workers = threads.worker_count(geometry.flops)
+    ways = forward_ways(geometry, out.itemsize, workers, forms is not None)
+    _run(ways, workers, x, lambda: weight, forms, ("direct", geometry.G), bias, residual, out, activation)
 
 
 def grad_x(
@@ -443,27 +440,31 @@ def grad_x(
         if phase.rows.size and phase.columns.size:
             taps = partial(swap_channels, weight, phase.rows, phase.columns, geometry.G)
             key = "direct grad_x", geometry.G, phase.rows.tobytes(), phase.columns.tobytes()
-            job = job_of(phase.shape, out.itemsize, threads.worker_count(phase.shape.flops), forms is not None)
-            _run(job, grad_out, taps, forms, key, None, None, out, 0)
+            workers = threads.worker_count(phase.shape.flops)
+            ways = ways_of(phase.shape, out.itemsize, workers, forms is not None)
+            _run(ways, workers, grad_out, taps, forms, key, None, None, out, 0)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the larger of what the forward pass and grad_weight need."""
-    s, plan, _, _, packed, _, _ = forward_job(geometry, itemsize, 1, False)
-    strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
-    left = max(strip, TILE_ROWS * PATCH_STRIDE)
-    places = 2 * (plan.pixels + 2 * TILE_ROWS)
-    panels = 0 if packed else plan.columns * plan.depth
-    sums = (plan.pixels + _LAST_TILES * TILE_ROWS) * plan.columns
-    of_forward = itemsize * (left + sums + panels) + 8 * places
-    if conv_first.suits(geometry, itemsize):
-        of_forward = conv_first.workspace(geometry, itemsize)
+    way = forward_ways(geometry, itemsize, 1, False)[0]
+    if way.job is None:
+        of_forward = conv_first.workspace(way.shape, itemsize)
+    else:
+        s, plan, _, _, packed, _, _ = way.job
+        strip = patches.strip_size(s, plan.rows) if plan.source == STRIP else 0
+        left = max(strip, TILE_ROWS * PATCH_STRIDE)
+        places = 2 * (plan.pixels + 2 * TILE_ROWS)
+        panels = 0 if packed else plan.columns * plan.depth
+        sums = (plan.pixels + _LAST_TILES * TILE_ROWS) * plan.columns
+        of_forward = itemsize * (left + sums + panels) + 8 * places
     of_grad_x = conv_scatter.workspace(geometry, itemsize) if conv_scatter.suits(geometry) else 0
     return max(of_forward, of_grad_x, conv_direct_weight.workspace(geometry, itemsize))
 
 
 def _run(
-    job: Job,
+    ways: tuple[Way, ...],
+    workers: int,
     x: NDArray[Any],
     weight: Callable[[], NDArray[Any]],
     forms: Forms | None,
@@ -473,27 +474,42 @@ def _run(
     out: NDArray[Any],
     activation: int,
 ) -> None:
-    """Run a job with what *forms* has under *key*, or else pack *weight*, and keep that."""
-    absent = job.absent
-    if forms is None:
-        unpacked, packed = weight().ravel(), np.empty(job.packed, out.dtype)
-    elif key in forms:
-        unpacked, packed = absent, forms[key]
-    else:
-        unpacked, packed = weight().ravel(), aligned(job.packed, out.dtype)
-    threads.run(
-        conv2d_forward_direct_serial,
-        conv2d_forward_direct_parallel,
-        job.workers,
-        x.ravel(),
-        unpacked,
-        packed,
-        absent if bias is None else bias,
-        absent if residual is None else residual.ravel(),
-        out.ravel(),
-        job.pieces,
-        job.numbers,
-        activation,
-    )
-    if forms is not None:
-        forms[key] = packed
+    """Compute a convolution in the first of its *ways* that leaves no NaN, or else in the last.
+
+    With what *forms* has under *key*, or else pack *weight*, and keep that; `conv_first` keeps nothing.
+    """
+    for way in ways:
+        pixels, job = way.pixels, way.job
+        taps, taps_key, addend = weight, key, bias
+        if pixels > 1:
+            taps = partial(conv_last.taps_of, weight, ways[-1].shape, pixels)
+            taps_key = *key, pixels, way.shape.stride_w
+            addend = conv_last.bias_of(bias, pixels)
+        if job is None:
+            conv_first.forward(way.shape, workers, x, taps(), addend, residual, out, activation)
+        else:
+            unpacked = absent = job.absent
+            if forms is None:
+                unpacked, packed = taps().ravel(), np.empty(job.packed, out.dtype)
+            elif taps_key in forms:
+                packed = forms[taps_key]
+            else:
+                unpacked, packed = taps().ravel(), aligned(job.packed, out.dtype)
+            threads.run(
+                conv2d_forward_direct_serial,
+                conv2d_forward_direct_parallel,
+                job.workers,
+                x.ravel(),
+                unpacked,
+                packed,
+                absent if addend is None else addend,
+                absent if residual is None else residual.ravel(),
+                out.ravel(),
+                job.pieces,
+                job.numbers,
+                activation,
+            )
+            if forms is not None:
+                forms[taps_key] = packed
+        if pixels == 1 or not conv_last.has_nan(out.ravel()):
+            return

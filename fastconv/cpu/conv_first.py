@@ -38,8 +38,7 @@ from fastconv.cpu import codegen, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.epilogue import RELU, tile_finisher
 from fastconv.cpu.product import DEPTH, LINE
-from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, round_up
-from fastconv.geometry import Conv2dGeometry
+from fastconv.cpu.shape import ConvShape, named_as, numbers_of, round_up
 
 # More input channels, and the general pass is as fast.
 _MOST_CHANNELS = 8
@@ -204,23 +203,25 @@ def conv2d_forward_first_parallel(workers, x, weight, bias, residual, out, offse
         )
 
 
-# ---- from a geometry to the kernels ---------------------------------------------------------------------------------
+# ---- from a shape to the kernels ------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
-def suits(geometry: Conv2dGeometry, itemsize: int) -> bool:
+def suits(shape: ConvShape, itemsize: int) -> bool:
     """Few input channels and short sums without groups; a row of outputs fills a tile, and a pixel a vector.
 
     The vector width of the processor may decide here, because the bits are those of the general pass.
     """
-    g = geometry
-    short = g.G == 1 and g.IC <= _MOST_CHANNELS and g.IC < g.KH * g.KW * g.IC <= DEPTH
-    fills = g.OW >= _PIXELS and g.OC * itemsize >= codegen.VECTOR_BYTES
-    return short and fills and patches.strip_size(forward_shape(g), 1) * itemsize <= patches.STRIP_BYTES
+    s = shape
+    short = s.G == 1 and s.IC <= _MOST_CHANNELS and s.IC < s.KH * s.KW * s.IC <= DEPTH
+    fills = s.OW >= _PIXELS and s.OC * itemsize >= codegen.VECTOR_BYTES
+    whole = (s.OH, s.OW) == (s.OUT_H, s.OUT_W)
+    return short and fills and whole and patches.strip_size(s, 1) * itemsize <= patches.STRIP_BYTES
 
 
 def forward(
-    geometry: Conv2dGeometry,
+    shape: ConvShape,
+    workers: int,
     x: NDArray[Any],
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
@@ -228,10 +229,8 @@ def forward(
     out: NDArray[Any],
     activation: int,
 ) -> None:
-    """``out = activation(conv2d(x, weight) + bias + residual)`` for a geometry that `suits`."""
-    s = forward_shape(geometry)
-    workers = threads.worker_count(geometry.flops)
-    blocks, offsets, numbers = plan_of(s, out.itemsize, workers)
+    """``out = activation(conv2d(x, weight) + bias + residual)`` for a shape that `suits`."""
+    blocks, offsets, numbers = plan_of(shape, out.itemsize, workers)
     absent = np.empty(0, out.dtype)
     threads.run(
         conv2d_forward_first_serial,
@@ -248,9 +247,9 @@ def forward(
     )
 
 
-def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
+def workspace(shape: ConvShape, itemsize: int) -> int:
     """Bytes of memory of one thread."""
-    s = forward_shape(geometry)
+    s = shape
     blocks, offsets, _ = plan_of(s, itemsize, 1)
     panels = offsets.size * round_up(s.OC, codegen.VECTOR_BYTES // itemsize)
     return itemsize * (patches.strip_size(s, blocks.rows) + LINE + panels)

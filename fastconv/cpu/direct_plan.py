@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.cpu import codegen, patches, product
+from fastconv.cpu import codegen, conv_first, conv_last, patches, product
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
@@ -71,11 +71,6 @@ class Job(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> Job:
-    return job_of(forward_shape(geometry), itemsize, workers, kept)
-
-
-@lru_cache(maxsize=1024)
 def job_of(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     s = as_product(shape)
     lanes = codegen.VECTOR_BYTES // itemsize
@@ -84,6 +79,33 @@ def job_of(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     pieces = patches.pieces_of(s, plan.source, plan.depth)
     absent = np.empty(0, f"f{itemsize}")
     return Job(s, plan, numbers_of(s, plan), pieces, packed if ahead else 0, min(workers, plan.tasks), absent)
+
+
+class Way(NamedTuple):
+    """One way to compute a convolution: this *shape*, whose pixels are so many *pixels* of the real one."""
+
+    shape: ConvShape
+    pixels: int
+    #: None where `conv_first` does it.
+    job: Job | None
+
+
+@lru_cache(maxsize=1024)
+def ways_of(shape: ConvShape, itemsize: int, workers: int, kept: bool) -> tuple[Way, ...]:
+    """The ways to compute a convolution, the faster first: the last is right even where x is not finite."""
+    together = conv_last.pixels_together(shape, itemsize, kept)
+    ways = []
+    for pixels in (together, 1) if together > 1 else (1,):
+        wide = conv_last.widened(shape, pixels)
+        first = conv_first.suits(wide, itemsize)
+        ways.append(Way(wide, pixels, None if first else job_of(wide, itemsize, workers, kept)))
+    return tuple(ways)
+
+
+@lru_cache(maxsize=1024)
+def forward_ways(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: bool) -> tuple[Way, ...]:
+    """The ways to compute the forward pass."""
+    return ways_of(forward_shape(geometry), itemsize, workers, kept)
 
 
 def _plan(shape: ConvShape, lanes: int, itemsize: int, workers: int, kept: bool) -> tuple[Plan, bool]:

@@ -57,7 +57,7 @@ def plans(operation: str) -> Callable[[Planner], Planner]:
     return register
 
 
-def _address_of_record(operation: str, key: tuple[int, ...], details: Any) -> int:
+def address_of_record(operation: str, key: tuple[int, ...], details: Any) -> int:
     """The address of the record of a call; the errors of the operation are raised here."""
     if (operation, details) not in _records:
         body = [number for part in _planners[operation](*details) for number in np.ravel(part).tolist()]
@@ -176,7 +176,7 @@ def record(operation, dtype, shapes_and_options, details):
     address = _find(slots, key)
     if address == 0:
         with objmode(address="intp"):
-            address = _address_of_record(operation, key, (dtype, *details))
+            address = address_of_record(operation, key, (dtype, *details))
         _keep(slots, key, address)
     return address
 

@@ -17,12 +17,13 @@ from fastconv.cpu import (
     conv_depthwise,
     conv_direct,
     conv_first,
+    conv_last,
     conv_winograd,
     depthwise_plan,
-    direct_plan,
     winograd_plan,
 )
 from fastconv.cpu.activation import activation_code
+from fastconv.cpu.direct_plan import Way, forward_ways
 from fastconv.cpu.shape import forward_shape, named_as
 from fastconv.dispatch import choose
 from fastconv.functional.conv import bias_in, conv2d
@@ -41,11 +42,11 @@ from fastconv.nopython.arguments import (
     result_of,
     row,
 )
-from fastconv.nopython.calls import body_at, call, plans, record
+from fastconv.nopython.calls import address_of_record, body_at, call, plans, record
 
 Shapes = tuple[tuple[int, ...], ...]
 
-_DIRECT, _WINOGRAD, _FIRST, _DEPTHWISE = range(4)
+_DIRECT, _WINOGRAD, _FIRST, _LAST, _DEPTHWISE = range(5)
 # A call computes on the thread that makes it.
 _ONE_THREAD = 1
 # Types of the kernels' tables.
@@ -111,7 +112,7 @@ def _floats(itemsize: int, count: int) -> tuple[types.Array, ...]:
     return (types.Array(from_dtype(np.dtype(f"f{itemsize}")), 1, "C"),) * count
 
 
-def _depthwise(geometry: Conv2dGeometry, itemsize: int) -> Step:
+def _depthwise(geometry: Conv2dGeometry, itemsize: int, activation: int) -> Step:
     plan = depthwise_plan.forward_plan(geometry)
     kinds = (*_floats(itemsize, 5), _PLAN, types.int64, types.int64, types.int64)
     driver = _jit.address_of(conv_depthwise.conv2d_forward_depthwise_serial, kinds)
@@ -119,23 +120,38 @@ def _depthwise(geometry: Conv2dGeometry, itemsize: int) -> Step:
     return Step(_DEPTHWISE, driver, 0, 0, plain, np.concatenate((plan.lines.ravel(), plan.runs.ravel())))
 
 
-def _winograd(geometry: Conv2dGeometry, itemsize: int) -> Step:
+def _winograd(geometry: Conv2dGeometry, itemsize: int, activation: int) -> Step:
     job = winograd_plan.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
     kinds = (*_floats(itemsize, 7), _TABLE, types.int64)
     driver = _jit.address_of(conv_winograd.conv2d_forward_winograd_serial, kinds)
     return Step(_WINOGRAD, driver, job.taps, job.workspace, job.numbers, _EMPTY)
 
 
-def _direct(geometry: Conv2dGeometry, itemsize: int) -> Step:
-    if conv_first.suits(geometry, itemsize):
-        _, offsets, numbers = conv_first.plan_of(forward_shape(geometry), itemsize, _ONE_THREAD)
+def _direct(geometry: Conv2dGeometry, itemsize: int, activation: int) -> Step:
+    """Where pixels share vectors (`conv_last`), two more records are the convolution of those and that of each."""
+    g = geometry
+    ways = forward_ways(g, itemsize, _ONE_THREAD, False)
+    if len(ways) == 1:
+        return _in_one_way(ways[0], itemsize)
+    records = [address_of_record("one way", (), (g, itemsize, way, activation)) for way in range(len(ways))]
+    return Step(_LAST, 0, 0, 0, (*records, g.KH, g.KW, g.IC, g.OC, ways[0].pixels, g.stride[1]), _EMPTY)
+
+
+def _in_one_way(way: Way, itemsize: int) -> Step:
+    if way.job is None:
+        _, offsets, numbers = conv_first.plan_of(way.shape, itemsize, _ONE_THREAD)
         kinds = (*_floats(itemsize, 5), _TABLE, _TABLE, types.int64)
         driver = _jit.address_of(conv_first.conv2d_forward_first_serial, kinds)
         return Step(_FIRST, driver, 0, 0, numbers, offsets)
-    job = direct_plan.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
     kinds = (*_floats(itemsize, 6), _TABLE, _TABLE, types.int64)
     driver = _jit.address_of(conv_direct.conv2d_forward_direct_serial, kinds)
-    return Step(_DIRECT, driver, job.packed, 0, job.numbers, job.pieces)
+    return Step(_DIRECT, driver, way.job.packed, 0, way.job.numbers, way.job.pieces)
+
+
+@plans("one way")
+def _way_record(geometry: Conv2dGeometry, itemsize: int, number: int, activation: int) -> tuple[Any, ...]:
+    step = _in_one_way(forward_ways(geometry, itemsize, _ONE_THREAD, False)[number], itemsize)
+    return _record(itemsize, geometry, geometry.out_shape, False, activation, step)
 
 
 #: What `dispatch.choose` gives -> what makes the step of a problem.
@@ -192,12 +208,24 @@ def _parts(
         bias_in(np.empty(bias_shape, kind), g.OC, np.empty(0, kind))
     if compute not in _STEPS:
         raise ValueError("the reference is not compiled code. Received: algorithm='reference'")
-    entry = _jit.address_of(conv2d_forward_of_record, (types.int64, *_floats(kind.itemsize, 5)))
+    code = activation_code(activation)
     # an empty batch is not computed
-    step = _STEPS[compute](g, kind.itemsize) if g.N else _NOTHING
+    step = _STEPS[compute](g, kind.itemsize, code) if g.N else _NOTHING
+    return _record(kind.itemsize, g, shape, channels_first, code, step)
+
+
+def _record(
+    itemsize: int,
+    geometry: Conv2dGeometry,
+    shape: tuple[int, ...],
+    channels_first: bool,
+    activation: int,
+    step: Step,
+) -> tuple[Any, ...]:
+    g = geometry
+    entry = _jit.address_of(conv2d_forward_of_record, (types.int64, *_floats(itemsize, 5)))
     *fixed, plan, tables = step
-    call_extents = channels_first, g.N, g.IC, g.OH, g.OW, g.OC, g.G
-    head = Head._make((entry, *shape, *call_extents, activation_code(activation), *fixed, len(plan)))
+    head = Head._make((entry, *shape, channels_first, g.N, g.IC, g.OH, g.OW, g.OC, g.G, activation, *fixed, len(plan)))
     return head, plan, tables
 
 
@@ -237,6 +265,16 @@ def _run_depthwise(driver, n, table, activation, x, weight, bias, residual, out)
     call(driver, (x, weight, bias, residual, out, plan, activation, 1, n[0] * n[3]))
 
 
+@_jit.inline
+def _run_last(entry, n, x, weight, bias, residual, out):
+    """Several pixels in each vector, and where that leaves NaN, pixel by pixel."""
+    wide, single, KH, KW, IC, OC, pixels, stride_w = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
+    taps = conv_last.wide_weight(weight, KH, KW, IC, OC, pixels, stride_w)
+    call(entry, (wide, x, taps, conv_last.wide_bias(bias, pixels), residual, out))
+    if conv_last.has_nan(out):
+        call(entry, (single, x, weight, bias, residual, out))
+
+
 @_jit.kernel
 def conv2d_forward_of_record(address, x, weight, bias, residual, out):
     """Compute what the record at *address* says; arrays are flat, in the caller's layout, and empty for None."""
@@ -262,6 +300,8 @@ def conv2d_forward_of_record(address, x, weight, bias, residual, out):
         call(head.driver, (x, weight, taps, bias, residual, result, rest, numbers, head.activation))
     elif head.kind == _FIRST:
         call(head.driver, (x, weight, bias, residual, result, table, numbers, head.activation))
+    elif head.kind == _LAST:
+        _run_last(head.entry, numbers, x, weight, bias, residual, result)
     else:
         _run_depthwise(head.driver, numbers, table, head.activation, x, weight, bias, residual, result)
     if head.channels_first:
