@@ -131,6 +131,20 @@ def _same_window(table, one, other):
     return pixels and table[COUNT, one] == table[COUNT, other]
 
 
+@_jit.inline
+def _alike(table, first, step, windows):
+    """How many windows from *first* on, of at most *windows*, hold and divide by as many pixels, *step* pixels apart."""
+    count = 1
+    while (
+        count < windows
+        and table[FIRST, first + count] == table[FIRST, first] + count * step
+        and table[PIXELS, first + count] == table[PIXELS, first]
+        and table[COUNT, first + count] == table[COUNT, first]
+    ):
+        count += 1
+    return count
+
+
 @_jit.tasks
 def average_tasks(x, rows, columns, out, first, last):
     """Output rows [first, last) of all N * OH: the sum of each window, divided by the product of its two counts.
@@ -170,6 +184,25 @@ def average_tasks(x, rows, columns, out, first, last):
             ow += outputs
             if apart and outputs == 1 and pixels <= SUM_BLOCK:
                 _sum_in_order(source, at, IW * C, height, C, pixels, whole, target, out_at, C, stream, held)
+                continue
+            if outputs == 1 and height * pixels < _MANY_PIXELS:
+                # what is the same for all of these windows takes as long as the sum of one
+                step = columns[FIRST, ow] - left if ow < OW else 0
+                alike = _alike(columns, ow - 1, step, OW - ow + 1)
+                ow += alike - 1
+                for window in range(alike):
+                    here, there = at + window * step * C, out_at + window * C
+                    for c in range(0, C // width * width, width):
+                        _sum_of_many(
+                            source, here + c, IW * C, height, C, pixels, False, whole, target, there + c, 1, stream
+                        )
+                    c = C // width * width
+                    while c < C:
+                        c = min(c, C - lanes)
+                        _sum_of_one(
+                            source, here + c, IW * C, height, C, pixels, False, whole, target, there + c, 1, stream
+                        )
+                        c += lanes
                 continue
             by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK
             steps = height if by_rows else 1
