@@ -39,7 +39,7 @@ from fastconv.geometry import conv2d_geometry
 PASSES = ("forward", "grad_x", "grad_weight")
 RIVALS = ("numpy", "torch")
 
-IMPORT_PAIRS = 5
+IMPORT_PAIRS = 15
 WARM_CALLS = 5
 CALL_PAIRS = 15
 # Large enough for the parallel kernels, which take longest to compile.
@@ -47,12 +47,22 @@ FIRST_LAYER = ("keras_mnist", "conv2d_1")
 SMALL = Layer("small", "call", 1, conv2d_geometry((1, 8, 8, 4), (3, 3, 4, 4)))
 
 
-def import_row() -> Row:
-    """``import fastconv`` against ``import numba``, each in a process of its own."""
-    mine, theirs = (partial(_python, f"import {name}") for name in ("fastconv", "numba"))
-    for call in (mine, theirs):
+def import_rows() -> list[Row]:
+    """``import fastconv`` against ``import numba``: the statement, and a process with nothing else."""
+    statements = [partial(_statement, f"import {name}") for name in ("fastconv", "numba")]
+    processes = [partial(_python, f"import {name}") for name in ("fastconv", "numba")]
+    for call in processes:
         call()  # Python writes its byte code
-    return _row("import", "import numba", paired(sampler(mine), sampler(theirs), IMPORT_PAIRS))
+    return [
+        _row("import", "import numba", paired(*statements, IMPORT_PAIRS)),
+        _row("process that imports", "numba", paired(*map(sampler, processes), IMPORT_PAIRS)),
+    ]
+
+
+def _statement(code: str, processes: int) -> float:
+    """Seconds of a statement, added up over some processes."""
+    timed_code = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
+    return sum(float(_python(timed_code)) for _ in range(processes))
 
 
 def first_call_rows(direction: str) -> list[Row]:
@@ -122,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if line := machine.warning():
         console.print(f"[yellow]{line}[/]")
     rivals, _ = command.load(RIVALS)
-    rows = [import_row()]
+    rows = import_rows()
     for direction in track(PASSES, "First calls", console=console, transient=True):
         rows += first_call_rows(direction)
     for direction in PASSES:

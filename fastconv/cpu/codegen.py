@@ -30,9 +30,10 @@ def _register_file() -> tuple[int, int]:
     target = llvm.Target.from_default_triple()
     own = llvm.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
     code = [
-        target.create_target_machine(cpu=config.CPU_NAME or llvm.get_host_cpu_name(), features=features).emit_assembly(
-            llvm.parse_assembly(_PROBE)
-        )
+        # not optimised, it has the same registers sooner
+        target.create_target_machine(
+            cpu=config.CPU_NAME or llvm.get_host_cpu_name(), features=features, opt=0
+        ).emit_assembly(llvm.parse_assembly(_PROBE))
         for features in ({own, ""} if config.CPU_NAME and config.CPU_FEATURES is None else {own})
     ]
     if all("zmm" in assembly for assembly in code):

@@ -133,7 +133,7 @@ def _same_window(table, one, other):
 
 @_jit.inline
 def _alike(table, first, step, windows):
-    """How many windows from *first* on, of at most *windows*, hold and divide by as many pixels, *step* pixels apart."""
+    """How many of *windows* from *first* on begin *step* pixels apart, and hold and divide by as many pixels."""
     count = 1
     while (
         count < windows
