@@ -64,6 +64,8 @@ CASES = (
     ConvCase("depthwise", (2, 13, 11, 32), (3, 3, 1, 32), padding=1, groups=32),
     ConvCase("depthwise channel tail", (2, 11, 29, 19), (5, 3, 1, 19), padding="same", groups=19),
     ConvCase("depthwise strided", (2, 13, 17, 67), (3, 3, 1, 67), stride=(2, 3), padding=1, groups=67),
+    ConvCase("depthwise 5x5", (1, 9, 23, 37), (5, 5, 1, 37), padding=2, groups=37),
+    ConvCase("depthwise stride 2", (2, 11, 27, 33), (3, 3, 1, 33), stride=2, padding=1, groups=33),
     ConvCase("depthwise dilated", (1, 23, 19, 7), (3, 2, 1, 7), padding=(2, 3), dilation=(3, 2), groups=7),
     ConvCase("depthwise multiplier", (2, 11, 7, 5), (3, 3, 1, 15), stride=2, padding=1, groups=5),
     ConvCase("depthwise stride larger than kernel", (1, 17, 11, 9), (1, 2, 1, 9), stride=(3, 5), groups=9),

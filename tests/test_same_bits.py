@@ -25,6 +25,8 @@ NAMES = (
     "grouped",
     "over one block of depth and columns",
     "depthwise strided",
+    "depthwise 5x5",
+    "depthwise stride 2",
     "depthwise multiplier",
     "depthwise over blocks of channels",
     "grad_weight over splits and chains",

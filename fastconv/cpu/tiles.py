@@ -145,6 +145,46 @@ def multiply_add(typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any
     return tile(tile, a, types.intp, types.intp, b, types.intp), generate
 
 
+@intrinsic(prefer_literal=True)
+def slide(
+    typingctx: Any, tile: Any, a: Any, a_offset: Any, a_stride: Any, b: Any, b_offset: Any, b_stride: Any, taps: Any,
+    step: Any,
+) -> Any:  # fmt: skip
+    """``tile[m] += a[m * step + k] * b[k]``, k from 0 to the constant *taps*; row i of a is that at i times its stride.
+
+    Several rounds of `multiply_add` in one, with the same bits: rows of a that overlap are loaded once for all rows of
+    the tile, because those are computed side by side and none has a later tap before an earlier one.
+    """
+    count, apart = taps.literal_value, step.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, a, a_offset, a_stride, b, b_offset, b_stride, _, _ = arguments
+        vector = tile.vector
+
+        def row_of(kind: Any, span: Any, offset: Any, stride: Any, number: int) -> list[Any]:
+            offset = builder.add(offset, builder.mul(stride, codegen.constant(number)))
+            extent = codegen.constant(tile.vectors * vector.lanes)
+            start = codegen.address(context, builder, kind, span, offset, extent)
+            places = [builder.gep(start, [codegen.constant(column * vector.lanes)]) for column in range(tile.vectors)]
+            return [codegen.load_vector(builder, place, vector) for place in places]
+
+        kernel = [row_of(signature.args[4], b, b_offset, b_stride, tap) for tap in range(count)]
+        for number in range((tile.rows - 1) * apart + count):
+            elements = row_of(signature.args[1], a, a_offset, a_stride, number)
+            for m in range(tile.rows):
+                tap = number - m * apart
+                for column in range(tile.vectors if 0 <= tap < count else 0):
+                    position = m * tile.vectors + column
+                    accumulator = builder.extract_value(value, position)
+                    accumulator = codegen.fused_multiply_add(
+                        builder, elements[column], kernel[tap][column], accumulator, vector
+                    )
+                    value = builder.insert_value(value, accumulator, position)
+        return value
+
+    return tile(tile, a, types.intp, types.intp, b, types.intp, types.intp, taps, step), generate
+
+
 @intrinsic
 def fused(typingctx: Any, total: Any, a: Any, b: Any) -> Any:
     """``total += a * b``, number by number."""
