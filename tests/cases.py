@@ -52,6 +52,7 @@ CASES = (
     ConvCase("first layer, grey", (3, 29, 31, 1), (5, 5, 1, 16), padding=2),
     ConvCase("first layer, colour", (2, 37, 41, 3), (7, 7, 3, 24), stride=2, padding=3),
     ConvCase("few outputs", (2, 23, 36, 7), (5, 5, 7, 3), padding=2),
+    ConvCase("few channels in and out", (2, 29, 36, 3), (3, 5, 3, 4), padding=(1, 2)),
     ConvCase("few outputs, strided", (3, 37, 81, 3), (3, 5, 3, 2), stride=2, padding=1),
     ConvCase("10 outputs", (3, 7, 5, 48), (1, 1, 48, 10)),
     ConvCase("1x1", (2, 17, 13, 64), (1, 1, 64, 48)),

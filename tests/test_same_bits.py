@@ -21,6 +21,7 @@ NAMES = (
     "first layer, colour",
     "few outputs",
     "few outputs, strided",
+    "few channels in and out",
     "1x1",
     "grouped",
     "over one block of depth and columns",
