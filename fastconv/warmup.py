@@ -62,8 +62,11 @@ def cpu_calls(dtype: str) -> list[Call]:
         functional.conv2d_backward(grad, x, weight, algorithm=algorithm)
 
     def other_convolutions() -> None:
-        functional.conv2d(features[..., :3], array(3, 3, 3, 16))
-        functional.conv2d(array(1, 64, 64, 8), array(3, 3, 8, 1), bias[:1], algorithm="direct")
+        colours, many = features[..., :3], array(3, 3, 3, 16)
+        functional.conv2d_grad_weight(functional.conv2d(colours, many), colours, many.shape)
+        last, kernel = array(1, 64, 64, 8), array(3, 3, 8, 1)
+        out = functional.conv2d(last, kernel, bias[:1], padding=1, algorithm="direct")
+        functional.conv2d_backward(out, last, kernel, padding=1, algorithm="direct")
         functional.conv_transpose2d(x, weight, bias)
 
     def depthwise_convolution() -> None:

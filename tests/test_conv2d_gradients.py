@@ -5,7 +5,7 @@ import pytest
 from cases import ACCEPTED, BY_NAME, CASES, assert_exact, exact_algorithm, exact_arrays, normal_arrays, rounding
 from hypothesis import given, note, settings, strategies as st
 
-from fastconv.cpu import conv_direct_weight
+from fastconv.cpu.chains import starts_of_chains
 from fastconv.cpu.shape import forward_shape
 from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_bias, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
@@ -39,7 +39,7 @@ def test_float64_is_exact_too(name):
 def test_every_chain_of_grad_weight_has_pixels(images, columns):
     """With more splits than rows, some would have none."""
     g = conv2d_geometry((images, 1, columns + 1, 1), (1, 2, 1, 1))
-    starts = conv_direct_weight.starts_of_chains(forward_shape(g))
+    starts = starts_of_chains(forward_shape(g))
     assert (np.diff(starts) > 0).all()
     assert (starts[0], starts[-1]) == (0, images * columns)
     ones = np.ones(g.x_shape, np.float32)

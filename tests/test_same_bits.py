@@ -8,10 +8,10 @@ import pytest
 from cases import BY_NAME, normal_arrays
 
 from fastconv import threads
-from fastconv.cpu import conv_first, conv_last
+from fastconv.cpu import conv_first, conv_last, conv_last_weight
 from fastconv.cpu.codegen import VECTOR_BYTES
 from fastconv.cpu.shape import forward_shape
-from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_x
+from fastconv.functional.conv import conv2d, conv2d_backward, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
 
 NAMES = (
@@ -116,6 +116,46 @@ def test_pixels_that_share_a_vector_change_no_bit(x_shape, kernel, outputs, opti
         )
         assert np.isfinite(together).all() != special
         np.testing.assert_array_equal(together, single[..., :outputs])
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["finite", "infinity and NaN"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("x_shape", "kernel", "outputs", "options"),
+    [
+        ((2, 19, 23, 17), (3, 3), 1, {"padding": 1}),
+        ((3, 13, 20, 7), (2, 9), 3, {"padding": ((0, 1), (3, 5))}),
+        ((2, 31, 59, 5), (4, 7), 2, {"padding": (2, 8), "stride": (3, 2)}),
+        ((1, 9, 1013, 3), (3, 5), 6, {"dilation": (2, 1)}),
+        ((5, 7, 11, 66), (1, 1), 5, {}),
+    ],
+)
+def test_a_weight_of_few_outputs_has_the_bits_of_the_general_pass(
+    x_shape, kernel, outputs, options, dtype, special, monkeypatch
+):
+    """More output channels take the general pass; up to 64 the chains of pixels are the same."""
+    rng = np.random.default_rng(outputs)
+    few, many = ((*kernel, x_shape[3], channels) for channels in (outputs, 64))
+    g = conv2d_geometry(x_shape, few, **options)
+    x, grad_out = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, g.out_shape))
+    if special:
+        x[0, 4, 7, 0], x[0, 4, 9, 0], grad_out[0, -1, -2, 0], grad_out[0, 0, 0, -1] = np.inf, -np.inf, np.nan, np.inf
+    monkeypatch.setattr(conv_last_weight, "suits", lambda shape, itemsize: shape.OC == outputs)
+    wide = np.pad(grad_out, [(0, 0)] * 3 + [(0, 64 - outputs)])
+    expected = conv2d_grad_weight(wide, x, many, algorithm="direct", **options)[..., :outputs]
+    for workers in (1, 2, 3):
+        monkeypatch.setattr(threads, "worker_count", lambda work, workers=workers: workers)
+        found = conv2d_grad_weight(grad_out, x, few, algorithm="direct", **options)
+        np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(expected).all() != special
+
+
+def test_weights_of_few_outputs_are_told_from_others():
+    for channels, outputs, suits in ((32, 1, True), (32, 3, True), (64, 64, False), (3, 32, False)):
+        shape = forward_shape(conv2d_geometry((8, 64, 64, channels), (3, 3, channels, outputs), padding=1))
+        assert conv_last_weight.suits(shape, 4) == suits
+    dilated = conv2d_geometry((8, 64, 64, 32), (3, 3, 32, 1), dilation=2)
+    assert not conv_last_weight.suits(forward_shape(dilated), 4)
 
 
 @pytest.mark.parametrize("name", NAMES)

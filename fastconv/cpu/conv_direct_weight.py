@@ -58,10 +58,11 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, patches, product, simd, tiles
+from fastconv.cpu import codegen, conv_last_weight, patches, product, simd, tiles
+from fastconv.cpu.chains import chain_count, split_count, start_of_chain, starts_of_chains
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
-from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up, splits_of
+from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
 # Pixels of a block, whose patches and gradients are read by every register tile: as many as the L1 cache holds patches
@@ -287,7 +288,7 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
         gradients_in_place = columns % lanes == 0 and depth <= _UNPACKED_DEPTH
         first_chain = plan.chains * split // plan.splits
         for chain in range(first_chain, plan.chains * (split + 1) // plan.splits):
-            chain_start, chain_stop = _start_of_chain(s, plan.chains, chain), _start_of_chain(s, plan.chains, chain + 1)
+            chain_start, chain_stop = start_of_chain(s, plan.chains, chain), start_of_chain(s, plan.chains, chain + 1)
             first_pixel, later = chain_start, chain > first_chain
             while first_pixel < chain_stop:
                 n, oh, ow = product.pixel_at(first_pixel, s.OH, s.OW)
@@ -357,28 +358,39 @@ def conv2d_grad_weight_direct_parallel(workers, x, grad_out, partial, offsets, n
 
 
 def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any], out: NDArray[Any]) -> None:
-    """``out = the gradient with respect to weight``: chains over a fixed split of the pixels, added in order."""
+    """``out = the gradient with respect to weight``: chains over a fixed split of the pixels, added in order.
+
+    Few output channels would leave most lanes of its vectors idle; see `conv_last_weight`.
+    """
     s = as_product(forward_shape(geometry))
-    workers = threads.worker_count(geometry.flops)
-    plan = _plan(s, out.itemsize, workers)
-    partial = out.reshape(1, -1) if plan.splits == 1 else np.empty((plan.splits, out.size), out.dtype)
-    threads.run(
-        conv2d_grad_weight_direct_serial,
-        conv2d_grad_weight_direct_parallel,
-        min(workers, plan.tasks),
-        x.reshape(-1),
-        grad_out.reshape(-1),
-        partial.reshape(-1),
-        _offsets(s, plan),
-        _numbers(s, plan),
-    )
-    if plan.splits > 1:
-        np.add.reduce(partial, axis=0, out=out.reshape(-1))
+    splits = split_count(s)
+    partial = out.reshape(1, -1) if splits == 1 else np.empty((splits, out.size), out.dtype)
+    if conv_last_weight.suits(s, out.itemsize):
+        conv_last_weight.grad_weight(s, x, grad_out, partial)
+    else:
+        workers = threads.worker_count(geometry.flops)
+        plan = _plan(s, out.itemsize, workers)
+        threads.run(
+            conv2d_grad_weight_direct_serial,
+            conv2d_grad_weight_direct_parallel,
+            min(workers, plan.tasks),
+            x.reshape(-1),
+            grad_out.reshape(-1),
+            partial.reshape(-1),
+            _offsets(s, plan),
+            _numbers(s, plan),
+        )
+    if splits > 1:
+        with np.errstate(all="ignore"):  # infinity less infinity is NaN, here as in the kernels
+            np.add.reduce(partial, axis=0, out=out.reshape(-1))
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread; with several, blocks are smaller or the same."""
-    plan = _plan(as_product(forward_shape(geometry)), itemsize, workers=1)
+    s = as_product(forward_shape(geometry))
+    if conv_last_weight.suits(s, itemsize):
+        return conv_last_weight.workspace(s, itemsize)
+    plan = _plan(s, itemsize, workers=1)
     width = TILE_VECTORS * codegen.VECTOR_BYTES // itemsize
     sums = (plan.depth + TILE_ROWS) * plan.columns
     return itemsize * (_left_size(plan) + _panels_size(plan, width) + sums) + 16 * (plan.pixels + 1 + TILE_ROWS)
@@ -438,56 +450,3 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
 def _part(total: int, most: int, multiple: int) -> int:
     """The size of equal parts of at most *most*, rounded up to a *multiple*."""
     return round_up(-(-total // max(-(-total // most), 1)), multiple)
-
-
-# grad_weight with few channels has too few blocks for all cores, so its pixels are split as well: into about this
-# many tasks, none of fewer pixels than a few strips, and none of more depths and output channels than these, so that
-# the partial sums are small.  The split follows from the geometry alone, not from the register tile: it decides the
-# order of a sum, which must be the same on every CPU.
-_TASKS_OF_GRAD_WEIGHT = 16
-_DEPTH_OF_TASK = 96
-_COLUMNS_OF_TASK = 64
-_PIXELS_OF_SPLIT = 448
-# Pixels are summed in chains of about so many, whole rows or images where those are not longer, and fewer where the
-# weight is large: a shorter chain rounds less, and a GPU sums all of them at the same time, in so many blocks, each for
-# a square of the weight (`cuda.conv_direct`).  On a CPU a chain costs an addition to each weight.
-_PIXELS_OF_CHAIN = 512
-_SQUARES_OF_CHAINS, _SQUARE = 2048, 64
-
-
-def split_count(shape: ConvShape) -> int:
-    """Parts of the pixels with sums of their own."""
-    s = shape
-    depths = -(-s.KH * s.KW * (s.IC // s.G) // _DEPTH_OF_TASK)
-    tasks_of_split = s.G * depths * -(-(s.OC // s.G) // _COLUMNS_OF_TASK)
-    return splits_of(-(-_TASKS_OF_GRAD_WEIGHT // tasks_of_split), s.N * s.OH * s.OW // _PIXELS_OF_SPLIT)
-
-
-def chain_count(shape: ConvShape) -> int:
-    """Chains of all splits together."""
-    s = shape
-    squares = s.G * -(-s.KH * s.KW * (s.IC // s.G) // _SQUARE) * -(-(s.OC // s.G) // _SQUARE)
-    enough, image = -(-_SQUARES_OF_CHAINS // squares), max(s.OH * s.OW, 1)
-    of_image = min(-(-image // _PIXELS_OF_CHAIN), max(enough // max(s.N, 1), 1))
-    images = max(_PIXELS_OF_CHAIN // image, -(-s.N // enough), 1)
-    return max(split_count(s), of_image * -(-s.N // images))
-
-
-@_jit.inline
-def _start_of_chain(shape, chains, chain):
-    """The first pixel of a chain, or the one behind the last: where a row begins, unless rows are long.
-
-    There are no more splits than pieces of _PIXELS_OF_SPLIT pixels, so no chain is empty.
-    """
-    pixels = shape.N * shape.OH * shape.OW
-    unit = max(shape.OW, 1) if shape.OW <= _PIXELS_OF_SPLIT else 1
-    return pixels // unit * chain // chains * unit
-
-
-@lru_cache(maxsize=1024)
-def starts_of_chains(shape: ConvShape) -> NDArray[np.int32]:
-    """The first pixel of each chain, and the one behind the last."""
-    chains = chain_count(shape)
-    starts = np.array([_start_of_chain(shape, chains, chain) for chain in range(chains + 1)], np.int32)
-    starts.flags.writeable = False  # so that a device knows it again without reading it
-    return starts

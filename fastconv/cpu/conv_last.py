@@ -55,8 +55,8 @@ from fastconv.cpu.tiles import TILE_ROWS, TILE_VECTORS
 # Most pixels that share a vector, and how many times as fast that must be by the count of `_time`.
 _MOST_PIXELS = 16
 _LEAST_GAIN = 1.2
-# Cycles of a fused multiply-add, and how many begin in each, of those as wide as the registers.
-_LATENCY, _BEGUN = 4, 2
+# Cycles of a fused multiply-add, and how many begin in each: of 64 bytes one on Zen 4.
+_LATENCY, _BEGUN = 4, 1 if codegen.VECTOR_BYTES == 64 else 2
 # The weight is packed in the time that its products with so many tiles of pixels take, and made wider before in half.
 _TILES_OF_PACKING, _TILES_OF_WIDENING = 3, 1.5
 # Cycles of the calls that make weight and bias wider and look for NaN, 2 us.
@@ -87,16 +87,16 @@ def _time(shape: ConvShape, pixels: int, lanes: int, kept: bool) -> float:
     """
     s = shape
     pairs, single = divmod(-(-pixels * s.OC // lanes), TILE_VECTORS)
-    cycles_of_step = pairs * _cycles(TILE_VECTORS) + single * _cycles(1)
+    cycles = pairs * cycles_of_step(TILE_ROWS, TILE_VECTORS) + single * cycles_of_step(TILE_ROWS, 1)
     tiles = -(-s.N * s.OH * s.OW // (pixels * TILE_ROWS))
     packing = 0.0 if kept else _TILES_OF_PACKING + (_TILES_OF_WIDENING if pixels > 1 else 0)
     steps = s.KH * (s.KW + (pixels - 1) * s.stride_w) * s.IC
-    return steps * cycles_of_step * (tiles + packing) + (_CYCLES_OF_CALLS if pixels > 1 else 0)
+    return steps * cycles * (tiles + packing) + (_CYCLES_OF_CALLS if pixels > 1 else 0)
 
 
-def _cycles(vectors: int) -> float:
+def cycles_of_step(rows: int, vectors: int) -> float:
     """Cycles of a step of a register tile."""
-    return max(_LATENCY, TILE_ROWS * vectors / _BEGUN)
+    return max(_LATENCY, rows * vectors / _BEGUN)
 
 
 def widened(shape: ConvShape, pixels: int) -> ConvShape:

@@ -84,7 +84,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.cpu import conv_direct_weight, conv_scatter
+from fastconv.cpu import conv_scatter
+from fastconv.cpu.chains import split_count, starts_of_chains
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda.chains import add_chains
 from fastconv.cuda.conv_direct_plan import (
@@ -199,8 +200,8 @@ def grad_weight(engine: Engine, geometry: Conv2dGeometry, x: Any, grad_out: Any,
     if geometry.N == 0:
         elements.launch(engine, elements.fill_zeros(), out.size, out)
         return
-    starts = conv_direct_weight.starts_of_chains(s)
-    splits = starts_of_splits(starts.size - 1, conv_direct_weight.split_count(s))
+    starts = starts_of_chains(s)
+    splits = starts_of_splits(starts.size - 1, split_count(s))
     add_chains(engine, partial(write_chains, engine, s, x, grad_out, starts), splits, out)
 
 

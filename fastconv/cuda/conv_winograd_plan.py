@@ -10,7 +10,8 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from fastconv.cpu import conv_direct_weight, conv_winograd_weight
+from fastconv.cpu import conv_winograd_weight
+from fastconv.cpu.chains import chain_count, split_count
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, round_up
 from fastconv.cpu.winograd import OUTPUTS, PLANES, TAPS, TRANSFORMS
 from fastconv.cpu.winograd_plan import reads_backwards
@@ -182,7 +183,7 @@ def _work_for_weight(geometry: Conv2dGeometry, images: int) -> dict[str, Work]:
     taps, pieces = g.KH * g.KW, prod(pieces_of((g.KH, g.KW), g.stride))
     pixels, tiles = images * g.OH * g.OW, tiles_of(forward_shape(g))
     shape = as_product(forward_shape(g))
-    splits, chains = conv_direct_weight.split_count(shape), conv_direct_weight.chain_count(shape)
+    splits, chains = split_count(shape), chain_count(shape)
     sums = ((chains if chains > splits else 0) + (splits if splits > 1 else 0)) * taps * g.IC * g.OC
     splits_of_tiles = conv_winograd_weight.split_count(g)
     points = PLANES * (tiles * (pieces * g.IC + g.OC) + splits_of_tiles * pieces * g.IC * g.OC)

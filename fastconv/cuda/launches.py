@@ -9,7 +9,8 @@ from math import prod
 
 import numpy as np
 
-from fastconv.cpu import conv_direct_weight, conv_scatter
+from fastconv.cpu import conv_scatter
+from fastconv.cpu.chains import split_count, starts_of_chains
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, phases
 from fastconv.cuda import conv_depthwise, conv_depthwise_plan, resources
 from fastconv.cuda.conv_direct_plan import (
@@ -105,8 +106,8 @@ def _direct_grad_x(geometry: Conv2dGeometry) -> list[Launch]:
 
 def _direct_grad_weight(geometry: Conv2dGeometry) -> list[Launch]:
     s = as_product(forward_shape(geometry))
-    starts = conv_direct_weight.starts_of_chains(s)
-    splits, chains = conv_direct_weight.split_count(s), starts.size - 1
+    starts = starts_of_chains(s)
+    splits, chains = split_count(s), starts.size - 1
     pixels, weights = s.N * s.OH * s.OW, s.KH * s.KW * (s.IC // s.G) * s.OC
     tile = weight_tile(s, starts)
     vector = vectors_possible(s, tile)

@@ -9,7 +9,7 @@ from emulator import Emulator, needs_target
 
 from fastconv.cpu import conv_direct as cpu
 from fastconv.cpu.activation import ACTIVATIONS
-from fastconv.cpu.conv_direct_weight import chain_count, split_count, starts_of_chains
+from fastconv.cpu.chains import chain_count, split_count, starts_of_chains
 from fastconv.cpu.shape import as_product, forward_shape
 from fastconv.cuda import conv_direct
 from fastconv.cuda.conv_direct_plan import (
