@@ -73,12 +73,12 @@ def _tile_of(outputs, vectors):
     """One register tile of grad_weight."""
 
     @_jit.inline
-    def add_pixels(sums, at, pitch, first, grad_out, grad_at, OC, x, x_at, step, pixels):
-        """``sums[oc, :] += sum over pixels of grad_out[pixel, oc] * x[patch of pixel]``, the *first* from zero."""
-        if first:
-            tile = tiles.zeros(sums, outputs, vectors)
-        else:
+    def add_pixels(sums, at, pitch, begun, grad_out, grad_at, OC, x, x_at, step, pixels):
+        """``sums[oc, :] += sum over pixels of grad_out[pixel, oc] * x[patch of pixel]``, from zero or *begun*."""
+        if begun:
             tile = tiles.load(sums, at, pitch, outputs, vectors)
+        else:
+            tile = tiles.zeros(sums, outputs, vectors)
         for _ in range(pixels):
             tile = tiles.rank1(tile, grad_out, grad_at, 1, x, x_at)
             grad_at += OC
@@ -93,7 +93,7 @@ _wide_tile, _narrow_tile = (_tile_of(1, vectors) for vectors in (_VECTORS, 1))
 
 
 @_jit.inline
-def _add_run(sums, sums_at, first, grad_out, grad_at, shape, cut, x, x_at, step, pixels):
+def _add_run(sums, sums_at, begun, grad_out, grad_at, shape, cut, x, x_at, step, pixels):
     """A run of pixels of one row, whose patches lie *step* apart, for one row of the kernel: all tiles of sums."""
     s = shape
     lanes = simd.lane_count(sums)
@@ -106,16 +106,16 @@ def _add_run(sums, sums_at, first, grad_out, grad_at, shape, cut, x, x_at, step,
             at = sums_at + oc * cut.pitch + column
             if outputs > 1 and vectors > 1:
                 _wide_tile_of_all(
-                    sums, at, cut.pitch, first, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels
+                    sums, at, cut.pitch, begun, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels
                 )
             elif outputs > 1:
                 _narrow_tile_of_all(
-                    sums, at, cut.pitch, first, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels
+                    sums, at, cut.pitch, begun, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels
                 )
             elif vectors > 1:
-                _wide_tile(sums, at, cut.pitch, first, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels)
+                _wide_tile(sums, at, cut.pitch, begun, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels)
             else:
-                _narrow_tile(sums, at, cut.pitch, first, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels)
+                _narrow_tile(sums, at, cut.pitch, begun, grad_out, grad_at + oc, s.OC, x, x_at + column, step, pixels)
             column += vectors * lanes
         oc += outputs
 
@@ -169,29 +169,31 @@ def _last_tasks(x, grad_out, partial_array, sums_array, edges, shape, cut, first
                 for kh in range(first_kh, last_kh):
                     at = (kh - first_kh) * s.OC * cut.pitch
                     ih = oh * s.stride_h - s.pad_top + kh * s.dilation_h
-                    if ih < 0 or ih >= s.IH:
-                        zeros_at, of_row = cut.edges * cut.pitch, grad_row + begin * s.OC
-                        _add_run(sums, at, first, grad_out, of_row, s, cut, edges, zeros_at, 0, end - begin)
-                        continue
                     row = (n * s.IH + ih) * s.IW * s.IC
-                    # a tile is wider than a patch, and must not read behind the end of x
-                    readable = (x.size - cut.pitch - row + s.pad_left * s.IC) // step + 1
-                    inner_to = max(min(cut.inner_to, readable, end), inner_from)
-                    left, inner, right = inner_from - begin, inner_to - inner_from, end - inner_to
-                    _copy_patches(x, row, edges, 0, s, cut, begin, inner_from)
-                    _copy_patches(x, row, edges, left * cut.pitch, s, cut, inner_to, end)
-                    if left > 0:
-                        of_row = grad_row + begin * s.OC
-                        _add_run(sums, at, first, grad_out, of_row, s, cut, edges, 0, cut.pitch, left)
-                    if inner > 0:
-                        of_row, place = grad_row + inner_from * s.OC, row + inner_from * step - s.pad_left * s.IC
-                        _add_run(sums, at, first and left == 0, grad_out, of_row, s, cut, x, place, step, inner)
-                    if right > 0:
-                        of_row, place = grad_row + inner_to * s.OC, left * cut.pitch
-                        begun = left + inner > 0
-                        _add_run(
-                            sums, at, first and not begun, grad_out, of_row, s, cut, edges, place, cut.pitch, right
-                        )
+                    left, inner = end - begin, 0
+                    inside = 0 <= ih < s.IH
+                    if inside:
+                        # a tile is wider than a patch, and must not read behind the end of x
+                        readable = (x.size - cut.pitch - row + s.pad_left * s.IC) // step + 1
+                        left = inner_from - begin
+                        inner = max(min(cut.inner_to, readable, end) - inner_from, 0)
+                        _copy_patches(x, row, edges, 0, s, cut, begin, inner_from)
+                        _copy_patches(x, row, edges, left * cut.pitch, s, cut, inner_from + inner, end)
+                    ow = begin
+                    for part_of_row in range(3):
+                        source, place, apart, pixels = edges, 0, cut.pitch, left
+                        if part_of_row == 1:
+                            source, place, apart, pixels = x, row + ow * step - s.pad_left * s.IC, step, inner
+                        elif part_of_row == 2:
+                            place, pixels = left * cut.pitch, end - ow
+                        elif not inside:
+                            place, apart = cut.edges * cut.pitch, 0
+                        if pixels > 0:
+                            begun = not first or ow > begin
+                            _add_run(
+                                sums, at, begun, grad_out, grad_row + ow * s.OC, s, cut, source, place, apart, pixels
+                            )
+                        ow += pixels
                 first = False
                 pixel += end - begin
             _finish(sums_array, partial_array, split, s, cut, first_kh, last_kh, chain > first_chain)
