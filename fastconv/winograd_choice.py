@@ -24,11 +24,11 @@ _FEWEST_TILES = 4
 # 1.6 times as fast, 5x5 on 6 x 6 (2.3) 1.1 to 1.8, on 5 x 5 (1.6) .9 to 1.3.  With 16 channels, 5x5 taps on 14 x 14
 # pixels (2.8) 1.1 to 1.3 times, 7x7 (2.5) 1.0 to 1.3, 5x5 on 9 x 9 (2.3) .7 to 1.0.
 _LEAST_SAVING, _LEAST_SAVING_OF_FEW_CHANNELS = 1.9, 2.75
-# Half of the channels that are asked for pay, too, where there are so many pieces that the transform of their sums does
-# not count, or so many pairs of channels in and out, in squares of those asked for.  8 channels to 64, or 12 to 32: 3x3
-# taps are 1.4 to 1.7 times as fast, 7x7 1.1 to 1.4; 8 to 8: 25x25 1.0 to 1.2, 5x5 .8 to 1.0; 8 to 16: .8 to 1.2.
-# AlexNet's first layer, 12 channels side by side, to 64: 1.6 to 1.9.
-_MANY_PIECES, _MANY_PAIRS = 25, 1.5
+# Half of the channels that are asked for pay, too, where there are so many pairs of channels in and out, in squares of
+# those asked for.  8 channels to 64, or 12 to 32: 3x3 taps are 1.4 to 1.7 times as fast, 7x7 1.1 to 1.4; 8 to 16: .8 to
+# 1.2; 8 to 8, where the direct sum has several pixels in a vector: 25x25 .5 to .6, 15x15 .6 to .9.  AlexNet's first
+# layer, 12 channels side by side, to 64: 1.6 to 1.9.
+_MANY_PAIRS = 1.5
 #: Depths beyond which the workspace of a thread is more than 8 MB.
 MOST_DEPTHS = 2560
 # Images that "auto" counts on: a few, and more for gradients, which are asked for in training only.  8 images of one
@@ -69,7 +69,7 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
     if backwards and g.stride != (1, 1):
         return "leaves the gradient of x to the direct sum where there is a stride"
     pieces = prod(pieces_of((g.KH, g.KW), g.stride))
-    reason = _too_few_channels(g, pieces)
+    reason = _too_few_channels(g)
     if reason is not None:
         return reason
     # what is cut into tiles: the images that are written, or grad_out
@@ -98,14 +98,11 @@ def declines(operation: str, geometry: Conv2dGeometry, images: int | None) -> st
     return None
 
 
-def _too_few_channels(geometry: Conv2dGeometry, pieces: int) -> str | None:
+def _too_few_channels(geometry: Conv2dGeometry) -> str | None:
     least = current_profile().channels
     # with a stride, pixels side by side are read as one
     inputs, outputs = geometry.IC * geometry.stride[1], geometry.OC
     pairs = round(_MANY_PAIRS * least**2)
-    if min(inputs, outputs) >= least // (2 if pieces >= _MANY_PIECES or inputs * outputs >= pairs else 1):
+    if min(inputs, outputs) >= least // (2 if inputs * outputs >= pairs else 1):
         return None
-    return (
-        f"pays from {least} channels on, or half of that with {pairs} pairs in and out or {_MANY_PIECES} pieces of "
-        f"3x3 taps, here {inputs} and {outputs}"
-    )
+    return f"pays from {least} channels on, or half of that with {pairs} pairs in and out, here {inputs} and {outputs}"

@@ -28,6 +28,8 @@ row that read x once (`tiles.slide`), and nothing fetched ahead that the L2 cach
 fast, grad_x 1.11 and 1.17.  Tiles of 8 pixels in place of 4: .9.  Taps three at a time in a loop, for kernels of any
 width: .85, because sums that pass through two loops do not stay in registers.
 
+    python bench/against.py 98d462a f59e4b9 --net mobilenet_dw --pass forward grad_x --threads 1 --batch 1,8
+
 Rows of x copied to a window in the L1 cache, strip by strip, measured slower (forward 0.86): the copy costs more than
 the conflicts it avoids.
 

@@ -17,7 +17,7 @@ Ladder: the general pass's time over this one's, one core (Zen 4), 8 images of 6
     64 -> 16, 3x3                   1.1       1.0, not taken
     3 -> 16, 3x3                    0.5       0.3, not taken
 
-    python bench/against.py 98d462a HEAD --net pockets --pass grad_weight --algorithm direct
+    python bench/against.py 98d462a f59e4b9 --pass grad_weight --threads 1 --shape 64x64x32,3x3x1,padding=same
 
 Every element is the sum that `conv_direct_weight` forms: the same chains of fused multiply-adds over the same pixels,
 padding as zeros included, to the bit, with the same error bound.
