@@ -218,3 +218,17 @@ def test_a_gradient_that_is_not_finite_stays_in_the_pixels_of_its_tile():
     hit[0, :6, :6] = True
     assert np.isnan(grad_x[0, 3:6, 3:6]).all()
     np.testing.assert_array_equal(grad_x[~hit], clean[~hit])
+
+
+@pytest.mark.parametrize(("side", "kernel", "channels"), [(28, 9, 16), (36, 15, 16), (25, 7, 37), (30, 9, 70)])
+def test_the_weight_of_many_pieces_is_right_over_many_tiles(side, kernel, channels):
+    """Sums of pieces lie side by side; a register tile over the end of one must leave the next as it was."""
+    rng = np.random.default_rng(side)
+    x, weight_shape = rng.standard_normal((2, side, side, channels)), (kernel, kernel, channels, 18)
+    g = conv2d_geometry(x.shape, weight_shape, padding=kernel // 2)
+    grad_out = rng.standard_normal(g.out_shape)
+    expected = reference.conv2d_grad_weight(g, x, grad_out)
+    found = conv2d_grad_weight(
+        grad_out.astype(np.float32), x.astype(np.float32), weight_shape, padding=kernel // 2, algorithm="winograd"
+    )
+    assert abs(found - expected).max() < 1e-5 * abs(expected).max()

@@ -63,9 +63,10 @@ how much of the rest is memory and how much the neighbours on that machine was n
 
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch1 --pass forward --threads 1 --against torch
 
-By Fourier transforms (NumPy's, and a product of channels for each frequency in Numba), the time of the direct sum over
-theirs: 25x25, 8 channels, 48 x 48: 1.7 with 8 images, 0.3 with one, for which the weight is transformed like for eight;
-15x15, 16 channels, 28 x 28: 0.7 and 0.1.  "auto" may not look at the batch, so it could not take them.
+By Fourier transforms (NumPy's, and a product of channels for each frequency in Numba), the time of the direct sum, then
+with one pixel to a vector, over theirs: 25x25, 8 channels, 48 x 48: 1.7 with 8 images, 0.3 with one, for which the
+weight is transformed like for eight; 15x15, 16 channels, 28 x 28: 0.7 and 0.1.  "auto" may not look at the batch, so it
+could not take them.
 
 With more weights than pixels packing costs as much as the product.  A weight that was packed before (`PackedWeight`)
 makes the call for one image 1.6 times as fast at 512 -> 2048 channels and 7 x 7, 1.1 times at 256 -> 1024 and 14 x 14.

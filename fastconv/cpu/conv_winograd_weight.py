@@ -81,6 +81,16 @@ class Blocks(NamedTuple):
 _named = named_as(ConvShape, Images, Images, Points, Points, Blocks)
 
 
+@_jit.inline
+def _copy_rows(source, source_at, target, target_at, rows, width):
+    """Copy *rows* of sums, if any, one row of `_CHANNELS` numbers apart."""
+    lanes = simd.lane_count(target)
+    for row in range(rows):
+        for column in range(0, width, lanes):
+            place = row * _CHANNELS + column
+            simd.store(target, target_at + place, simd.load(source, source_at + place))
+
+
 @_jit.flushing_tasks
 def _grad_weight_tasks(
     x, grad_out, partial, memory, memory_at, s, inputs, outputs, points, gradients, blocks, first_task, last_task
@@ -125,10 +135,14 @@ def _grad_weight_tasks(
                         row = depth - first_depth
                         at = plane * blocks.sums_plane + row * _CHANNELS + oc
                         rows = product.rows_of_tile(last - depth)
+                        # rows of the last tile that are sums of other depths, which this one must leave as they are
+                        beyond = depth + rows - last if last < last_depth else 0
+                        _copy_rows(sums, at + (rows - beyond) * _CHANNELS, padded, 0, beyond, width)
                         _accumulate(
                             transformed, plane * points.plane + row, right, right_at,
                             sums, at, _CHANNELS, lines[kind], first_tile == start, rows, ocs - oc,
                         )  # fmt: skip
+                        _copy_rows(padded, 0, sums, at + (rows - beyond) * _CHANNELS, beyond, width)
                         depth += rows
                         if depth >= last:
                             depth, last = next_depths(last, last_depth, kind, inputs)
