@@ -21,6 +21,9 @@ from numba.np.ufunc import parallel as numba_threads
 # (about 5 us) costs more than it saves.
 PARALLEL_THRESHOLD = 500_000
 
+# Tasks of each thread from which on it does not matter that some have one more than others.
+EVEN_TASKS = 4
+
 _region = threading.Lock()
 _forked_after_launch = False
 
@@ -43,6 +46,11 @@ def worker_count(work: float) -> int:
     # its public function makes sure of that each time, which takes longer than the answer
     running = numba_threads._is_initialized
     return int(numba_threads._get_num_threads() if running else numba.get_num_threads())
+
+
+def even(tasks: int, workers: int) -> bool:
+    """Whether so many tasks are equal shares for all threads, or nearly."""
+    return tasks % workers == 0 or tasks >= EVEN_TASKS * workers
 
 
 def run(serial: Callable[..., None], parallel: Callable[..., None], workers: int, *arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastconv import threads
 from fastconv.cpu import conv_direct_weight, direct_plan
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
 from fastconv.cpu.shape import as_product, forward_shape, splits_of
@@ -53,7 +54,7 @@ def test_pixels_far_apart_are_gathered_for_grad_weight(channels, groups, stride,
 def test_blocks_of_grad_weight_are_cut_until_shares_are_even(outputs, workers):
     shape = forward_shape(conv2d_geometry((1, 14, 14, 100), (3, 3, 100, outputs), padding=1))
     plan = conv_direct_weight._plan(shape, 4, workers)
-    even = plan.tasks % workers == 0 or plan.tasks >= conv_direct_weight._EVEN_TASKS * workers
+    even = plan.tasks % workers == 0 or plan.tasks >= threads.EVEN_TASKS * workers
     assert even or max(plan.depth, plan.columns) <= conv_direct_weight._LEAST_BLOCK
 
 

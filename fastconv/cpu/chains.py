@@ -7,6 +7,7 @@ multiply-adds from zero.  Chains are added to their split in order, and splits t
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,3 +66,9 @@ def starts_of_chains(shape: ConvShape) -> NDArray[np.int32]:
     starts = np.array([start_of_chain(shape, chains, chain) for chain in range(chains + 1)], np.int32)
     starts.flags.writeable = False  # so that a device knows it again without reading it
     return starts
+
+
+def add_splits(partial: NDArray[Any], out: NDArray[Any]) -> None:
+    """``out = partial[0] + partial[1] + ...``, in this order; infinity less infinity is NaN, here as in the kernels."""
+    with np.errstate(all="ignore"):
+        np.add.reduce(partial, axis=0, out=out.reshape(-1))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import simd, tiles
+from fastconv.cpu.chains import add_splits
 from fastconv.cpu.depthwise_plan import forward_plan, repeated
 from fastconv.cpu.shape import splits_of
 from fastconv.geometry import Conv2dGeometry
@@ -267,7 +268,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
         blocks,
     )
     if splits > 1:
-        np.add.reduce(partial, axis=0, out=out.reshape(-1))
+        add_splits(partial, out)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:

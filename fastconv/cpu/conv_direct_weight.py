@@ -59,7 +59,7 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, conv_last_weight, patches, product, simd, tiles
-from fastconv.cpu.chains import chain_count, split_count, start_of_chain, starts_of_chains
+from fastconv.cpu.chains import add_splits, chain_count, split_count, start_of_chain, starts_of_chains
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
 from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
@@ -86,8 +86,6 @@ _PACKED_PIXELS = 128
 _PACKED_DEPTH = 512
 _PACKED_COLUMNS = 512
 
-# Tasks of each worker from which on it does not matter that some workers have one more than others.
-_EVEN_TASKS = 4
 # Depths and output channels that are not worth cutting for the sake of even shares.
 _LEAST_BLOCK = 64
 
@@ -363,12 +361,11 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
     Few output channels would leave most lanes of its vectors idle; see `conv_last_weight`.
     """
     s = as_product(forward_shape(geometry))
-    splits = split_count(s)
+    workers, splits = threads.worker_count(geometry.flops), split_count(s)
     partial = out.reshape(1, -1) if splits == 1 else np.empty((splits, out.size), out.dtype)
     if conv_last_weight.suits(s, out.itemsize):
-        conv_last_weight.grad_weight(s, x, grad_out, partial)
+        conv_last_weight.grad_weight(s, workers, x, grad_out, partial)
     else:
-        workers = threads.worker_count(geometry.flops)
         plan = _plan(s, out.itemsize, workers)
         threads.run(
             conv2d_grad_weight_direct_serial,
@@ -381,8 +378,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
             _numbers(s, plan),
         )
     if splits > 1:
-        with np.errstate(all="ignore"):  # infinity less infinity is NaN, here as in the kernels
-            np.add.reduce(partial, axis=0, out=out.reshape(-1))
+        add_splits(partial, out)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
@@ -438,8 +434,7 @@ def _plan(shape: ConvShape, itemsize: int, workers: int) -> Plan:
         strip = patches.strip_size(s, rows)
     while True:
         tasks = splits * s.G * -(-total_depth // depth) * -(-total_columns // columns)
-        even = tasks % workers == 0 or tasks >= _EVEN_TASKS * workers
-        if even or max(depth, columns) <= _LEAST_BLOCK:
+        if threads.even(tasks, workers) or max(depth, columns) <= _LEAST_BLOCK:
             return Plan(source, strip, rows, pixels, depth, columns, splits, chains, tasks)
         if columns >= depth:
             columns = _part(total_columns, columns - width, width)

@@ -278,9 +278,8 @@ def cut_of(shape: ConvShape, itemsize: int, workers: int) -> Cut:
 _numbers = lru_cache(maxsize=1024)(numbers_of)
 
 
-def grad_weight(shape: ConvShape, x: NDArray[Any], grad_out: NDArray[Any], partial: NDArray[Any]) -> None:
+def grad_weight(shape: ConvShape, workers: int, x: NDArray[Any], grad_out: NDArray[Any], partial: NDArray[Any]) -> None:
     """``partial[split] = the gradient with respect to weight`` over a split of the pixels, of a shape that `suits`."""
-    workers = threads.worker_count(shape.flops)
     cut = cut_of(shape, partial.itemsize, workers)
     threads.run(
         conv2d_grad_weight_last_serial,

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
+from fastconv.cpu.chains import add_splits
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, splits_of
 from fastconv.cpu.winograd import EVERYWHERE, INPUTS, KINDS, PLANES, TAPS, transform_grad_taps
@@ -84,11 +85,9 @@ _named = named_as(ConvShape, Images, Images, Points, Points, Blocks)
 @_jit.inline
 def _copy_rows(source, source_at, target, target_at, rows, width):
     """Copy *rows* of sums, if any, one row of `_CHANNELS` numbers apart."""
-    lanes = simd.lane_count(target)
     for row in range(rows):
-        for column in range(0, width, lanes):
-            place = row * _CHANNELS + column
-            simd.store(target, target_at + place, simd.load(source, source_at + place))
+        place = row * _CHANNELS
+        product.copy_run(source, source_at + place, target, target_at + place, width)
 
 
 @_jit.flushing_tasks
@@ -212,7 +211,7 @@ def grad_weight(geometry: Conv2dGeometry, x: NDArray[Any], grad_out: NDArray[Any
         numbers,
     )
     if blocks.splits > 1:
-        np.add.reduce(partial.reshape(blocks.splits, -1), axis=0, out=out.reshape(-1))
+        add_splits(partial.reshape(blocks.splits, -1), out)
 
 
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:

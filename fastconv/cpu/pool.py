@@ -50,10 +50,8 @@ from fastconv.cpu.pool_max import extreme_parallel, extreme_serial
 from fastconv.cpu.pool_scatter import CHANNEL_BLOCK, give_parallel, give_serial, scatter_parallel, scatter_serial
 from fastconv.geometry import AxisWindows as Axis, Pool2dGeometry, single_pixels
 
-# Windows of so many rows are pooled in two passes where threads would have unequal shares (see `_in_two_passes`), which
-# no longer matters from so many rows of outputs for each.
+# Windows of so many rows are pooled in two passes where threads would have unequal shares (see `_in_two_passes`).
 TALL = 16
-_EVEN_TASKS = 4
 # Two passes must visit so many times fewer pixels than one; the array between them and its positions cost the rest.
 OVERLAP_GAIN = 4
 # Channels below which a cell of a scatter does not fill a vector on every CPU: one of float32 with AVX-512.
@@ -146,8 +144,8 @@ def _in_two_passes(x: Array, rows: Axis, columns: Axis) -> bool:
     share their rows: 13 + 13 pixels instead of 13 * 13.  The price is an array of IH x OW pixels between the passes.
     """
     workers, tasks = threads.worker_count(_bytes_read(x, rows, columns)), x.shape[0] * rows.outputs
-    uneven = tasks % workers > 0 and tasks < _EVEN_TASKS * workers
     pixels, pixels_in_two = rows.total * columns.total, x.shape[1] * columns.total + rows.total * columns.outputs
+    uneven = not threads.even(tasks, workers)
     return (uneven and rows.largest >= TALL) or pixels > OVERLAP_GAIN * pixels_in_two
 
 

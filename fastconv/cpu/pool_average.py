@@ -70,6 +70,17 @@ _sum_of_one = _window_sum(1)
 
 
 @_jit.inline
+def _sum_of_last(x, at, row_step, rows, channels, pixels, divisor, out, out_at, outputs, stream):
+    """The sums of the channels that `_sum_of_many` leaves over; the last vector is moved back to end with the last."""
+    lanes = simd.lane_count(x)
+    c = channels // (_VECTORS * lanes) * (_VECTORS * lanes)
+    while c < channels:
+        c = min(c, channels - lanes)
+        _sum_of_one(x, at + c, row_step, rows, channels, pixels, False, divisor, out, out_at + c, outputs, stream)
+        c += lanes
+
+
+@_jit.inline
 def _sum_of_few(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_at, count):
     """The same for *count* channels, less than a vector of them."""
     zeros = simd.zeros(x)
@@ -125,13 +136,6 @@ def _sum_in_order(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_a
 
 
 @_jit.inline
-def _same_window(table, one, other):
-    """Whether two windows hold the same pixels and divide by the same count."""
-    pixels = table[FIRST, one] == table[FIRST, other] and table[PIXELS, one] == table[PIXELS, other]
-    return pixels and table[COUNT, one] == table[COUNT, other]
-
-
-@_jit.inline
 def _alike(table, first, step, windows):
     """How many of *windows* from *first* on begin *step* pixels apart, and hold and divide by as many pixels."""
     count = 1
@@ -178,9 +182,7 @@ def average_tasks(x, rows, columns, out, first, last):
                 _sum_of_few(source, at, IW * C, height, C, pixels, whole, target, out_at, C)
                 ow += 1
                 continue
-            outputs = 1
-            while ow + outputs < OW and _same_window(columns, ow, ow + outputs):
-                outputs += 1
+            outputs = _alike(columns, ow, 0, OW - ow)
             ow += outputs
             if apart and outputs == 1 and pixels <= SUM_BLOCK:
                 _sum_in_order(source, at, IW * C, height, C, pixels, whole, target, out_at, C, stream, held)
@@ -196,13 +198,7 @@ def average_tasks(x, rows, columns, out, first, last):
                         _sum_of_many(
                             source, here + c, IW * C, height, C, pixels, False, whole, target, there + c, 1, stream
                         )
-                    c = C // width * width
-                    while c < C:
-                        c = min(c, C - lanes)
-                        _sum_of_one(
-                            source, here + c, IW * C, height, C, pixels, False, whole, target, there + c, 1, stream
-                        )
-                        c += lanes
+                    _sum_of_last(source, here, IW * C, height, C, pixels, whole, target, there, 1, stream)
                 continue
             by_rows = C > width and height * pixels >= _MANY_PIXELS and height <= SUM_BLOCK and pixels <= SUM_BLOCK
             steps = height if by_rows else 1
@@ -214,13 +210,7 @@ def average_tasks(x, rows, columns, out, first, last):
                         source, here + c, IW * C, height // steps, C, pixels, step > 0, divisor, target, out_at + c,
                         outputs, stream and steps == 1,
                     )  # fmt: skip
-            c = C // width * width
-            while c < C:
-                c = min(c, C - lanes)
-                _sum_of_one(
-                    source, at + c, IW * C, height, C, pixels, False, whole, target, out_at + c, outputs, stream
-                )
-                c += lanes
+            _sum_of_last(source, at, IW * C, height, C, pixels, whole, target, out_at, outputs, stream)
 
 
 @_jit.kernel
