@@ -25,14 +25,14 @@ def placed(left, places, panel, sums, length):
     tiles.store(tile, sums, 0, TILE_VECTORS * simd.lane_count(sums))
 
 @_jit.kernel
-def stepped(left, panel, sums, length):
+def stepped(left, panel, sums, length, next_rows):
     panel, sums = simd.span(panel), simd.span(sums)
-    conv_winograd._multiply(simd.span(left), 0, panel, 0, sums, 0, 64, length, True, TILE_ROWS, 64)
+    conv_winograd._multiply(simd.span(left), 0, panel, 0, sums, 0, 64, length, True, TILE_ROWS, 64, 0, next_rows)
 
 numbers, integers = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 for kernel, kinds in [
     (placed, (numbers, integers, numbers, numbers, types.intp)),
-    (stepped, (numbers, numbers, numbers, types.intp)),
+    (stepped, (numbers, numbers, numbers, types.intp, types.intp)),
 ]:
     kernel.compile(kinds)
     lines = kernel.inspect_asm(kernel.signatures[0]).splitlines()

@@ -43,6 +43,15 @@ Gathering takes few instructions, and waited for x.
 
 Prefetching the rows of a panel 8 steps ahead gained nothing there (1.00, mean of 23 layers), nor did 128 depths (1.01).
 
+A core with twice the arithmetic (Zen 5, 270 GFLOP/s) waits for the weight.  What the next block of depths, or the next
+task, reads of it is asked for during the products, some rows every 16 steps; all of a panel at once gains nothing.  One
+image, one thread, times as fast, and with AVX2:
+                            512 -> 512,      1024 -> 2048,    1024 -> 1024,   512 -> 2048,   2048 -> 512,
+                         3x3, 14 x 14, /2     14 x 14, /2        7 x 7           7 x 7          7 x 7
+    weight kept               1.4, 1.2         1.4, 1.2         1.4, 1.2        1.4, 1.2       1.3, 1.2
+    weight packed             1.2, 1.2         1.2, 1.1         1.3, 1.1        1.1, 1.1       1.3, 1.1
+Eight images are 1.0 to 1.05 times as fast.
+
 8 images of one pixel, 1024 -> 5 channels, take 12 to 13 us, and PyTorch's 10 to 12.  Counted: 8 rows are two tiles of
 6, each a chain of 1024 multiply-adds of 4 cycles, 2.6 us at 3.15 GHz; one tile of 8 rows would save 1.3 us.  Numba's
 call and the kernel take 5.5 us, 7 where the weight is packed 8 rows at a time, however short they are; Python around
@@ -56,10 +65,10 @@ of it in quiet moments: `bench/peak.py` times layers beside both.  Tiles of 4 x 
 4 and 12 x 1 41 to 43%.  24 other blocks (96 to 1602 pixels, 64 to 512 channels, 128 or 256 depths) of the 512 -> 512
 product at 14 x 14: .81 to 1.01 times as fast, with a kept weight up to 1.06.
 
-Tried without gain: the panels of the next depths prefetched (1.00, mean of 7 such layers at batch 1), depths of 384
-(1.00), 32 rows of the weight packed at a time in place of 8 (0.6 to 1.0 of the speed of packing).  Products alone, from
-the L2 cache, ran at 95 to 100% of the multiply-add peak, whatever the stride of x, and these layers at 55 to 80% of it;
-how much of the rest is memory and how much the neighbours on that machine was not told apart.
+Tried without gain: depths of 384 (1.00), 32 rows of the weight packed at a time in place of 8 (0.6 to 1.0 of the speed
+of packing).  Products alone, from the L2 cache, ran at 95 to 100% of the multiply-add peak, whatever the stride of x,
+and these layers at 55 to 80% of it; how much of the rest is memory and how much the neighbours on that machine was not
+told apart.
 
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch1 --pass forward --threads 1 --against torch
 
@@ -94,22 +103,19 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import codegen, conv_direct_weight, conv_first, conv_last, conv_scatter, patches, product, simd, tiles
+from fastconv.cpu import conv_direct_weight, conv_first, conv_last, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
 from fastconv.cpu.direct_plan import Way, forward_ways, named, ways_of
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.panels import pack_count, pack_rows, pack_tasks, start_of_panels
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
-from fastconv.cpu.product import FEW_ROWS, LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import FEW_ROWS, LINE, PATCH_STRIDE, STEPS_OF_FETCHING, TILE_ROWS, TILE_VECTORS, ceil_div
 from fastconv.cpu.shape import Forms, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.geometry import Conv2dGeometry
 from fastconv.memory import aligned
 
-# Depths of the next tile of pixels that are asked for at a time.  All at once, those of 14 rows are more lines than a
-# core can wait for, and its products wait with them; 6 rows by a narrower panel have few.
-_DEPTHS_OF_FETCHING = LINE if codegen.VECTOR_BYTES == 64 else product.MOST_DEPTH
 # Register tiles of fewer pixels at the end of a block, at most; their sums take as much room as those of others.
 _LAST_TILES = TILE_ROWS // FEW_ROWS
 
@@ -133,21 +139,22 @@ def _tile_sums(height, vectors):
     @_jit.splice
     def sums_of_tile(
         left, places, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first,
-        x, first_next, last_next, ahead,
+        x, first_next, last_next, ahead, factor, factor_at, factor_row, factor_rows,
     ):  # fmt: skip
         """``sums[m, :] + sum over k of left[places[row + m] + offset of k] * panel[k, :]``, the *first* from zero.
 
         k runs through *pieces*, pairs (offset of the first, count) of numbers that are neighbours in *left*: the
         KW * IC of a kernel row, say.  Beside it, the same depths of some pixels of the next tile are asked for, which
         lie *ahead* of those in *left*: x is read in the product, or where a tile is gathered for it, and neither can
-        wait for memory.
+        wait for memory.  So are rows of *factor*, a tile wide, which a later product is to meet.
         """
         width = vectors * simd.lane_count(sums)
         if first:
             tile = tiles.zeros(sums, height, vectors)
         else:
             tile = tiles.load(sums, sums_at, width, height, vectors)
-        at_a_time = _DEPTHS_OF_FETCHING if first_next < last_next else product.MOST_DEPTH
+        fetching = first_next < last_next or factor_rows > 0
+        at_a_time = STEPS_OF_FETCHING if fetching else product.MOST_DEPTH
         for piece in range(first_piece, last_piece):
             start, stop = pieces[2 * piece], pieces[2 * piece] + pieces[2 * piece + 1]
             for begin in range(start, stop, at_a_time):
@@ -155,6 +162,7 @@ def _tile_sums(height, vectors):
                 for pixel in range(first_next, last_next):
                     for k in range(begin, end, LINE):
                         simd.prefetch_for_read(x, places[pixel] + ahead + k)
+                factor_at = product.fetch_rows(factor, factor_at, factor_row, factor_rows, width)
                 tile = multiply(tile, left, places, row, begin, end, panels, panel_at)
                 panel_at += (end - begin) * width
         return tile
@@ -170,6 +178,7 @@ def _tile_step(vectors):
     def step(
         left, places_in, row, rows, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first, whole,
         bias, residual, out, places_out, out_row, column, activation, stream, x, first_next, last_next, ahead,
+        factor, factor_at, factor_row, factor_rows,
     ):  # fmt: skip
         """Continue the sums of a tile, or start them (*first*), and finish a *whole* one straight from the registers.
 
@@ -180,13 +189,13 @@ def _tile_step(vectors):
         if rows == FEW_ROWS:
             few = low(
                 left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first,
-                x, first_next, last_next, ahead,
+                x, first_next, last_next, ahead, factor, factor_at, factor_row, factor_rows,
             )  # fmt: skip
             tiles.store(few, sums, sums_at, width)
         else:
             tile = high(
                 left, places_in, row, pieces, first_piece, last_piece, panels, panel_at, sums, sums_at, first,
-                x, first_next, last_next, ahead,
+                x, first_next, last_next, ahead, factor, factor_at, factor_row, factor_rows,
             )  # fmt: skip
             if whole:
                 if bias.size > 0:
@@ -246,6 +255,16 @@ def _forward_workspace(out, packed, shape, plan):
     return left, sums, places_in, places_out, panels
 
 
+@_jit.inline
+def _place_of_task(task, pixel_blocks, column_blocks, in_strips):
+    """(block of pixels, group, block of its output channels) of a task."""
+    if in_strips:
+        block, column_block = task // column_blocks, task % column_blocks
+        return block, block // pixel_blocks, column_block
+    group, column_block = task // pixel_blocks // column_blocks, task // pixel_blocks % column_blocks
+    return group * pixel_blocks + task % pixel_blocks, group, column_block
+
+
 @_jit.flushing_tasks
 def _forward_tasks(
     x, weight, packed, bias, residual, out_array, workspace, pieces, shape, plan, activation, first_task, last_task
@@ -280,12 +299,7 @@ def _forward_tasks(
     stream = activation <= RELU and simd.streams(out_array, oc_of_group)
     block_before, columns_before = -1, -1
     for task in range(first_task, last_task):
-        if in_strips:
-            block, column_block = task // column_blocks, task % column_blocks
-            group = block // pixel_blocks
-        else:
-            group, column_block = task // pixel_blocks // column_blocks, task // pixel_blocks % column_blocks
-            block = group * pixel_blocks + task % pixel_blocks
+        block, group, column_block = _place_of_task(task, pixel_blocks, column_blocks, in_strips)
         first_column = column_block * plan.columns
         columns = min(plan.columns, oc_of_group - first_column)
         if in_strips:
@@ -321,6 +335,15 @@ def _forward_tasks(
                     weight_at = first_depth * s.OC + group * oc_of_group + first_column
                     pack_rows(s, weight, weight_at, depth, columns, panels, 0, depth, 0)
                 columns_before = column_id
+            # what the next block of depths reads of the weight, or the next task
+            _, next_group, next_column_block = _place_of_task(task + last, pixel_blocks, column_blocks, in_strips)
+            next_first, next_depth = next_column_block * plan.columns, 0 if last else first_depth + depth
+            if packed.size > 0:
+                next_factor, next_row, next_column = panels, width, total_depth
+                next_at = start_of_panels(s, next_group, next_first, lanes) + next_depth * width
+            else:
+                next_factor, next_row, next_column = weight, s.OC, 1
+                next_at = next_depth * s.OC + next_group * oc_of_group + next_first
             gn, goh, gow = n, oh, ow
             row, sums_row = 0, 0
             while row < pixels:
@@ -330,6 +353,7 @@ def _forward_tasks(
                     patches.gather_patches(x, left, s, group, gn, goh, gow, rows, first_depth, depth)
                     gn, goh, gow = product.next_pixel(gn, goh, gow + rows, s.OH, s.OW)
                 row_in = 0 if plan.source == PATCHES else row
+                next_rows = ceil_div(STEPS_OF_FETCHING * height, pixels) if pixels > TILE_ROWS else 0
                 for column in range(0, columns, width):
                     rest = min(columns - column, width)
                     out_column = group * oc_of_group + first_column + column
@@ -343,13 +367,14 @@ def _forward_tasks(
                         first_next = row + height + column * TILE_ROWS // columns
                         last_next = row + height + min(column + width, columns) * TILE_ROWS // columns
                     panel_at = panels_at + column * panel_depth
+                    factor_at = next_at + column * next_column + row * depth // pixels * next_row
                     if rest > lanes:
                         whole = last and rows == TILE_ROWS and rest == width
                         _wide_step(
                             left, places_in, row_in, height, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * width, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation, stream,
-                            x, first_next, last_next, ahead,
+                            x, first_next, last_next, ahead, next_factor, factor_at, next_row, next_rows,
                         )  # fmt: skip
                     else:
                         whole = last and rows == TILE_ROWS and rest == lanes
@@ -357,7 +382,7 @@ def _forward_tasks(
                             left, places_in, row_in, height, pieces, first_piece, last_piece,
                             panels, panel_at + panel_row * lanes, sums, sums_at, first, whole,
                             bias, residual, out, places_out, row, out_column, activation, stream,
-                            x, first_next, last_next, ahead,
+                            x, first_next, last_next, ahead, next_factor, factor_at, next_row, next_rows,
                         )  # fmt: skip
                     if last and not whole:
                         _finish_part(

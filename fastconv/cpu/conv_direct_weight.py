@@ -20,8 +20,16 @@ and for 1x1 kernels, which are one product of matrices (`PACKED`):
     fastconv bench --net mobilenet,resnet_50_v1_5 --pass grad_weight --threads 1 --against torch
 
 With packing left out, the second of these runs at 93 of 101 GFLOP/s: what it lacks is x and grad_out, piece by piece
-from memory.  Tried and not kept: 200 and 256 pixels (0.97, 0.93 in the mean of six layers, against 1.01), 100
-pixels (0.93), and prefetching the next block's x and gradients, which gains on an idle machine and loses on a busy one.
+from memory.  Tried and not kept: 200 and 256 pixels (0.97, 0.93 in the mean of six layers, against 1.01), and 100
+pixels (0.93).
+
+What the next block packs of x and grad_out, asked for between the steps of the products, every 16 pixels or more, one
+thread, AVX-512 (Zen 5) and AVX2, times as fast; with more depths and channels than these it is 1.0:
+                32 -> 64,    64 -> 128,   128 -> 256,   256 -> 256,   256 -> 64,   256 -> 128,   256 -> 512,
+                112 x 112     56 x 56      28 x 28       28 x 28       56 x 56      56 x 56      14 x 14
+                2.0, 1.55    1.6, 1.25    1.15, 1.1      1.1, 1.05    1.25, 1.15   1.1, 1.1      1.05, 1.0
+Asked for at once, by each register tile, it was 1.4, 1.25, 1.0, .97, 1.05, 1.0 and .91 (AVX-512).  The gradients of
+blocks whose patches are not packed in this way are not asked for: 7x7 and 15x15 of few channels lost a quarter (AVX2).
 
 192 pixels where patches share them, the time with 48 over theirs, medians of 11: 7x7, 1 -> 64 at 28 x 28: 1.26; 3x3
 stride 2, 3 -> 32 at 224 x 224: 1.30; 7x7, 32 channels: 1.27; 15x15, 16 channels: 1.30; 4 groups of 17: 1.73; first
@@ -32,12 +40,11 @@ leave the L2 cache (0.64 with 128 channels, stride 2).
 56 x 56 x 128, 28 x 28 x 256 and 14 x 14 x 512 (AVX-512; AVX2 1.15 to 1.25).  In a strip the pixels of a block compete
 for a few sets of the L1 cache.  Blocks of whole register tiles of depths, 252 in place of 256: 1.02 times.  One block
 more in place of twice as many, for two threads to have equal shares: 1.12 at 56 x 56 x 128.  To ask for the patches of
-the next block during the products gained nothing (.92 to 1.05).  A strip of few channels of a group is near enough and
+the next block, at once, gained nothing (.92 to 1.05).  A strip of few channels of a group is near enough and
 stays one: 1.2 times as fast for 8 groups of 32 at 28 x 28, 1.3 with stride 2.
 
-Few channels, 1x1, 32 -> 64 at 112 x 112: 46 GFLOP/s packed 128 pixels at a time; 41, 44 and 37 with 64, 256 and 512;
-47 and 45 in place, 48 and 96 pixels at a time.  Reading x and grad_out once, 38 MB, takes 2 to 3 of these 9 ms, the
-products at the peak of the multiply-add units 4.1: no cut into blocks changes either.
+Few channels, 1x1, 32 -> 64 at 112 x 112, AVX2 (Zen 3), before: 46 GFLOP/s packed 128 pixels at a time; 41, 44 and 37
+with 64, 256 and 512; 47 and 45 in place, 48 and 96 pixels at a time.
 
 Chains of about 512 pixels, one after the other added to what is in grad_weight, have 0.98 to 1.00 of the speed of one
 chain for each split (AVX-512, Zen 4, mean of each of three networks).  Where the lines that a tile is added to are not
@@ -61,7 +68,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import codegen, conv_last_weight, patches, product, simd, tiles
 from fastconv.cpu.chains import add_splits, chain_count, split_count, start_of_chain, starts_of_chains
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP, STRIP_BYTES
-from fastconv.cpu.product import LINE, PATCH_STRIDE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import LINE, PATCH_STRIDE, STEPS_OF_FETCHING, TILE_ROWS, TILE_VECTORS, ceil_div
 from fastconv.cpu.shape import ConvShape, as_product, forward_shape, named_as, numbers_of, round_up
 from fastconv.geometry import Conv2dGeometry
 
@@ -192,17 +199,30 @@ def _tile_step(vectors):
     def step(
         left, offsets, row, runs, step_of_pixel, panel, panel_at, panel_stride, sums, sums_at, first,
         target, target_at, target_stride,
+        at_a_time, grad_out, grad_at, grad_step, grad_rows, x, x_at, x_step, x_rows,
     ):  # fmt: skip
         """``target[m, :] = sums[m, :] + sum over pixels of left[offsets[row + m] + place of pixel] * its gradient``.
 
         The first time there are no sums yet.  The places are counted, run by run, not loaded from a table: LLVM would
         let all multiplications wait for that load and run out of registers.
+
+        A packed x is a single run.  Beside its products, some rows of x and grad_out that the next block packs are
+        asked for, *at_a_time* pixels apart.
         """
         width = vectors * simd.lane_count(sums)
         if first:
             tile = tiles.zeros(sums, TILE_ROWS, vectors)
         else:
             tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
+        if grad_rows > 0:
+            for begin in range(0, runs[3], at_a_time):
+                grad_at = product.fetch_rows(grad_out, grad_at, grad_step, grad_rows, width)
+                x_at = product.fetch_rows(x, x_at, x_step, x_rows, 1)
+                for pixel in range(begin, min(begin + at_a_time, runs[3])):
+                    at = offsets[row] + pixel * step_of_pixel
+                    tile = tiles.rank1(tile, left, at, 1, panel, panel_at + pixel * panel_stride)
+            tiles.store(tile, target, target_at, target_stride)
+            return
         # mostly the depths of a tile are neighbours, which takes one address for all of them
         # (offsets rise; only those that fill up the last tile repeat its last one)
         last = row + TILE_ROWS - 1
@@ -267,7 +287,7 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
     runs = simd.span(workspace[3])
     lanes = simd.lane_count(partial)
     width = TILE_VECTORS * lanes
-    oc_of_group = s.OC // s.G
+    ic_of_group, oc_of_group = s.IC // s.G, s.OC // s.G
     column_blocks = (oc_of_group + plan.columns - 1) // plan.columns
     total_depth = s.KH * s.KW * (s.IC // s.G)
     depth_blocks = (total_depth + plan.depth - 1) // plan.depth
@@ -305,6 +325,12 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
                 if not gradients_in_place:
                     _pack(grad_out, grad_at, s.OC, packed, 0, width, _pitch(plan, width), pixels, columns)
                 first, last = first_pixel == chain_start, first_pixel + pixels == chain_stop
+                # every so many pixels, each register tile asks for its share of what the next block packs
+                shares_of_grad, shares_of_x = ceil_div(depth, TILE_ROWS), ceil_div(columns, width)
+                at_a_time = max(STEPS_OF_FETCHING, shares_of_grad)
+                grad_rows = ceil_div(at_a_time, shares_of_grad) * (plan.source == PACKED)
+                x_rows = ceil_div(at_a_time, shares_of_x) * (s.stride_h * s.stride_w == 1)
+                next_pixel = first_pixel + pixels
                 for column in range(0, columns, width):
                     rest = min(columns - column, width)
                     width_of_tile = width if rest > lanes else lanes
@@ -319,17 +345,23 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
                         target, target_at, target_stride = sums, at, width_of_tile
                         if last and whole and not later:
                             target, target_at, target_stride = partial, result_at, s.OC
+                        next_grad = next_pixel + row // TILE_ROWS * pixels // shares_of_grad
+                        next_x = next_pixel + column // width * pixels // shares_of_x
                         if last and later:
                             _fetch_tile(partial, result_at, s.OC, rows, rest)
                         if rest > lanes:
                             _wide_step(
                                 left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
                                 sums, at, first, target, target_at, target_stride,
+                                at_a_time, grad_out, next_grad * s.OC + first_column + column, s.OC, grad_rows,
+                                x, next_x * s.IC + group * ic_of_group + first_depth + row, s.IC, x_rows,
                             )  # fmt: skip
                         else:
                             _narrow_step(
                                 left, offsets, first_offset + row, runs, step_of_pixel, panel, panel_at, panel_stride,
                                 sums, at, first, target, target_at, target_stride,
+                                at_a_time, grad_out, next_grad * s.OC + first_column + column, s.OC, grad_rows,
+                                x, next_x * s.IC + group * ic_of_group + first_depth + row, s.IC, x_rows,
                             )  # fmt: skip
                         if last and (later or not whole):
                             _finish_tile(sums, at, width_of_tile, partial, result_at, s.OC, rows, rest, later)

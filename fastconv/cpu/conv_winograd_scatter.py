@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.elementary import ZERO
-from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS, ceil_div
 from fastconv.cpu.shape import Forms, forward_shape, numbers_of, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_pixels
@@ -46,7 +46,6 @@ from fastconv.cpu.winograd_plan import DEPTH, ROW, Blocks, Job, Workspace, array
 from fastconv.cpu.winograd_taps import transform_tasks
 from fastconv.cpu.winograd_tiles import (
     Points,
-    ceil_div,
     images_of,
     lines_behind,
     next_tile,
@@ -161,7 +160,7 @@ def _scatter_tasks(
                             right_at = factor_at + column // width * panel_stride + plane * blocks.taps_plane
                             _multiply(
                                 transformed, left_at, taps, right_at, sums, sums_at + column, blocks.columns,
-                                depths, depth_block == 0, rows, columns - column,
+                                depths, depth_block == 0, rows, columns - column, 0, 0,
                             )  # fmt: skip
                         line += rows
             _add_tiles(sums, blocks, values, grad_x, s, images, first_tile, count, first_column, columns)

@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 from fastconv import _jit, threads
 from fastconv.cpu import codegen, product, simd
 from fastconv.cpu.chains import add_splits
-from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
+from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS, ceil_div
 from fastconv.cpu.shape import ConvShape, forward_shape, named_as, numbers_of, splits_of
 from fastconv.cpu.winograd import EVERYWHERE, INPUTS, KINDS, PLANES, TAPS, transform_grad_taps
 from fastconv.cpu.winograd_tiles import (
     Images,
     Points,
-    ceil_div,
     count_of,
     depths_of,
     images_of,
@@ -139,7 +138,7 @@ def _grad_weight_tasks(
                         _copy_rows(sums, at + (rows - beyond) * _CHANNELS, padded, 0, beyond, width)
                         _accumulate(
                             transformed, plane * points.plane + row, right, right_at,
-                            sums, at, _CHANNELS, lines[kind], first_tile == start, rows, ocs - oc,
+                            sums, at, _CHANNELS, lines[kind], first_tile == start, rows, ocs - oc, 0, 0,
                         )  # fmt: skip
                         _copy_rows(padded, 0, sums, at + (rows - beyond) * _CHANNELS, beyond, width)
                         depth += rows

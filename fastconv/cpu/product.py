@@ -32,8 +32,18 @@ DEPTH = 192
 _SLACK = max(codegen.VECTOR_BYTES // 4, TILE_ROWS)
 # One more cache line keeps the rows from starting in the same L1 set.
 PATCH_STRIDE = MOST_DEPTH + _SLACK + LINE
+# Steps of a product after which more lines of memory are asked for.  All lines of the next panel at once are more than
+# a core can wait for, and the products wait with them.  28 and 56 rows by 38 MB of panels of 128 depths, one core (Zen
+# 5), ms: none asked for 4.5, 7.6; all at once 5.8, 7.4; every 32 steps 2.9, 4.6; 16: 2.9, 4.8; 8: 2.9, 5.7; panels
+# that are in the L2 cache 2.4, 4.3.
+STEPS_OF_FETCHING = LINE
 # Rows of a matrix that are packed at a time, through registers.
 _ROWS_OF_COPY = 4
+
+
+@_jit.inline
+def ceil_div(a, b):
+    return (a + b - 1) // b
 
 
 @_jit.inline
@@ -55,6 +65,16 @@ def fill_zeros(target, target_offset, count):
     zeros = simd.zeros(target)
     for done in range(0, count, lanes):
         simd.store(target, target_offset + done, zeros)
+
+
+@_jit.inline
+def fetch_rows(source, at, step, rows, numbers):
+    """Ask for the lines of *numbers* of each of so many rows, a *step* apart; returns where the row behind them is."""
+    for _ in range(rows):
+        for line in range(0, numbers, LINE):
+            simd.prefetch_for_read(source, at + line)
+        at += step
+    return at
 
 
 @_jit.inline
@@ -110,27 +130,30 @@ def tile_product(row_stride, step):
     )
 
     @_jit.inline
-    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, rows, columns):
+    def product(
+        left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, rows, columns, next_at, next_rows,
+    ):  # fmt: skip
         """``sums[m, :] (+)= sum over k of left[m, k] * panel[k, :]`` for one register tile; *first* starts from zero.
 
-        It has *rows* of `rows_of_tile`, and one vector where the panel holds no more *columns*.
+        It has *rows* of `rows_of_tile`, and one vector where the panel holds no more *columns*.  Beside it, rows of a
+        panel from *next_at* on are asked for, *next_rows* at a time.
         """
         if columns > simd.lane_count(sums):
             if rows == FEW_ROWS:
-                low(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+                low(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, next_at, next_rows)
             else:
-                high(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+                high(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, next_at, next_rows)
         elif rows == FEW_ROWS:
-            low_narrow(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+            low_narrow(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, next_at, next_rows)
         else:
-            high_narrow(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first)
+            high_narrow(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, next_at, next_rows)
 
     return product
 
 
 def _tile_product(row_stride, step, rows, vectors):
     @_jit.inline
-    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first):
+    def product(left, left_at, panel, panel_at, sums, sums_at, sums_stride, length, first, next_at, next_rows):
         """The sums stay in registers while k rises.
 
         So a step costs *rows* scalar loads and *vectors* vector loads for *rows* x *vectors* fused multiply-adds.
@@ -140,8 +163,11 @@ def _tile_product(row_stride, step, rows, vectors):
             tile = tiles.zeros(sums, rows, vectors)
         else:
             tile = tiles.load(sums, sums_at, sums_stride, rows, vectors)
-        for k in range(length):
-            tile = tiles.rank1(tile, left, left_at + k * step, row_stride, panel, panel_at + k * width)
+        at_a_time = STEPS_OF_FETCHING if next_rows > 0 else MOST_DEPTH
+        for start in range(0, length, at_a_time):
+            next_at = fetch_rows(panel, next_at, width, next_rows, width)
+            for k in range(start, min(start + at_a_time, length)):
+                tile = tiles.rank1(tile, left, left_at + k * step, row_stride, panel, panel_at + k * width)
         tiles.store(tile, sums, sums_at, sums_stride)
 
     return product

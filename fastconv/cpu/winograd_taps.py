@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fastconv import _jit
 from fastconv.cpu import simd
-from fastconv.cpu.product import TILE_VECTORS
+from fastconv.cpu.product import TILE_VECTORS, ceil_div
 from fastconv.cpu.winograd import EVERYWHERE, PLANES, TAPS, transform_taps
 from fastconv.cpu.winograd_plan import DEPTH
-from fastconv.cpu.winograd_tiles import ceil_div, count_of, depths_of, next_piece, place_of, start_of
+from fastconv.cpu.winograd_tiles import count_of, depths_of, next_piece, place_of, start_of
 
 # Depths between the weights that are transformed and those that are asked for.
 _AHEAD = 2

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from fastconv import _jit
 from fastconv.cpu import product, simd
-from fastconv.cpu.product import LINE, TILE_ROWS
+from fastconv.cpu.product import LINE, TILE_ROWS, ceil_div
 from fastconv.cpu.shape import ConvShape
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, TAPS, transform_grad_out, transform_input
 from fastconv.geometry import Conv2dGeometry, Pair
@@ -148,11 +148,6 @@ class Points(NamedTuple):
 def depths_of(images):
     """Channels of all pieces: what a sum goes over."""
     return images.pieces_h * images.pieces_w * images.C
-
-
-@_jit.inline
-def ceil_div(a, b):
-    return (a + b - 1) // b
 
 
 @_jit.inline
