@@ -11,26 +11,13 @@ from numba import prange
 
 from fastconv import _jit
 from fastconv.cpu import positions, simd, tiles
-from fastconv.cpu.pool_average import FIRST, PIXELS, goes_in_order
+from fastconv.cpu.pool_average import AHEAD, FIRST, PIXELS, fetch, goes_in_order
 
 # Vectors of channels that run over a window together: they share the work of finding its pixels.
 _VECTORS = 4
-# Numbers by which loads are announced in a small window, a page of float32; windows of at least so many pixels announce
-# the same pixel of the next vectors of channels instead, which are read only after all their other pixels.
-_AHEAD = 1024
+# Windows of at least so many pixels announce the same pixel of the next vectors of channels, which are read only after
+# all their other pixels; small ones what lies AHEAD.
 _MANY_PIXELS = 16
-# Numbers of x from which on nothing is announced: what comes from memory, not from the last cache, the CPU foresees by
-# itself (max 2x2, 8 images of 112 x 112 x 128 and 224 x 224 x 64: 1.3 times as fast, with positions 1.2 times).
-_FORESEEN = 8 << 20
-# float32 numbers in a cache line.
-_LINE = 16
-
-
-@_jit.inline
-def _fetch(x, at, vectors):
-    """Ask for the cache lines of some vectors of x."""
-    for line in range(0, vectors * simd.lane_count(x), _LINE):
-        simd.prefetch_for_read(x, at + line)
 
 
 def _largest(vectors):
@@ -43,7 +30,7 @@ def _largest(vectors):
         for _ in range(rows):
             here = at
             for _ in range(pixels):
-                _fetch(x, here + ahead, vectors)
+                fetch(x, here + ahead, vectors)
                 best = tiles.larger(tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs), best)
                 here += pixel_step
             at += row_step
@@ -74,7 +61,7 @@ def _largest_and_where(vectors):
         for _ in range(rows):
             here, distance = at, distance_of_row
             for _ in range(pixels):
-                _fetch(x, here + ahead, vectors)
+                fetch(x, here + ahead, vectors)
                 value = tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs)
                 best, where = positions.larger_and_where(value, best, where, distance)
                 here += pixel_step
@@ -102,6 +89,7 @@ def _largest_in_order(
         row, column = pixel // pixels, pixel % pixels
         here, distance = at + row * row_step + column * pixel_step, row * row_distance + column * pixel_distance
         for c in range(0, channels, _VECTORS * simd.lane_count(x)):
+            fetch(x, here + c + 2 * AHEAD, _VECTORS)
             value = tiles.multiply(tiles.load(x, here + c, 0, 1, _VECTORS), signs)
             best, where = value, tiles.zeros(x, 1, _VECTORS)
             if pixel > 0:
@@ -162,7 +150,6 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
     lowest = x.dtype.type(-np.inf)
     row_step, pixel_step = row_distance * IW * C, column_distance * C
     stream = simd.streams(out, C)
-    foreseen = x.size >= _FORESEEN
     in_order = goes_in_order(x, width)
     held = simd.span(np.empty(2 * C if in_order else 0, x.dtype))
     for task in range(first, last):
@@ -174,7 +161,7 @@ def extreme_tasks(x, rows, columns, row_distance, column_distance, sign, out, in
             place = top * IW + left
             at = (task // OH * IH * IW + place) * C
             out_at = (task * OW + ow) * C
-            ahead = 0 if foreseen else width if height * pixels >= _MANY_PIXELS else _AHEAD
+            ahead = width if height * pixels >= _MANY_PIXELS else AHEAD
             c = 0
             if C < lanes:
                 _largest_of_few(
