@@ -22,6 +22,7 @@ from fastconv.cuda.ahead import Compiler
 from fastconv.cuda.array import Array
 from fastconv.demo import tutorial_network
 from fastconv.keras import Sequential, layers, losses, optimizers
+from fastconv.packed_weight import PackedWeight
 
 Call = Callable[[], object]
 
@@ -69,6 +70,10 @@ def cpu_calls(dtype: str) -> list[Call]:
         functional.conv2d_backward(out, last, kernel, padding=1, algorithm="direct")
         functional.conv_transpose2d(x, weight, bias)
 
+    def few_tiles_of_many_channels() -> None:
+        many = PackedWeight(array(3, 3, 176, 176))
+        functional.conv2d(array(1, 4, 4, 176), many, padding=1, algorithm="winograd")
+
     def depthwise_convolution() -> None:
         functional.conv2d(x, depthwise, bias, groups=4)
         functional.conv2d_backward(grad, x, depthwise, groups=4)
@@ -108,7 +113,7 @@ def cpu_calls(dtype: str) -> list[Call]:
     calls: list[Call] = [convolution, other_convolutions, depthwise_convolution, pooling, dense]
     calls += [activations_loss_and_dropout, batch_normalization, updates]
     if dtype == "float32":
-        calls += [partial(convolution, "winograd"), partial(total.of, matrix)]
+        calls += [partial(convolution, "winograd"), few_tiles_of_many_channels, partial(total.of, matrix)]
     return calls
 
 

@@ -7,11 +7,12 @@ from hypothesis import given, note, settings, strategies as st
 
 from fastconv import threads
 from fastconv.cpu import codegen, conv_winograd_scatter, conv_winograd_weight, winograd
-from fastconv.cpu.winograd_plan import reads_backwards
+from fastconv.cpu.winograd_plan import forward_job, reads_backwards
 from fastconv.cpu.winograd_tiles import count_of, grid_of, long_of, pieces_of, start_of, whole_of
 from fastconv.dispatch import CONV2D
 from fastconv.functional.conv import conv2d, conv2d_grad_weight, conv2d_grad_x
 from fastconv.geometry import conv2d_geometry
+from fastconv.packed_weight import PackedWeight
 from fastconv.reference import conv as reference
 
 (WINOGRAD,) = (one for one in CONV2D if one.name == "winograd")
@@ -232,3 +233,29 @@ def test_the_weight_of_many_pieces_is_right_over_many_tiles(side, kernel, channe
         grad_out.astype(np.float32), x.astype(np.float32), weight_shape, padding=kernel // 2, algorithm="winograd"
     )
     assert abs(found - expected).max() < 1e-5 * abs(expected).max()
+
+
+@pytest.mark.parametrize(("side", "options"), [(7, {}), (8, {}), (3, {}), (4, {"dilation": 2}), (6, {"bias": True})])
+def test_few_tiles_have_the_bits_of_many(side, options, monkeypatch):
+    """With a large weight, four tiles or fewer transform it in registers, if there are enough."""
+    channels, outputs = 185, 300  # no multiples of the blocks and vectors; more than a block of outputs
+    rng = np.random.default_rng(side)
+    x = rng.standard_normal((5, side, side, channels), np.float32)
+    weight = rng.standard_normal((3, 3, channels, outputs), np.float32)
+    dilation = options.get("dilation", 1)
+    bias = rng.standard_normal(outputs, np.float32) if options.get("bias") else None
+    arguments = {"padding": dilation, "dilation": dilation, "algorithm": "winograd"}
+    one, many = (conv2d_geometry((n, *x.shape[1:]), weight.shape, padding=dilation, dilation=dilation) for n in (1, 5))
+    assert forward_job(one, 4, 1, True).few
+    assert forward_job(one, 4, 1, False).few == (codegen.REGISTERS >= 32)
+    assert not forward_job(many, 4, 1, True).few
+    out, kept = conv2d(x, weight, bias, **arguments), PackedWeight(weight)
+    expected = reference.conv2d(many, x.astype(np.float64), weight.astype(np.float64))
+    np.testing.assert_allclose(out, expected + (0 if bias is None else bias), atol=1e-5 * abs(expected).max())
+    grad_x = conv2d_grad_x(out, weight, x.shape, **arguments)
+    for workers in (1, 2, 3):
+        monkeypatch.setattr(threads, "worker_count", lambda work, workers=workers: workers)
+        for n in (0, 3):
+            for one_weight in (weight, kept, kept):
+                assert conv2d(x[n], one_weight, bias, **arguments).tobytes() == out[n].tobytes()
+            assert conv2d_grad_x(out[n], weight, x.shape[1:], **arguments).tobytes() == grad_x[n].tobytes()

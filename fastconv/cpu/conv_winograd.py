@@ -17,6 +17,7 @@ and one AVX-512 core (Zen 4), milliseconds, the weight kept:
                                       one, 7 x 7     one, 14 x 14    one, 56 x 56   8, 7 x 7
     14 rows in every register tile        3.77            1.43           0.72          9.2
     4 in those of the last tiles          1.33            1.14           0.70          7.3
+    (four tiles have a way of their own now, `winograd_few`)
 
 A kept weight that the L2 cache does not hold, its next panel asked for between the steps of the products (`product`),
 times as fast, one thread, an AVX-512 core (Zen 5) and the same one with AVX2:
@@ -97,6 +98,7 @@ from fastconv.cpu.product import STEPS_OF_FETCHING, TILE_ROWS, TILE_VECTORS, cei
 from fastconv.cpu.shape import Forms, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_output
+from fastconv.cpu.winograd_few import pack_weight, sum_few_tiles
 from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, arrays_of, forward_job, job_of, named, reads_backwards
 from fastconv.cpu.winograd_taps import transform_block, transform_tasks
 from fastconv.cpu.winograd_tiles import (
@@ -300,6 +302,62 @@ def conv2d_forward_winograd_parallel(workers, x, weight, taps, bias, residual, o
         )  # fmt: skip
 
 
+@_jit.flushing_tasks
+def _few_tasks(
+    x, weight, taps, bias, residual, out_array, memory, memory_at, s, images, points, blocks, workspace, activation,
+    first_task, last_task,
+):  # fmt: skip
+    """Tasks [first_task, last_task) for few tiles and a large weight; a task is all tiles and a share of the channels.
+
+    As `_forward_tasks`, with the products of `winograd_few`, a block of output channels after the other.  Each output
+    element has one writer.
+    """
+    x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
+    out, taps, memory = simd.span(out_array), simd.span(taps), simd.span(memory)
+    transformed = simd.part(memory, memory_at, workspace.points)
+    sums = simd.part(memory, memory_at + workspace.points, workspace.sums)
+    own_taps = simd.part(memory, memory_at + workspace.points + workspace.sums, workspace.taps)
+    at = memory_at + workspace.points + workspace.sums + workspace.taps
+    padded = simd.part(memory, at, workspace.padded)
+    values = simd.part(memory, at + workspace.padded, workspace.values)
+    total = s.N * images.grid_h * images.grid_w
+    transform_input_tiles(x, images, 0, total, 0, s.IC, padded, transformed, points)
+    for first_column in range(first_task * blocks.share, min(last_task * blocks.share, s.OC), blocks.columns):
+        columns = min(blocks.columns, s.OC - first_column)
+        sum_few_tiles(weight, taps, own_taps, transformed, points, sums, s, blocks, first_column, columns)
+        _finish_tiles(
+            sums, blocks, values, bias, residual, out, out_array, s, images, activation,
+            0, total, first_column, columns, False,
+        )  # fmt: skip
+
+
+@_jit.kernel
+def conv2d_forward_winograd_few_serial(x, weight, taps, bias, residual, out, memory, numbers, activation):
+    """All tasks for few tiles; arrays are flat, and an empty weight has been packed before."""
+    shape, images, points, blocks, workspace = named(numbers)
+    if weight.size > 0 and taps.size > 0:
+        pack_weight(weight, taps, shape)
+    _few_tasks(
+        x, weight, taps, bias, residual, out, memory, 0, shape, images, points, blocks, workspace, activation,
+        0, blocks.tasks,
+    )  # fmt: skip
+
+
+@_jit.parallel_kernel
+def conv2d_forward_winograd_few_parallel(workers, x, weight, taps, bias, residual, out, memory, numbers, activation):
+    """The same tasks, an equal share for each worker."""
+    if weight.size > 0 and taps.size > 0:
+        shape, _, _, _, _ = named(numbers)
+        pack_weight(weight, taps, shape)
+    for worker in prange(workers):
+        shape, images, points, blocks, workspace = named(numbers)
+        _few_tasks(
+            x, weight, taps, bias, residual, out, memory, worker * (memory.size // workers),
+            shape, images, points, blocks, workspace, activation,
+            blocks.tasks * worker // workers, blocks.tasks * (worker + 1) // workers,
+        )  # fmt: skip
+
+
 # ---- from a geometry to the kernels ---------------------------------------------------------------------------------
 
 
@@ -341,6 +399,13 @@ def grad_x(
     _run(job, grad_out, turned, forms, "winograd grad_x", None, None, out, 0)
 
 
+def kernels_of(job: Job) -> tuple[Any, Any]:
+    """The kernel that runs a job in one thread, and the one for several."""
+    if job.few:
+        return conv2d_forward_winograd_few_serial, conv2d_forward_winograd_few_parallel
+    return conv2d_forward_winograd_serial, conv2d_forward_winograd_parallel
+
+
 def workspace(geometry: Conv2dGeometry, itemsize: int) -> int:
     """Bytes of memory of one thread: the largest of what the three passes need."""
     s = forward_shape(geometry)
@@ -362,10 +427,10 @@ def _run(
 ) -> None:
     """Run a job with what *forms* has under *key*, or else with *weight*, whose transform is kept there."""
     absent = job.absent
+    key += ", few tiles" if job.few else ""
     in_parts, taps, memory = arrays_of(job, weight, forms, key, out.dtype)
     threads.run(
-        conv2d_forward_winograd_serial,
-        conv2d_forward_winograd_parallel,
+        *kernels_of(job),
         job.workers,
         x.ravel(),
         in_parts,

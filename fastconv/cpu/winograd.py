@@ -155,7 +155,7 @@ def from_points(of: Arithmetic, matrix: Matrix, values: list[Any]) -> list[Any]:
     return found
 
 
-def _on_vectors(builder: Any, vector: Vector) -> Arithmetic:
+def on_vectors(builder: Any, vector: Vector) -> Arithmetic:
     """Code for vectors of the CPU."""
 
     def constant(number: float) -> Any:
@@ -228,7 +228,7 @@ def _on_both_axes(along_axis: Any, matrix: Matrix, inputs: int, outputs: int, pa
             start = codegen.address(context, builder, signature.args[0], source, at, reach)
             reach = extent(times(target_stride, outputs * outputs - 1))
             target_start = codegen.address(context, builder, signature.args[4], target, target_at, reach)
-            of = _on_vectors(builder, vector)
+            of = on_vectors(builder, vector)
             for part in range(parts):
                 of_part = range(outputs * part // parts, outputs * (part + 1) // parts)
                 columns = []

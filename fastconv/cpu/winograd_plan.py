@@ -49,6 +49,14 @@ _POINTS_OF_BLOCK = 1 << 20
 # 512 channels, 38 MB, 1.5 times for an image of 7 x 7, 1.1 times for eight.
 _TAPS_AHEAD = 1 << 20
 
+#: Tiles, at most, that meet a weight transformed in registers (`winograd_few`): their sums of a row stay there, too.
+FEW_TILES = 4
+#: Taps of a channel, and channels whose taps are packed together: one vector wide, they lie in the L1 cache.
+TAPS_OF_CHANNEL, CHANNELS_OF_FEW = TAPS * TAPS, 16
+# Output channels of a block of few tiles: so long are the pieces of memory that the weight is read in.
+_COLUMNS_OF_FEW = 256
+# Vector registers with which the sums of few tiles do not live in memory.
+_REGISTERS_OF_FEW = 32
 
 # The gradient of x is computed from tiles of grad_out where tiles of its own take so many times as many products.
 _LESS_BACKWARDS = 1.25
@@ -97,6 +105,8 @@ class Blocks(NamedTuple):
     #: Numbers from one of 36 planes to the next, of the sums and of the transformed taps of a panel.
     sums_plane: int
     taps_plane: int
+    #: Whether tiles are so few that the weight is transformed in registers.
+    few: int = 0
 
 
 class Workspace(NamedTuple):
@@ -122,6 +132,8 @@ class Job(NamedTuple):
     workers: int
     #: Stands for a bias, a residual or a weight that a call does without.
     absent: NDArray[Any]
+    #: Whether the weight stays as it is, and is packed at most, for few tiles.
+    few: bool = False
 
 
 def arrays_of(
@@ -148,11 +160,22 @@ def forward_job(geometry: Conv2dGeometry, itemsize: int, workers: int, kept: boo
     return job_of(forward_shape(geometry), itemsize, workers, kept)
 
 
+def _has_few_tiles(s: ConvShape, kept: bool) -> bool:
+    """Whether few tiles meet a weight whose transform the caches do not hold.
+
+    With few registers that pays where the weight is kept.
+    """
+    plain = (s.KH, s.KW, s.stride_h, s.stride_w) == (TAPS, TAPS, 1, 1)
+    large = PLANES * s.IC * s.OC > _TAPS_AHEAD
+    return plain and large and tiles_of(s) <= FEW_TILES and (kept or codegen.REGISTERS >= _REGISTERS_OF_FEW)
+
+
 @lru_cache(maxsize=1024)
 def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
     """Blocks of tiles that fit the caches, as many for each thread, or shares of the channels where tiles are few.
 
-    The weight is transformed before the tasks start where it is small, or *kept* for later calls.
+    The weight is transformed before the tasks start where it is small, or *kept* for later calls; a large one never,
+    where tiles are few, but packed if it is kept.
     """
     lanes = codegen.VECTOR_BYTES // itemsize
     images, _ = images_of(s)
@@ -169,19 +192,27 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
         shares = -(-workers // blocks_of_tiles)
     tiles = round_up(-(-total // blocks_of_tiles), TILE_ROWS)
     share = round_up(-(-s.OC // shares), width)
-    columns = min(_COLUMNS_OF_BLOCK, share)
+    few = _has_few_tiles(s, kept)
+    columns = min(_COLUMNS_OF_FEW if few else _COLUMNS_OF_BLOCK, share)
     points = Points(DEPTH, PLANES * plane_size(tiles * ROW), ROW, plane_size(tiles * ROW))
     tasks = -(-total // tiles) * -(-s.OC // share)
     panels = depth_blocks * -(-s.OC // width) if kept or PLANES * depths_of(images) * s.OC <= _TAPS_AHEAD else 0
     sums_plane, taps_plane = plane_size(tiles * columns), plane_size(DEPTH * width)
     own_taps = 0 if panels else columns // width * PLANES * taps_plane
+    taps = panels * PLANES * taps_plane
+    if few:
+        panel = CHANNELS_OF_FEW * TAPS_OF_CHANNEL * lanes
+        sums_plane = FEW_TILES * columns
+        own_taps = 0 if kept else -(-columns // lanes) * panel
+        taps = -(-s.OC // lanes) * -(-s.IC // CHANNELS_OF_FEW) * panel if kept else 0
     padded = PLANES * round_up(depths_of(images), lanes)
     workspace = Workspace(depth_blocks * points.block, PLANES * sums_plane, own_taps, padded, OUTPUTS**2 * width)
-    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
+    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane, int(few))
     return Job(
         numbers_of(s, images, points, blocks, workspace),
-        panels * PLANES * taps_plane,
+        taps,
         sum(workspace),
         min(workers, tasks),
         np.empty(0, f"f{itemsize}"),
+        few,
     )

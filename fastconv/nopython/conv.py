@@ -123,7 +123,7 @@ def _depthwise(geometry: Conv2dGeometry, itemsize: int, activation: int) -> Step
 def _winograd(geometry: Conv2dGeometry, itemsize: int, activation: int) -> Step:
     job = winograd_plan.job_of(forward_shape(geometry), itemsize, _ONE_THREAD, False)
     kinds = (*_floats(itemsize, 7), _TABLE, types.int64)
-    driver = _jit.address_of(conv_winograd.conv2d_forward_winograd_serial, kinds)
+    driver = _jit.address_of(conv_winograd.kernels_of(job)[0], kinds)
     return Step(_WINOGRAD, driver, job.taps, job.workspace, job.numbers, _EMPTY)
 
 
