@@ -241,11 +241,11 @@ def _finish_part(sums, sums_at, width, bias, residual, out, places, row, rows, c
 @_jit.inline
 def _forward_workspace(out, packed, shape, plan):
     """Memory of one thread: patches of a tile or a strip of x, sums of a block, and where its pixels lie."""
-    strip = 0
+    patches_size = TILE_ROWS * PATCH_STRIDE if plan.source == PATCHES else 0
     if plan.source == STRIP:
         rows = (plan.rows - 1) * shape.stride_h + (shape.KH - 1) * shape.dilation_h + 1
-        strip = rows * patches.strip_pitch(shape)
-    left = np.zeros(max(strip + LINE, TILE_ROWS * PATCH_STRIDE), out.dtype)
+        patches_size = rows * patches.strip_pitch(shape) + LINE
+    left = np.zeros(patches_size, out.dtype)
     total_depth = shape.KH * shape.KW * (shape.IC // shape.G)
     waiting = plan.pixels if plan.depth < total_depth else 0
     sums = np.empty((waiting + _LAST_TILES * TILE_ROWS) * plan.columns, out.dtype)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
 from fastconv.cpu import simd, tiles
+from fastconv.memory import empty
 
 # Input channels of a task: two cache lines of float32, and whole vectors.
 _CHANNELS_OF_TASK = 32
+# Blocks between the one that is exchanged and the one whose rows are asked for: 512 -> 512 channels, 3x3, in 0.76 ms in
+# place of 0.98; 8 blocks 0.80, 16 blocks 0.86 (one thread, Zen 5).  In new memory in place of kept memory 1.12.
+_BLOCKS_AHEAD = 4
 
 
 @_jit.tasks
@@ -43,6 +46,8 @@ def _swap_channels_tasks(weight, rows, columns, out, extents, first_task, last_t
         whole_oc = O - O % lanes
         for oc in range(0, whole_oc, lanes):
             for ic in range(first_ic, whole_ic, lanes):
+                for row in range(ic, ic + lanes):
+                    simd.prefetch_for_read(weight, source + row * O * G + oc + _BLOCKS_AHEAD * lanes)
                 tiles.transpose_block(weight, source + ic * O * G + oc, O * G, out, target + oc * I * G + ic, I * G)
         for oc in range(O):
             for ic in range(first_ic if oc >= whole_oc else whole_ic, last_ic):
@@ -67,7 +72,7 @@ def swap_channels_parallel(workers, weight, rows, columns, out, extents, tasks):
 def swap_channels(weight: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], groups: int) -> NDArray[Any]:
     """The taps ``weight[rows][:, columns]`` of a (KH, KW, IC / G, OC) weight as a (rows, columns, OC / G, IC) one."""
     KW, ic_of_group, OC = weight.shape[1:]
-    out = np.empty((rows.size, columns.size, OC // groups, ic_of_group * groups), weight.dtype)
+    out = empty((rows.size, columns.size, OC // groups, ic_of_group * groups), weight.dtype)
     tasks = rows.size * columns.size * groups * -(-ic_of_group // _CHANNELS_OF_TASK)
     threads.run(
         swap_channels_serial,
