@@ -106,7 +106,7 @@ from fastconv import _jit, threads
 from fastconv.cpu import conv_direct_weight, conv_first, conv_last, conv_scatter, patches, product, simd, tiles
 from fastconv.cpu.activation import activate
 from fastconv.cpu.conv_direct_weight import grad_weight as grad_weight
-from fastconv.cpu.direct_plan import Way, forward_ways, named, ways_of
+from fastconv.cpu.direct_plan import NUMBERS_OF_L2, Way, forward_ways, named, ways_of
 from fastconv.cpu.epilogue import RELU, finish_vector
 from fastconv.cpu.panels import pack_count, pack_rows, pack_tasks, start_of_panels
 from fastconv.cpu.patches import IN_PLACE, PATCHES, STRIP
@@ -294,6 +294,7 @@ def _forward_tasks(
     oc_of_group = s.OC // s.G
     column_blocks = (oc_of_group + plan.columns - 1) // plan.columns
     total_depth = s.KH * s.KW * (s.IC // s.G)
+    far = total_depth * s.OC > NUMBERS_OF_L2
     if plan.source == IN_PLACE:
         left = x
     stream = activation <= RELU and simd.streams(out_array, oc_of_group)
@@ -353,7 +354,7 @@ def _forward_tasks(
                     patches.gather_patches(x, left, s, group, gn, goh, gow, rows, first_depth, depth)
                     gn, goh, gow = product.next_pixel(gn, goh, gow + rows, s.OH, s.OW)
                 row_in = 0 if plan.source == PATCHES else row
-                next_rows = ceil_div(STEPS_OF_FETCHING * height, pixels) if pixels > TILE_ROWS else 0
+                next_rows = ceil_div(STEPS_OF_FETCHING * height, pixels) if far and pixels > TILE_ROWS else 0
                 for column in range(0, columns, width):
                     rest = min(columns - column, width)
                     out_column = group * oc_of_group + first_column + column

@@ -28,7 +28,7 @@ _PIXELS_OF_STRIP = 16 * TILE_ROWS
 _LEAST_FILL = 0.85
 # Pixels of a strip, at least, if its panels have more numbers than the L2 cache holds and are fetched again for each:
 # of 7x7 images, gathered, several share a block of pixels, which is 1.0 to 1.3 times as fast.
-_LEAST_PIXELS, _NUMBERS_OF_L2 = 64, 64 * 1024
+_LEAST_PIXELS, NUMBERS_OF_L2 = 64, 64 * 1024
 # Bytes after which the sets of an L1 cache begin again, and cache lines that a set holds, at least.
 _BYTES_OF_SETS, _LINES_OF_SET = 4096, 8
 # A panel is packed in the time that its product with so many tiles of pixels takes; if the panels of all tasks are
@@ -167,7 +167,7 @@ def _source(shape: ConvShape, itemsize: int) -> tuple[int, int]:
         rows -= 1
     pixels, panels = rows * s.OW, s.KH * s.KW * (s.IC // s.G) * (s.OC // s.G)
     idle = pixels < _LEAST_FILL * round_up(pixels, TILE_ROWS)
-    if source == STRIP and (idle or (pixels < _LEAST_PIXELS and panels > _NUMBERS_OF_L2)):
+    if source == STRIP and (idle or (pixels < _LEAST_PIXELS and panels > NUMBERS_OF_L2)):
         source = PATCHES
     if source != PATCHES and _collide(s.N * s.OH * s.OW, patches.step_of_pixel(s, source) * itemsize):
         source = PATCHES
