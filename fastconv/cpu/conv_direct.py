@@ -52,11 +52,6 @@ image, one thread, times as fast, and with AVX2:
     weight packed             1.2, 1.2         1.2, 1.1         1.3, 1.1        1.1, 1.1       1.3, 1.1
 Eight images are 1.0 to 1.05 times as fast.
 
-8 images of one pixel, 1024 -> 5 channels, take 12 to 13 us, and PyTorch's 10 to 12.  Counted: 8 rows are two tiles of
-6, each a chain of 1024 multiply-adds of 4 cycles, 2.6 us at 3.15 GHz; one tile of 8 rows would save 1.3 us.  Numba's
-call and the kernel take 5.5 us, 7 where the weight is packed 8 rows at a time, however short they are; Python around
-them 6, and 7.5 with geometries compared by value and every array looked at by three functions.
-
 Large results written past the caches (`memory` has the ratios): 1.08 for 32 -> 64 channels at 112 x 112, where each
 output is 32 products, 1.00 from 256 channels on.
 
@@ -66,16 +61,9 @@ of it in quiet moments: `bench/peak.py` times layers beside both.  Tiles of 4 x 
 product at 14 x 14: .81 to 1.01 times as fast, with a kept weight up to 1.06.
 
 Tried without gain: depths of 384 (1.00), 32 rows of the weight packed at a time in place of 8 (0.6 to 1.0 of the speed
-of packing).  Products alone, from the L2 cache, ran at 95 to 100% of the multiply-add peak, whatever the stride of x,
-and these layers at 55 to 80% of it; how much of the rest is memory and how much the neighbours on that machine was not
-told apart.
+of packing).
 
     fastconv bench --net resnet_50_v1_5 --layer res2a_branch1 --pass forward --threads 1 --against torch
-
-By Fourier transforms (NumPy's, and a product of channels for each frequency in Numba), the time of the direct sum, then
-with one pixel to a vector, over theirs: 25x25, 8 channels, 48 x 48: 1.7 with 8 images, 0.3 with one, for which the
-weight is transformed like for eight; 15x15, 16 channels, 28 x 28: 0.7 and 0.1.  "auto" may not look at the batch, so it
-could not take them.
 
 With more weights than pixels packing costs as much as the product.  A weight that was packed before (`PackedWeight`)
 makes the call for one image 1.6 times as fast at 512 -> 2048 channels and 7 x 7, 1.1 times at 256 -> 1024 and 14 x 14.

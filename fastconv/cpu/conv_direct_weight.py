@@ -215,6 +215,7 @@ def _tile_step(vectors):
         else:
             tile = tiles.load(sums, sums_at, width, TILE_ROWS, vectors)
         if grad_rows > 0:
+            # x is packed: one run, depths of a tile together
             for begin in range(0, runs[3], at_a_time):
                 grad_at = product.fetch_rows(grad_out, grad_at, grad_step, grad_rows, width)
                 x_at = product.fetch_rows(x, x_at, x_step, x_rows, 1)

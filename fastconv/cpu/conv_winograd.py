@@ -27,8 +27,6 @@ times as fast, one thread, an AVX-512 core (Zen 5) and the same one with AVX2:
     AVX-512         1.65           1.7            1.8            1.6            1.8
     AVX2            1.4            1.5            2.1            1.4            2.0
 
-One register tile of rows reads a panel as fast as memory gives it, and asks for nothing.
-
 Pieces, the time of the direct sum over that of this, 8 images, one thread:
 
                   3x3 taps,     5x5 taps,     7x7 taps,     15x15 taps,   5x5, stride 2,   11x11, stride 4,
@@ -191,8 +189,8 @@ def _forward_tasks(
     The tiles are transformed once.  Then blocks of output channels; in each, blocks of depths; in these the 36
     products one after the other, so that the tiles and weights of one lie in the L1 cache; in a product, tiles outside,
     because they are the smaller part.  At infinity there are the lines and depths that count, and no others.  Between
-    products, pixels for the transforms that follow are asked for: x a row of tiles ahead, and out.  Each output element
-    has one writer.
+    products, pixels for the transforms that follow are asked for: x a row of tiles ahead, and out; during them, what
+    the next product reads of a large weight.  Each output element has one writer.
     """
     x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
     out, taps, memory = simd.span(out_array), simd.span(taps), simd.span(memory)
@@ -209,6 +207,7 @@ def _forward_tasks(
     depth_blocks = ceil_div(total_depths, DEPTH)
     block_before, lines = -1, (0, 0, 0, 0)
     stream = activation <= RELU and simd.streams(out_array, s.OC)
+    # lines up to which the next panel is not asked for: one register tile reads it as fast as memory gives it
     most_unasked = TILE_ROWS if taps.size > _TAPS_IN_L2 else blocks.tiles
     for task in range(first_task, last_task):
         block = task // shares
