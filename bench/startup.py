@@ -129,9 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times")
     arguments = parser.parse_args(argv)
     console = Console()
-    if line := machine.warning():
-        console.print(f"[yellow]{line}[/]")
     rivals, _ = command.load(RIVALS)
+    if line := machine.warning(list(rivals.values())):
+        console.print(f"[yellow]{line}[/]")
     rows = import_rows()
     for direction in track(PASSES, "First calls", console=console, transient=True):
         rows += first_call_rows(direction)

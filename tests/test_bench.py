@@ -90,6 +90,19 @@ def test_the_version_of_a_package_is_that_of_the_distribution_that_holds_it():
     assert described["versions"]["_pytest"] == pytest.__version__
 
 
+def test_settings_are_told_that_slow_what_is_timed(monkeypatch):
+    for name in machine.SLOWING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("NUMBA_BOUNDSCHECK", "0")
+    assert machine.describe([libraries.Library(("_pytest",), {})])["environment"] == {"NUMBA_BOUNDSCHECK": "0"}
+    assert (
+        machine.settings(machine.describe([numpy_library.LIBRARY])) == "OPENBLAS_CORETYPE=Haswell, NUMBA_BOUNDSCHECK=0"
+    )
+    assert "OPENBLAS_CORETYPE" not in machine.warning()
+    assert "OPENBLAS_CORETYPE=Haswell" in machine.warning([numpy_library.LIBRARY])
+
+
 def test_wrong_values_are_never_timed(monkeypatch, capsys, tmp_path):
     right = numpy_library.LIBRARY.variants["conv2d", "forward"]["taps"]
 

@@ -118,9 +118,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     tasks = chosen_tasks(arguments)
     if not sys.stdout.isatty():
         console = Console(width=PIPE_WIDTH, highlight=False)
-    if line := machine.warning():
-        console.print(f"[yellow]{line}[/]")
     installed, missing = load(arguments.against)
+    if line := machine.warning(list(installed.values())):
+        console.print(f"[yellow]{line}[/]")
     if missing:
         console.print(f"[yellow]Not installed, skipped: {escape(', '.join(missing))}.[/]", soft_wrap=True)
     todo = live.jobs(tasks, arguments.passes, installed)

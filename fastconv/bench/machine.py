@@ -19,16 +19,16 @@ from fastconv.bench.libraries import Library
 from fastconv.cpu import codegen
 
 PACKAGES = ("numpy", "numba", "llvmlite")
-# Settings that choose other machine code than the libraries would; a ratio taken with one of them set means little.
-SLOWING = (
-    "OPENBLAS_CORETYPE",
-    "OPENBLAS_L2_SIZE",
-    "ONEDNN_MAX_CPU_ISA",
-    "ATEN_CPU_CAPABILITY",
-    "NUMBA_CPU_NAME",
-    "NUMBA_BOUNDSCHECK",
-    "NUMBA_DISABLE_JIT",
-)
+# Settings that choose other machine code than a library would, and whose: a ratio taken with one of them means little.
+SLOWING = {
+    "OPENBLAS_CORETYPE": ("numpy", "scipy"),
+    "OPENBLAS_L2_SIZE": ("numpy", "scipy"),
+    "ONEDNN_MAX_CPU_ISA": ("torch", "tensorflow", "openvino"),
+    "ATEN_CPU_CAPABILITY": ("torch",),
+    "NUMBA_CPU_NAME": ("numba",),
+    "NUMBA_BOUNDSCHECK": ("numba",),
+    "NUMBA_DISABLE_JIT": ("numba",),
+}
 
 
 def describe(libraries: Sequence[Library] = ()) -> dict[str, Any]:
@@ -51,8 +51,14 @@ def describe(libraries: Sequence[Library] = ()) -> dict[str, Any]:
             for pool in threadpool_info()
             if pool["user_api"] == "blas"
         ],
-        "environment": {name: os.environ[name] for name in SLOWING if name in os.environ},
+        "environment": _slowing(libraries),
     }
+
+
+def _slowing(libraries: Sequence[Library]) -> dict[str, str]:
+    """The settings here that slow us or one of *libraries*."""
+    timed = {"numba", *(package for library in libraries for package in library.packages)}
+    return {name: os.environ[name] for name, whose in SLOWING.items() if name in os.environ and timed & set(whose)}
 
 
 def line(machine: dict[str, Any]) -> str:
@@ -67,9 +73,9 @@ def settings(machine: dict[str, Any]) -> str | None:
     return ", ".join(f"{name}={value}" for name, value in machine["environment"].items()) or None
 
 
-def warning() -> str | None:
-    """One line where the environment slows a library, or None."""
-    names = [f"{name}={os.environ[name]}" for name in SLOWING if name in os.environ]
+def warning(libraries: Sequence[Library] = ()) -> str | None:
+    """One line where the environment slows us or one of *libraries*, or None."""
+    names = [f"{name}={value}" for name, value in _slowing(libraries).items()]
     return f"Warning: {', '.join(names)} is set, so the ratios are not fair." if names else None
 
 
