@@ -148,8 +148,7 @@ def _tile_sums(height, vectors):
             for begin in range(start, stop, at_a_time):
                 end = min(begin + at_a_time, stop)
                 for pixel in range(first_next, last_next):
-                    for k in range(begin, end, LINE):
-                        simd.prefetch_for_read(x, places[pixel] + ahead + k)
+                    product.fetch(x, places[pixel] + ahead + begin, end - begin)
                 factor_at = product.fetch_rows(factor, factor_at, factor_row, factor_rows, width)
                 tile = multiply(tile, left, places, row, begin, end, panels, panel_at)
                 panel_at += (end - begin) * width
@@ -277,10 +276,10 @@ def _forward_tasks(
     width = TILE_VECTORS * lanes
     total_pixels = s.N * s.OH * s.OW
     in_strips = plan.source == STRIP
-    blocks_of_image = (s.OH + plan.rows - 1) // plan.rows
-    pixel_blocks = s.N * blocks_of_image if in_strips else (total_pixels + plan.pixels - 1) // plan.pixels
+    blocks_of_image = ceil_div(s.OH, plan.rows)
+    pixel_blocks = s.N * blocks_of_image if in_strips else ceil_div(total_pixels, plan.pixels)
     oc_of_group = s.OC // s.G
-    column_blocks = (oc_of_group + plan.columns - 1) // plan.columns
+    column_blocks = ceil_div(oc_of_group, plan.columns)
     total_depth = s.KH * s.KW * (s.IC // s.G)
     far = total_depth * s.OC > NUMBERS_OF_L2
     if plan.source == IN_PLACE:

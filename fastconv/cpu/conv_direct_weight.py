@@ -131,7 +131,7 @@ def _pack(matrix, start, stride, packed, at, width, pitch, pixels, columns):
     the order of memory.  A row of a panel may spill over the next one, which is written later.
     """
     lanes = simd.lane_count(packed)
-    vectors = (width + lanes - 1) // lanes
+    vectors = ceil_div(width, lanes)
     # panels whose last vector does not reach beyond the row
     whole = max(columns - vectors * lanes + width, 0) // width
     for pixel in range(pixels):
@@ -170,7 +170,7 @@ def _pack_x(x, packed, shape, plan, group, first_pixel, pixels, first_depth, dep
 def _left_size(plan):
     """Numbers of the strip, the gathered patches or the packed x of a block."""
     if plan.source == PACKED:
-        return (plan.depth + TILE_ROWS - 1) // TILE_ROWS * _pitch(plan, TILE_ROWS) + LINE
+        return ceil_div(plan.depth, TILE_ROWS) * _pitch(plan, TILE_ROWS) + LINE
     if plan.source == PATCHES:
         return plan.pixels * PATCH_STRIDE
     return plan.strip + LINE
@@ -179,7 +179,7 @@ def _left_size(plan):
 @_jit.inline
 def _panels_size(plan, width):
     """Numbers of the packed gradients of a block."""
-    return (plan.columns + width - 1) // width * _pitch(plan, width)
+    return ceil_div(plan.columns, width) * _pitch(plan, width)
 
 
 @_jit.inline
@@ -289,9 +289,9 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
     lanes = simd.lane_count(partial)
     width = TILE_VECTORS * lanes
     ic_of_group, oc_of_group = s.IC // s.G, s.OC // s.G
-    column_blocks = (oc_of_group + plan.columns - 1) // plan.columns
+    column_blocks = ceil_div(oc_of_group, plan.columns)
     total_depth = s.KH * s.KW * (s.IC // s.G)
-    depth_blocks = (total_depth + plan.depth - 1) // plan.depth
+    depth_blocks = ceil_div(total_depth, plan.depth)
     if plan.source == IN_PLACE:
         left = x
     step_of_pixel = TILE_ROWS if plan.source == PACKED else patches.step_of_pixel(s, plan.source)
@@ -318,7 +318,7 @@ def _grad_weight_tasks(x, grad_out, partial, workspace, offsets, shape, plan, fi
                     if plan.source == STRIP:
                         last_oh = min(oh + plan.rows, s.OH)
                         pixels = min(pixels, (last_oh - oh) * s.OW - ow)
-                        patches.copy_strip(x, left, s, group, n, oh, (ow + pixels + s.OW - 1) // s.OW)
+                        patches.copy_strip(x, left, s, group, n, oh, ceil_div(ow + pixels, s.OW))
                     elif plan.source == PATCHES:
                         patches.gather_patches(x, left, s, group, n, oh, ow, pixels, first_depth, depth)
                     patches.place_runs(s, plan.source, group, n, oh, ow, pixels, runs)

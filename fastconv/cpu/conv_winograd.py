@@ -97,12 +97,21 @@ from fastconv.cpu.shape import Forms, forward_shape, phases
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_output
 from fastconv.cpu.winograd_few import pack_weight, sum_few_tiles
-from fastconv.cpu.winograd_plan import DEPTH, ROW, Job, arrays_of, forward_job, job_of, named, reads_backwards
+from fastconv.cpu.winograd_plan import (
+    DEPTH,
+    ROW,
+    Job,
+    arrays_of,
+    forward_job,
+    job_of,
+    named,
+    parts_of,
+    reads_backwards,
+)
 from fastconv.cpu.winograd_taps import transform_block, transform_tasks
 from fastconv.cpu.winograd_tiles import (
     count_of,
     depths_of,
-    fetch,
     lines_behind,
     next_depths,
     next_tile,
@@ -194,12 +203,7 @@ def _forward_tasks(
     """
     x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
     out, taps, memory = simd.span(out_array), simd.span(taps), simd.span(memory)
-    transformed = simd.part(memory, memory_at, workspace.points)
-    sums = simd.part(memory, memory_at + workspace.points, workspace.sums)
-    own_taps = simd.part(memory, memory_at + workspace.points + workspace.sums, workspace.taps)
-    at = memory_at + workspace.points + workspace.sums + workspace.taps
-    padded = simd.part(memory, at, workspace.padded)
-    values = simd.part(memory, at + workspace.padded, workspace.values)
+    transformed, sums, own_taps, padded, values = parts_of(memory, memory_at, workspace)
     width = TILE_VECTORS * simd.lane_count(out)
     total = s.N * images.grid_h * images.grid_w
     shares = ceil_div(s.OC, blocks.share)
@@ -239,10 +243,10 @@ def _forward_tasks(
                         own_taps, 0, panel_stride, blocks.taps_plane,
                     )  # fmt: skip
                 for plane in range(PLANES):
-                    fetch(x, x_at, x_step)
+                    product.fetch(x, x_at, x_step)
                     x_at += x_step
                     if not stream:
-                        fetch(out, out_at, out_step)
+                        product.fetch(out, out_at, out_step)
                         out_at += out_step
                     kind = KINDS[plane]
                     first, done = depth_block == 0, first_depth
@@ -313,12 +317,7 @@ def _few_tasks(
     """
     x, weight, bias, residual = simd.span(x), simd.span(weight), simd.span(bias), simd.span(residual)
     out, taps, memory = simd.span(out_array), simd.span(taps), simd.span(memory)
-    transformed = simd.part(memory, memory_at, workspace.points)
-    sums = simd.part(memory, memory_at + workspace.points, workspace.sums)
-    own_taps = simd.part(memory, memory_at + workspace.points + workspace.sums, workspace.taps)
-    at = memory_at + workspace.points + workspace.sums + workspace.taps
-    padded = simd.part(memory, at, workspace.padded)
-    values = simd.part(memory, at + workspace.padded, workspace.values)
+    transformed, sums, own_taps, padded, values = parts_of(memory, memory_at, workspace)
     total = s.N * images.grid_h * images.grid_w
     transform_input_tiles(x, images, 0, total, 0, s.IC, padded, transformed, points)
     for first_column in range(first_task * blocks.share, min(last_task * blocks.share, s.OC), blocks.columns):

@@ -42,7 +42,7 @@ from fastconv.cpu.product import TILE_ROWS, TILE_VECTORS, ceil_div
 from fastconv.cpu.shape import Forms, forward_shape, numbers_of, phases, round_up
 from fastconv.cpu.transpose import swap_channels
 from fastconv.cpu.winograd import INPUTS, KINDS, OUTPUTS, PLANES, TAPS, transform_pixels
-from fastconv.cpu.winograd_plan import DEPTH, ROW, Blocks, Job, Workspace, arrays_of, named, products_of
+from fastconv.cpu.winograd_plan import DEPTH, ROW, Blocks, Job, Workspace, arrays_of, named, parts_of, products_of
 from fastconv.cpu.winograd_taps import transform_tasks
 from fastconv.cpu.winograd_tiles import (
     Points,
@@ -121,10 +121,7 @@ def _scatter_tasks(
     adds the tiles in rising order.
     """
     grad_out, taps, grad_x, memory = simd.span(grad_out), simd.span(taps), simd.span(grad_x), simd.span(memory)
-    transformed = simd.part(memory, memory_at, workspace.points)
-    sums = simd.part(memory, memory_at + workspace.points, workspace.sums)
-    at = memory_at + workspace.points + workspace.sums
-    padded, values = simd.part(memory, at, workspace.padded), simd.part(memory, at + workspace.padded, workspace.values)
+    transformed, sums, _, padded, values = parts_of(memory, memory_at, workspace)
     width = TILE_VECTORS * simd.lane_count(grad_x)
     tiles_of_image = images.grid_h * images.grid_w
     images_of_block = blocks.tiles // tiles_of_image

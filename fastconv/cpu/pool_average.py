@@ -7,6 +7,7 @@ from numba import prange
 
 from fastconv import _jit, memory
 from fastconv.cpu import codegen, simd, tiles
+from fastconv.cpu.product import fetch
 
 # Rows of a table of windows.
 FIRST, PIXELS, COUNT = range(3)
@@ -22,8 +23,6 @@ _VECTORS = max(1, 256 // codegen.VECTOR_BYTES)
 # 512 at 28 x 28 2.1, 2.3; of 64 at 224 x 224 2.1, 1.8; averages of 256 1.6, 1.6; of 128 1.2, 1.1.  Two threads: 1.4,
 # 1.4; 1.35, 1.5; 1.2, 1.3; 1.2, 1.3; .9, 1.0.
 AHEAD = 1024
-# float32 numbers in a cache line.
-_LINE = 16
 # Windows of at least so many pixels are summed row by row where they have more channels than that.
 _MANY_PIXELS = 16
 # Bytes of a pixel up to which windows that share no pixels are read in registers, a block of channels after the other.
@@ -32,19 +31,12 @@ _MANY_PIXELS = 16
 _FEW_BYTES = 512
 
 
-@_jit.inline
-def fetch(x, at, vectors):
-    """Ask for the cache lines of some vectors of x."""
-    for line in range(0, vectors * simd.lane_count(x), _LINE):
-        simd.prefetch_for_read(x, at + line)
-
-
 def _window_sum(vectors):
     """The sum of a window, divided by *divisor*, for *vectors* vectors of channels, which stay in registers."""
 
     @_jit.inline
     def add_rows(band, x, at, row_step, rows, pixel_step, pixels, announced):
-        """Rows of at most SUM_BLOCK pixels each; so many vectors that lie AHEAD of each pixel are asked for."""
+        """Rows of at most SUM_BLOCK pixels each; so many numbers that lie AHEAD of each pixel are asked for."""
         for _ in range(rows):
             run = tiles.zeros(x, 1, vectors)
             here = at
@@ -60,7 +52,7 @@ def _window_sum(vectors):
     def block(x, at, row_step, rows, pixel_step, pixels, begun, divisor, out, out_at, outputs, stream):
         total = tiles.load(out, out_at, 0, 1, vectors) if begun else tiles.zeros(x, 1, vectors)
         if rows <= SUM_BLOCK and pixels <= SUM_BLOCK:
-            announced = vectors if rows * pixels < _MANY_PIXELS else 0
+            announced = vectors * simd.lane_count(x) if rows * pixels < _MANY_PIXELS else 0
             total = add_rows(total, x, at, row_step, rows, pixel_step, pixels, announced)
         else:
             for top in range(0, rows, SUM_BLOCK):
@@ -130,11 +122,12 @@ def goes_in_order(x, width):
 @_jit.inline
 def _sum_in_order(x, at, row_step, rows, pixel_step, pixels, divisor, out, out_at, channels, stream, held):
     """The sum of all channels of a window, one pixel after the other; *held* are those of a row and of rows before."""
+    width = _VECTORS * simd.lane_count(x)
     for row in range(rows):
         for pixel in range(pixels):
             here = at + row * row_step + pixel * pixel_step
-            for c in range(0, channels, _VECTORS * simd.lane_count(x)):
-                fetch(x, here + c + 2 * AHEAD, _VECTORS)
+            for c in range(0, channels, width):
+                fetch(x, here + c + 2 * AHEAD, width)
                 run = tiles.zeros(x, 1, _VECTORS)
                 if pixel > 0:
                     run = tiles.load(held, c, 0, 1, _VECTORS)

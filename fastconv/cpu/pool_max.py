@@ -11,7 +11,8 @@ from numba import prange
 
 from fastconv import _jit
 from fastconv.cpu import positions, simd, tiles
-from fastconv.cpu.pool_average import AHEAD, FIRST, PIXELS, fetch, goes_in_order
+from fastconv.cpu.pool_average import AHEAD, FIRST, PIXELS, goes_in_order
+from fastconv.cpu.product import fetch
 
 # Vectors of channels that run over a window together: they share the work of finding its pixels.
 _VECTORS = 4
@@ -30,7 +31,7 @@ def _largest(vectors):
         for _ in range(rows):
             here = at
             for _ in range(pixels):
-                fetch(x, here + ahead, vectors)
+                fetch(x, here + ahead, vectors * simd.lane_count(x))
                 best = tiles.larger(tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs), best)
                 here += pixel_step
             at += row_step
@@ -61,7 +62,7 @@ def _largest_and_where(vectors):
         for _ in range(rows):
             here, distance = at, distance_of_row
             for _ in range(pixels):
-                fetch(x, here + ahead, vectors)
+                fetch(x, here + ahead, vectors * simd.lane_count(x))
                 value = tiles.multiply(tiles.load(x, here, 0, 1, vectors), signs)
                 best, where = positions.larger_and_where(value, best, where, distance)
                 here += pixel_step
@@ -84,12 +85,12 @@ def _largest_in_order(
     pixel_distance, stream, held,
 ):  # fmt: skip
     """Both for all channels of a window, one pixel after the other; *held* are the largest so far and their places."""
-    signs = tiles.full(x, sign, 1, _VECTORS)
+    signs, width = tiles.full(x, sign, 1, _VECTORS), _VECTORS * simd.lane_count(x)
     for pixel in range(rows * pixels):
         row, column = pixel // pixels, pixel % pixels
         here, distance = at + row * row_step + column * pixel_step, row * row_distance + column * pixel_distance
-        for c in range(0, channels, _VECTORS * simd.lane_count(x)):
-            fetch(x, here + c + 2 * AHEAD, _VECTORS)
+        for c in range(0, channels, width):
+            fetch(x, here + c + 2 * AHEAD, width)
             value = tiles.multiply(tiles.load(x, here + c, 0, 1, _VECTORS), signs)
             best, where = value, tiles.zeros(x, 1, _VECTORS)
             if pixel > 0:

@@ -68,11 +68,17 @@ def fill_zeros(target, target_offset, count):
 
 
 @_jit.inline
+def fetch(source, at, numbers):
+    """Ask for the cache lines of so many numbers."""
+    for line in range(0, numbers, LINE):
+        simd.prefetch_for_read(source, at + line)
+
+
+@_jit.inline
 def fetch_rows(source, at, step, rows, numbers):
     """Ask for the lines of *numbers* of each of so many rows, a *step* apart; returns where the row behind them is."""
     for _ in range(rows):
-        for line in range(0, numbers, LINE):
-            simd.prefetch_for_read(source, at + line)
+        fetch(source, at, numbers)
         at += step
     return at
 

@@ -13,7 +13,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastconv import _jit, threads
-from fastconv.cpu import simd, tiles
+from fastconv.cpu import product, simd, tiles
 from fastconv.memory import empty
 
 # Input channels of a task: two cache lines of float32, and whole vectors.
@@ -46,9 +46,9 @@ def _swap_channels_tasks(weight, rows, columns, out, extents, first_task, last_t
         whole_oc = O - O % lanes
         for oc in range(0, whole_oc, lanes):
             for ic in range(first_ic, whole_ic, lanes):
-                for row in range(ic, ic + lanes):
-                    simd.prefetch_for_read(weight, source + row * O * G + oc + _BLOCKS_AHEAD * lanes)
-                tiles.transpose_block(weight, source + ic * O * G + oc, O * G, out, target + oc * I * G + ic, I * G)
+                at = source + ic * O * G + oc
+                product.fetch_rows(weight, at + _BLOCKS_AHEAD * lanes, O * G, lanes, lanes)
+                tiles.transpose_block(weight, at, O * G, out, target + oc * I * G + ic, I * G)
         for oc in range(O):
             for ic in range(first_ic if oc >= whole_oc else whole_ic, last_ic):
                 out[target + oc * I * G + ic] = weight[source + ic * O * G + oc]

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastconv.cpu import codegen
+from fastconv import _jit
+from fastconv.cpu import codegen, simd
 from fastconv.cpu.product import LINE, TILE_ROWS, TILE_VECTORS
 from fastconv.cpu.shape import ConvShape, Forms, forward_shape, named_as, numbers_of, round_up
 from fastconv.cpu.winograd import INPUTS, OUTPUTS, PLANES, TAPS
@@ -45,8 +46,7 @@ _COLUMNS_OF_BLOCK = 64
 _POINTS_OF_BLOCK = 1 << 20
 # Numbers of a transformed weight up to which it is transformed ahead and shared by all blocks: 4 MB of float32, the
 # share of a core in the last cache.  A larger one would be written to memory and read back: it is transformed part by
-# part, by each block anew.  One that is kept for later calls is read back only, which is faster whatever its size: with
-# 512 channels, 38 MB, 1.5 times for an image of 7 x 7, 1.1 times for eight.
+# part, by each block anew.  One that is kept for later calls is read back only.
 _TAPS_AHEAD = 1 << 20
 
 #: Tiles, at most, that meet a weight transformed in registers (`winograd_few`): their sums of a row stay there, too.
@@ -105,8 +105,6 @@ class Blocks(NamedTuple):
     #: Numbers from one of 36 planes to the next, of the sums and of the transformed taps of a panel.
     sums_plane: int
     taps_plane: int
-    #: Whether tiles are so few that the weight is transformed in registers.
-    few: int = 0
 
 
 class Workspace(NamedTuple):
@@ -121,6 +119,21 @@ class Workspace(NamedTuple):
     values: int
 
 
+@_jit.inline
+def parts_of(memory, memory_at, workspace):
+    """The memory of one thread, from *memory_at* on, as its parts: points, sums, taps, padded and values."""
+    sums_at = memory_at + workspace.points
+    taps_at = sums_at + workspace.sums
+    padded_at = taps_at + workspace.taps
+    return (
+        simd.part(memory, memory_at, workspace.points),
+        simd.part(memory, sums_at, workspace.sums),
+        simd.part(memory, taps_at, workspace.taps),
+        simd.part(memory, padded_at, workspace.padded),
+        simd.part(memory, padded_at + workspace.padded, workspace.values),
+    )
+
+
 class Job(NamedTuple):
     """A problem ready to run: what does not depend on the numbers."""
 
@@ -132,7 +145,7 @@ class Job(NamedTuple):
     workers: int
     #: Stands for a bias, a residual or a weight that a call does without.
     absent: NDArray[Any]
-    #: Whether the weight stays as it is, and is packed at most, for few tiles.
+    #: Whether tiles are so few that the weight is transformed in registers, and packed at most before.
     few: bool = False
 
 
@@ -207,7 +220,7 @@ def job_of(s: ConvShape, itemsize: int, workers: int, kept: bool) -> Job:
         taps = -(-s.OC // lanes) * -(-s.IC // CHANNELS_OF_FEW) * panel if kept else 0
     padded = PLANES * round_up(depths_of(images), lanes)
     workspace = Workspace(depth_blocks * points.block, PLANES * sums_plane, own_taps, padded, OUTPUTS**2 * width)
-    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane, int(few))
+    blocks = Blocks(tiles, columns, share, tasks, panels, sums_plane, taps_plane)
     return Job(
         numbers_of(s, images, points, blocks, workspace),
         taps,

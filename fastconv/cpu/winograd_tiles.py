@@ -209,13 +209,6 @@ def share_of(array, first_tile, tiles, total, steps):
 
 
 @_jit.inline
-def fetch(array, at, numbers):
-    """Ask for the cache lines of so many numbers."""
-    for line in range(0, numbers, LINE):
-        simd.prefetch_for_read(array, at + line)
-
-
-@_jit.inline
 def clear_run(target, row_at, depth, count):
     """Set the vectors of a row that begin in a run to zero."""
     lanes = simd.lane_count(target)
